@@ -1,0 +1,114 @@
+/** Which Postgres.js client runs the statements, and how does the store get rid of a silent one? */
+
+import net from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import postgres, { type Sql } from 'postgres';
+import { PgStoreError } from './errors.js';
+import type { Options } from './options.js';
+import type { Query, Row } from './sessions-table.js';
+
+/** What the store needs of a client. */
+export interface Client {
+  readonly query: Query;
+  /** Runs a script of statements without values, in one transaction. */
+  readonly script: (text: string) => Promise<unknown>;
+  /** A client to use from now on; ends this one at once, with what it still does. The app's own client is only returned. */
+  renew(): Client;
+  /** Ends the client, if the store made it, after what it still does. */
+  end(): Promise<void>;
+}
+
+export function createClient(options: Options): Client {
+  return options.sql ? appClient(options.sql) : ownClient(options);
+}
+
+function appClient(sql: Sql): Client {
+  const client: Client = { ...functionsOf(sql), renew: () => client, end: async () => {} };
+  return client;
+}
+
+function ownClient(options: Options): Client {
+  const sockets = new Sockets();
+  const { uri, timeout } = options;
+  const settings = {
+    max: options.maxConnections,
+    connect_timeout: Math.max(1, timeout / 1000),
+    // Retrying has pauses of its own; the client's grow to 20 s and would outlast the outage.
+    backoff: 0,
+    // The store sends and reads text only.
+    fetch_types: false,
+    onnotice: () => {},
+    socket: sockets.open,
+    ...options.postgres,
+  };
+  const sql = (uri === undefined ? postgres(settings as object) : postgres(uri, settings as object)) as Sql;
+  const abandon = () => {
+    sockets.close();
+    // A client with several hosts would go on looking for one that answers; `sockets` gives it none any more.
+    sql.end({ timeout: 0 }).catch(() => {});
+  };
+  return {
+    ...functionsOf(sql),
+    renew: () => {
+      const next = ownClient(options);
+      abandon();
+      return next;
+    },
+    end: async () => {
+      await sql.end({ timeout: Math.max(1, timeout / 1000) });
+      sockets.close();
+    },
+  };
+}
+
+function functionsOf(sql: Sql): Pick<Client, 'query' | 'script'> {
+  return {
+    // `prepare` has an effect only where the client allows it; rows as arrays are free of the client's name transforms.
+    query: (text, values) => sql.unsafe(text, values, { prepare: true }).values() as unknown as Promise<Row[]>,
+    script: (text) => sql.unsafe(text).simple(),
+  };
+}
+
+interface Address {
+  readonly host: string[];
+  readonly port: number[];
+  readonly path?: string | false;
+}
+
+/**
+ * Opens the client's sockets and keeps hold of them: the client itself cannot drop a socket whose other end is silent.
+ * With several hosts it goes to the next one whenever a connection to the current one has ended.
+ */
+class Sockets {
+  readonly #open = new Set<net.Socket>();
+  #closed = false;
+  #host = 0;
+  #failures = 0;
+
+  /** Postgres.js calls this with its parsed options where it would open a socket of its own. */
+  readonly open = async ({ host, port, path }: Address): Promise<net.Socket> => {
+    // The client tries the next host at once, for ever: with all of them down that would be a busy loop.
+    if (this.#failures >= host.length) await sleep(100, undefined, { ref: false });
+    if (this.#closed) throw new PgStoreError('the connection was given up', 'CONNECTION_ENDED');
+    const current = this.#host;
+    const n = current % host.length;
+    const socket = path
+      ? net.connect(path)
+      : Object.assign(net.connect(port[n] ?? 5432, host[n] ?? 'localhost'), { host: host[n], port: port[n] });
+    this.#open.add(socket);
+    socket.once('connect', () => {
+      this.#failures = 0;
+    });
+    socket.once('close', () => {
+      this.#open.delete(socket);
+      if (socket.bytesRead === 0) this.#failures++;
+      if (this.#host === current) this.#host++;
+    });
+    return socket;
+  };
+
+  close(): void {
+    this.#closed = true;
+    for (const socket of this.#open) socket.destroy();
+  }
+}

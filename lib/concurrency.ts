@@ -1,0 +1,264 @@
+/** How does a call keep what other requests did meanwhile? Optimistic concurrency with a three-way merge. */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { SessionData } from 'express-session';
+import { Encryption } from './encryption.js';
+import { PgStoreError, timedOut, Unreadable } from './errors.js';
+import type { Emit } from './events.js';
+import { merge } from './merge.js';
+import type { Options } from './options.js';
+import { decode, type EncodedSession, open, sameCookie, seal } from './session-codec.js';
+import { handleOf, type SessionIds } from './session-id.js';
+import type { StoredRow } from './sessions-table.js';
+import { type Snapshot, Snapshots } from './snapshot.js';
+import type { Statements } from './statements.js';
+
+/**
+ * What each call on one session does with its row. Knows neither SQL nor Express; the caller runs calls on one session ID
+ * one after the other.
+ */
+export class ConcurrentSessions {
+  readonly snapshots = new Snapshots();
+  readonly #statements: Statements;
+  readonly #ids: SessionIds;
+  readonly #options: Options;
+  readonly #emit: Emit;
+  readonly #encryption: Encryption | undefined;
+
+  constructor(statements: Statements, ids: SessionIds, options: Options, emit: Emit) {
+    this.#statements = statements;
+    this.#ids = ids;
+    this.#options = options;
+    this.#emit = emit;
+    const [newest, ...older] = options.encryptionKeys;
+    this.#encryption = newest === undefined ? undefined : new Encryption([newest, ...older]);
+  }
+
+  async load(sid: string, deadline: number): Promise<unknown> {
+    const row = await this.#find(this.#ids.keysOf(sid), deadline);
+    if (!row || row.left <= 0) return null;
+    const opened = this.read(row);
+    if (!opened) return null;
+    const { session, data } = opened;
+    if (typeof session === 'object' && session !== null) {
+      this.snapshots.loaded(session, snapshotOf(sid, row, data));
+    }
+    return session ?? null;
+  }
+
+  /** A row's session and its data's JSON, or nothing, with an `unreadable` event. */
+  read(row: StoredRow): { session: unknown; data: string } | undefined {
+    try {
+      const data = open(this.#encryption, this.#options.allowPlaintext, row.key, row.data);
+      return { session: decode(data, row.cookie, row.left), data };
+    } catch (error) {
+      if (!(error instanceof Unreadable)) throw error;
+      this.#emit('unreadable', handleOf(row.key), error.message);
+      return undefined;
+    }
+  }
+
+  async save(sid: string, encoded: EncodedSession, session: unknown, deadline: number): Promise<void> {
+    const expiresIn = this.#lifetime(encoded, session);
+    const snapshot = this.snapshots.of(session, sid);
+    if (!snapshot) return this.#replace(sid, encoded, session, expiresIn, deadline);
+    if (encoded.data === snapshot.seen) return this.#touch(sid, snapshot, encoded, expiresIn, deadline, 'set');
+
+    const keys = this.#ids.keysOf(sid);
+    let next = snapshot.seen === snapshot.stored ? encoded.data : this.#merge(snapshot, encoded.data);
+    for (let tries = 1; ; tries++) {
+      const change = this.#change(snapshot, encoded, expiresIn);
+      const column = seal(this.#encryption, keys[0], next);
+      const user = this.#user(next === encoded.data ? session : { ...JSON.parse(next), cookie: cookieOf(session) });
+      const row = { ...change, newKey: keys[0], version: snapshot.version, data: column, user };
+      const version = await this.#statements.update(row, deadline);
+      if (version !== undefined) {
+        Object.assign(snapshot, { key: keys[0], version, seen: encoded.data, stored: next });
+        noteExpiry(snapshot, row.cookie, expiresIn);
+        if (tries > 1) this.#emit('conflict', handleOf(snapshot.key), tries);
+        return;
+      }
+      const now = await this.#find(keys, deadline);
+      const theirs = now && this.read(now);
+      if (!theirs) return this.#dropped(snapshot, 'set');
+      if (now.key === snapshot.key && now.version === snapshot.version) {
+        await patience(tries, deadline);
+        continue;
+      }
+      // This very change, saved by a try whose answer was lost: merging it with itself could count it twice.
+      const isOurs = now.version === nextVersion(snapshot.version) && now.data === column;
+      Object.assign(snapshot, { key: now.key, version: now.version, stored: theirs.data });
+      if (!isOurs) next = this.#merge(snapshot, encoded.data);
+      if (next === snapshot.stored) {
+        snapshot.seen = encoded.data;
+        return this.#touch(sid, snapshot, encoded, expiresIn, deadline, 'set');
+      }
+    }
+  }
+
+  async touch(sid: string, encoded: EncodedSession, session: unknown, deadline: number): Promise<void> {
+    const expiresIn = this.#lifetime(encoded, session);
+    await this.#touch(sid, this.snapshots.of(session, sid), encoded, expiresIn, deadline, 'touch');
+  }
+
+  async destroy(sid: string, deadline: number): Promise<void> {
+    // Oldest first: a row moves from an old key to the newest one, never back.
+    for (const key of this.#ids.keysOf(sid).reverse()) {
+      for (let tries = 1; (await this.#statements.destroy(key, deadline)) === undefined; tries++) {
+        if (!(await this.#statements.read(key, deadline))) break;
+        await patience(tries, deadline);
+      }
+    }
+  }
+
+  /** As MemoryStore does: whatever is there is replaced, without a look. */
+  async #replace(
+    sid: string,
+    encoded: EncodedSession,
+    session: unknown,
+    expiresIn: number,
+    deadline: number,
+  ): Promise<void> {
+    const keys = this.#ids.keysOf(sid);
+    const data = seal(this.#encryption, keys[0], encoded.data);
+    const { cookie } = encoded;
+    const row = { key: keys[0], data, cookie, user: this.#user(session), expiresIn };
+    let version: number | undefined;
+    for (let tries = 1; version === undefined; tries++) {
+      const old = keys.length > 1 ? await this.#find(keys, deadline) : undefined;
+      version =
+        old && old.key !== row.key
+          ? await this.#statements.update(
+              { ...row, key: old.key, newKey: row.key, version: old.version, cookieChanged: true },
+              deadline,
+            )
+          : await this.#statements.replace(row, deadline);
+      if (version === undefined) await patience(tries, deadline);
+    }
+    if (typeof session !== 'object' || session === null) return;
+    const { maxLifetime } = this.#options;
+    const lifeLeft = maxLifetime === undefined ? Number.POSITIVE_INFINITY : maxLifetime * 1000;
+    const stored: StoredRow = { key: row.key, data, cookie, version, left: expiresIn, lifeLeft };
+    this.snapshots.saved(session, snapshotOf(sid, stored, encoded.data));
+  }
+
+  async #touch(
+    sid: string,
+    snapshot: Snapshot | undefined,
+    encoded: EncodedSession,
+    expiresIn: number,
+    deadline: number,
+    call: 'set' | 'touch',
+  ): Promise<void> {
+    const keys = this.#ids.keysOf(sid);
+    const change = snapshot
+      ? this.#change(snapshot, encoded, expiresIn)
+      : { key: keys[0], cookie: encoded.cookie, cookieChanged: true, expiresIn };
+    if (snapshot && !change.cookieChanged && this.#isFresh(snapshot, expiresIn)) return;
+    for (let tries = 1, { key } = change; ; tries++) {
+      if ((await this.#statements.touch({ ...change, key }, deadline)) !== undefined) break;
+      const now = await this.#find(keys, deadline);
+      if (!now || now.left <= 0) {
+        if (snapshot) this.#dropped(snapshot, call);
+        return;
+      }
+      if (now.key === key) await patience(tries, deadline);
+      key = now.key;
+    }
+    if (snapshot) noteExpiry(snapshot, change.cookie, expiresIn);
+  }
+
+  #change(snapshot: Snapshot, encoded: EncodedSession, expiresIn: number) {
+    const cookieChanged = !sameCookie(snapshot.cookie, encoded.cookie);
+    return { key: snapshot.key, cookie: cookieChanged ? encoded.cookie : snapshot.cookie, cookieChanged, expiresIn };
+  }
+
+  /** Whether the row expires so nearly when it should that writing it can wait. */
+  #isFresh(snapshot: Snapshot, expiresIn: number): boolean {
+    const due = Math.min(performance.now() + expiresIn, snapshot.endsAt);
+    return Math.abs(due - snapshot.expiresAt) < Math.min(this.#options.touchAfter * 1000, expiresIn / 10);
+  }
+
+  /** The row of a session under any of its keys. */
+  async #find(keys: readonly [string, ...string[]], deadline: number): Promise<StoredRow | undefined> {
+    const [newest, ...older] = keys;
+    const found = await this.#statements.read(newest, deadline);
+    if (found || older.length === 0) return found;
+    for (const key of older) {
+      const row = await this.#statements.read(key, deadline);
+      if (row) return row;
+    }
+    // A save may have moved it while we looked under the old keys.
+    return this.#statements.read(newest, deadline);
+  }
+
+  #merge(snapshot: Snapshot, ours: string): string {
+    const combine = this.#options.merge ?? merge;
+    const merged = combine(JSON.parse(snapshot.seen), JSON.parse(ours), JSON.parse(snapshot.stored));
+    const text = JSON.stringify(merged);
+    if (text === undefined) throw new PgStoreError('option `merge` returned nothing', 'INVALID_SESSION');
+    return text;
+  }
+
+  #dropped(snapshot: Snapshot, call: 'set' | 'touch'): void {
+    this.#emit('dropped', handleOf(snapshot.key), call);
+  }
+
+  /** Milliseconds that the session has from now on. */
+  #lifetime(encoded: EncodedSession, session: unknown): number {
+    return encoded.expiresIn ?? this.ttl(session as SessionData);
+  }
+
+  /** Milliseconds that a session lives whose cookie has no expiry. */
+  ttl(session: SessionData): number {
+    const { ttl } = this.#options;
+    const seconds: unknown = typeof ttl === 'function' ? ttl(session) : ttl;
+    if (typeof seconds === 'number' && seconds >= 0 && seconds <= 1e11) return seconds * 1000;
+    throw new PgStoreError('option `ttl` returned no number of seconds', 'INVALID_SESSION');
+  }
+
+  #user(session: unknown): string | null {
+    if (typeof session !== 'object' || session === null) return null;
+    const user: unknown = this.#options.user(session as SessionData);
+    if (user === undefined || user === null) return null;
+    if (typeof user === 'string' || typeof user === 'number') return String(user);
+    throw new PgStoreError(`option \`user\` returned ${typeof user}, not a string or a number`, 'INVALID_SESSION');
+  }
+}
+
+/** The version that a row has after the next write, as the statements count: within PostgreSQL's `integer`. */
+function nextVersion(version: number): number {
+  return (version % 2147483647) + 1;
+}
+
+function cookieOf(session: unknown): unknown {
+  return (session as { cookie?: unknown }).cookie;
+}
+
+function snapshotOf(sid: string, row: StoredRow, data: string): Snapshot {
+  const now = performance.now();
+  return {
+    sid,
+    key: row.key,
+    version: row.version,
+    seen: data,
+    stored: data,
+    cookie: row.cookie,
+    expiresAt: now + row.left,
+    endsAt: now + row.lifeLeft,
+  };
+}
+
+function noteExpiry(snapshot: Snapshot, cookie: string | null, expiresIn: number): void {
+  snapshot.cookie = cookie;
+  snapshot.expiresAt = Math.min(performance.now() + expiresIn, snapshot.endsAt);
+}
+
+/**
+ * Waits before asking again for a row that somebody holds, ever longer: no statement waits for it on the server. The first
+ * time not at all: the row was changed while the statement ran.
+ */
+async function patience(tries: number, deadline: number): Promise<void> {
+  if (performance.now() >= deadline) throw timedOut();
+  if (tries > 1) await sleep(Math.min(2 ** tries, 100));
+}

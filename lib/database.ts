@@ -1,0 +1,91 @@
+/** How does a statement get its answer, whatever becomes of the connection? */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Client, createClient } from './client.js';
+import { codeOf, timedOut } from './errors.js';
+import type { Options } from './options.js';
+import { passes, pause } from './retry.js';
+import { ensureTable } from './schema.js';
+import type { Query } from './sessions-table.js';
+
+export type OnRetry = (what: string, attempt: number, error: unknown) => void;
+
+/** Undefined table, invalid schema: somebody dropped or renamed it while the store was running. */
+const TABLE_IS_GONE = new Set(['42P01', '3F000']);
+
+/** Runs statements on the app's client or one of its own: makes the table first, repeats what passes, gives up in time. */
+export class Database {
+  readonly #options: Options;
+  readonly #onRetry: OnRetry;
+  #client: Client;
+  #tableIsThere: boolean;
+  #looking: Promise<void> | undefined;
+
+  constructor(options: Options, onRetry: OnRetry) {
+    this.#options = options;
+    this.#onRetry = onRetry;
+    this.#client = createClient(options);
+    this.#tableIsThere = !options.createTable;
+  }
+
+  /**
+   * Runs `work` with a query function, again after failures that pass by themselves: it must be safe to repeat.
+   *
+   * @param what names the work in `retry` events
+   * @param deadline on the clock of `performance.now()`, in milliseconds
+   */
+  async run<T>(what: string, deadline: number, work: (query: Query) => Promise<T>): Promise<T> {
+    const { retry } = this.#options;
+    let remade = false;
+    for (let attempt = 1; ; attempt++) {
+      const client = this.#client;
+      try {
+        if (!this.#tableIsThere) await this.#answer(client, deadline, this.ensureTable());
+        return await this.#answer(client, deadline, work(client.query));
+      } catch (error) {
+        if (this.#options.createTable && !remade && TABLE_IS_GONE.has(codeOf(error))) {
+          this.#tableIsThere = false;
+          remade = true;
+          continue;
+        }
+        const wait = pause(attempt, retry);
+        const isLast = attempt >= retry.attempts || performance.now() + wait >= deadline;
+        if (isLast || !passes(error)) throw error;
+        this.#onRetry(what, attempt, error);
+        await sleep(wait);
+      }
+    }
+  }
+
+  /** Looks whether the table is there, makes it where it is not. A failed try is forgotten. */
+  ensureTable(): Promise<void> {
+    const { query, script } = this.#client;
+    this.#looking ??= ensureTable(query, script, this.#options)
+      .then(() => {
+        this.#tableIsThere = true;
+      })
+      .finally(() => {
+        this.#looking = undefined;
+      });
+    return this.#looking;
+  }
+
+  close(): Promise<void> {
+    return this.#client.end();
+  }
+
+  /** Gives up on an answer at the deadline, and with it on the connections: on a silent network they never end by themselves. */
+  #answer<T>(client: Client, deadline: number, answer: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const giveUp = () => {
+        reject(timedOut());
+        if (client === this.#client) {
+          this.#client = client.renew();
+          this.#looking = undefined;
+        }
+      };
+      const timer = setTimeout(giveUp, Math.max(0, deadline - performance.now()));
+      answer.then(resolve, reject).finally(() => clearTimeout(timer));
+    });
+  }
+}

@@ -1,0 +1,70 @@
+/** What does a caller get to see of a failure? Never a session's data, a sid or a password. */
+
+/** A failed call: names the call in its message, says why in `code` and `cause`. */
+export class PgStoreError extends Error {
+  override readonly name = 'PgStoreError';
+  /**
+   * An SQLSTATE (`42P01`, PostgreSQL's Appendix A), a system error (`ECONNREFUSED`), one of the client's
+   * (`CONNECTION_CLOSED`), or the store's own: `TIMEOUT`, `CLOSED`, `INVALID_SID`, `INVALID_SESSION`.
+   */
+  readonly code: string;
+
+  constructor(message: string, code: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.code = code;
+  }
+}
+
+export function timedOut(): PgStoreError {
+  return new PgStoreError('no answer in time (option `timeout`)', 'TIMEOUT');
+}
+
+export function codeOf(error: unknown): string {
+  const code = (error as { code?: unknown } | null | undefined)?.code;
+  return typeof code === 'string' ? code : '';
+}
+
+/**
+ * Says what failed in words that may be logged.
+ *
+ * PostgreSQL puts values into the `detail` and `where` of its errors, for data errors (SQLSTATE classes 22, 23, P0) even
+ * into the message, and the client hangs a statement's parameters on them: none of these is kept.
+ */
+export function failure(call: string, error: unknown): Error {
+  if (error instanceof PgStoreError) {
+    return new PgStoreError(`PgStore.${call}: ${error.message}`, error.code, error.cause);
+  }
+  const code = codeOf(error);
+  if (!isServerOrSystemError(error)) {
+    // What the app's own code (an option's function, a toJSON) threw, or JSON.stringify: the app's to read.
+    const message = error instanceof Error ? error.message : String(error);
+    return new PgStoreError(`PgStore.${call}: ${message}`, code || 'INVALID_SESSION', error);
+  }
+  const reason = /^(22|23|P0)/.test(code) ? `PostgreSQL refused a value (SQLSTATE ${code})` : error.message || code;
+  const cause = Object.assign(new Error(reason), { code, ...serverFields(error) });
+  cause.name = error.name;
+  return new PgStoreError(`PgStore.${call}: ${reason}`, code, cause);
+}
+
+/** From PostgreSQL, the client or the operating system: these carry a `code`, and may carry parameters. */
+function isServerOrSystemError(error: unknown): error is Error {
+  if (!(error instanceof Error)) return false;
+  return 'severity' in error || 'errno' in error || 'query' in error || /^[A-Z0-9_]{5,}$/.test(codeOf(error));
+}
+
+function serverFields(error: object): Record<string, unknown> {
+  const safe = [
+    'severity',
+    'routine',
+    'schema_name',
+    'table_name',
+    'column_name',
+    'constraint_name',
+    'address',
+    'port',
+  ];
+  return Object.fromEntries(Object.entries(error).filter(([name]) => safe.includes(name)));
+}
+
+/** A row that cannot be read is no session: says why, without what is in the row. */
+export class Unreadable extends Error {}

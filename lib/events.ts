@@ -1,0 +1,17 @@
+/** What does the store tell that no callback can? */
+
+/** Events of a `PgStore` and their listeners' arguments. Sessions are named by their handle: an opaque hash. */
+export interface PgStoreEvents {
+  /** Expired rows were deleted by the timer: how many. If that failed, also why. */
+  autodelete: [rows: number, error?: Error];
+  /** A statement failed for a reason that passes and is tried again: for which call, after which attempt, why. */
+  retry: [what: string, attempt: number, error: Error];
+  /** A row cannot be read (broken JSON, wrong key, changed by hand) and counts as no session: whose, why. */
+  unreadable: [handle: string, why: string];
+  /** A save met another request's save and was merged with it: whose, with how many tries. */
+  conflict: [handle: string, tries: number];
+  /** A session was destroyed while a request still had it; that request's save or touch was left out. */
+  dropped: [handle: string, call: 'set' | 'touch'];
+}
+
+export type Emit = <E extends keyof PgStoreEvents>(event: E, ...args: PgStoreEvents[E]) => void;

@@ -1,0 +1,9 @@
+/** The package's public names. */
+
+export { PgStoreError } from './errors.js';
+export type { PgStoreEvents } from './events.js';
+export type { ListedSession, UserSession } from './listing.js';
+export type { Merge } from './merge.js';
+export type { PgStoreOptions } from './options.js';
+export { PgStore, PgStore as default } from './pg-store.js';
+export type { RetryOptions } from './retry.js';

@@ -1,0 +1,56 @@
+/** What must a row hold when two requests changed it? A three-way merge of JSON values: pure. */
+
+import { isDeepStrictEqual } from 'node:util';
+
+type JsonObject = Record<string, unknown>;
+
+/**
+ * Replaces the default three-way merge, for counters, say.
+ *
+ * @param base   the session's data as this request loaded it
+ * @param ours   the data as this request wants to save it
+ * @param theirs the data as other requests have saved it meanwhile
+ * @returns the data to store. The arguments are copies; changing them does no harm.
+ */
+export type Merge = (base: unknown, ours: unknown, theirs: unknown) => unknown;
+
+/**
+ * Three-way merge: objects key by key at any depth, arrays and scalars as whole values.
+ *
+ * A key that one side changed takes that side; a key that both changed takes ours, the later save; a key that one side
+ * removed goes, unless the other changed it. Never changes its arguments; keys such as `__proto__` are data.
+ *
+ * @throws RangeError for values nested so deep that the stack ends (some thousands of levels)
+ */
+export function merge(base: unknown, ours: unknown, theirs: unknown): unknown {
+  if (!isObject(ours) || !isObject(theirs)) return isDeepStrictEqual(base, ours) ? theirs : ours;
+  const before = isObject(base) ? base : {};
+  const merged: JsonObject = {};
+  for (const key of Object.keys(theirs)) {
+    if (!Object.hasOwn(ours, key)) {
+      const weRemovedIt = Object.hasOwn(before, key) && isDeepStrictEqual(before[key], theirs[key]);
+      if (!weRemovedIt) put(merged, key, theirs[key]);
+    } else put(merged, key, merge(own(before, key), ours[key], theirs[key]));
+  }
+  for (const key of Object.keys(ours)) {
+    if (Object.hasOwn(theirs, key)) continue;
+    const theyRemovedIt = Object.hasOwn(before, key) && isDeepStrictEqual(before[key], ours[key]);
+    if (!theyRemovedIt) put(merged, key, ours[key]);
+  }
+  return merged;
+}
+
+function isObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function own(object: JsonObject, key: string): unknown {
+  return Object.hasOwn(object, key) ? object[key] : undefined;
+}
+
+/** Assigning to `__proto__` would set the prototype instead of a key. */
+function put(object: JsonObject, key: string, value: unknown): void {
+  if (key === '__proto__') {
+    Object.defineProperty(object, key, { value, configurable: true, enumerable: true, writable: true });
+  } else object[key] = value;
+}

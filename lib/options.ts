@@ -1,0 +1,248 @@
+/** Which options are there, what do they mean, and is what the app gave one of them? */
+
+import type { SessionData } from 'express-session';
+import type { Sql } from 'postgres';
+import type { Merge } from './merge.js';
+import type { RetryOptions } from './retry.js';
+
+/** Options of `new PgStore(options)`. All are optional. */
+export interface PgStoreOptions {
+  /**
+   * Where PostgreSQL is: `postgres://user:password@host:port/database`. Several hosts and `target_session_attrs` pass
+   * through to the client. Default: the environment variable `DATABASE_URL`, else the `PG*` variables.
+   */
+  uri?: string;
+  /** A `postgres` client that the app already has. The store never ends it. Not together with `uri`. */
+  sql?: Sql<any>;
+  /** Further options for the client that the store makes, such as TLS, or `prepare: false` for PgBouncer. */
+  postgres?: Record<string, unknown>;
+  /** Name of the table, any legal identifier. Default `sessions`. */
+  table?: string;
+  /** Name of the schema, any legal identifier. Default `public`. */
+  schema?: string;
+  /** Make the schema and the table where they are missing. Default `true`; `false`: never any DDL. */
+  createTable?: boolean;
+  /** Goes before each row key: a namespace in one table. `all`, `length`, `ids` and `clear` see only their own. Default `''`. */
+  prefix?: string;
+  /** Signs the session IDs in the table. An array for rotation, newest first. Default: not signed. */
+  secret?: string | readonly string[];
+  /** Keep only a hash of the session ID in the table: SHA-256, or HMAC-SHA-256 with `secret`. Default `false`. */
+  hashIds?: boolean;
+  /** Encrypts the sessions' data. At least 16 characters; 32 random bytes are best. An array for rotation, newest first. */
+  encryptionKey?: string | readonly string[];
+  /** With `encryptionKey`: also read rows that are not encrypted, while a table is being changed over. Default `false`. */
+  allowPlaintext?: boolean;
+  /** Seconds that a row lives whose cookie has no expiry, or a function that says so. Default 86,400 (a day). */
+  ttl?: number | ((session: SessionData) => number);
+  /** Give a new session whose cookie has no `maxAge` the `ttl` as its `maxAge`. Default `false`. */
+  permanent?: boolean;
+  /** Seconds from a session's creation after which it ends, however active it is (OWASP: absolute timeout). Default: none. */
+  maxLifetime?: number;
+  /**
+   * Seconds by which a stored expiry may lag behind before a touch writes it; at most a tenth of the session's lifetime.
+   * Default 60; 0: each touch writes.
+   */
+  touchAfter?: number;
+  /** Seconds between deletions of expired rows, varied by up to a quarter once per process. Default 900; `false`: never. */
+  autodelete?: number | false;
+  /** Connections of the client that the store makes. Default 10. */
+  maxConnections?: number;
+  /** When to repeat what failed for a reason that passes. Default `{ attempts: 6, delay: 100 }` (milliseconds), doubling. */
+  retry?: Partial<RetryOptions>;
+  /** Milliseconds after which a call without an answer fails. Default 10,000. */
+  timeout?: number;
+  /** Merges a session that several requests changed. Default: a three-way merge, key by key at any depth. */
+  merge?: Merge;
+  /** Whose session it is. Default: Passport's `session.passport.user`, where that is a string or a number. */
+  user?: (session: SessionData) => string | number | undefined;
+}
+
+/** The options, checked and complete. */
+export interface Options {
+  readonly uri: string | undefined;
+  readonly sql: Sql | undefined;
+  readonly postgres: Record<string, unknown>;
+  readonly table: string;
+  readonly schema: string;
+  readonly createTable: boolean;
+  readonly prefix: string;
+  readonly secrets: readonly string[];
+  readonly hashIds: boolean;
+  readonly encryptionKeys: readonly string[];
+  readonly allowPlaintext: boolean;
+  readonly ttl: number | ((session: SessionData) => number);
+  readonly permanent: boolean;
+  readonly maxLifetime: number | undefined;
+  readonly touchAfter: number;
+  readonly autodelete: number | false;
+  readonly maxConnections: number;
+  readonly retry: RetryOptions;
+  readonly timeout: number;
+  readonly merge: Merge | undefined;
+  readonly user: (session: SessionData) => string | number | undefined;
+}
+
+/** Says what was expected, or nothing where the value is fine. */
+type Check = (value: unknown) => string | undefined;
+
+/** setTimeout and setInterval count to 2^31 - 1 milliseconds and take what is longer as 1. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+const expectation =
+  (expected: string, isFine: (value: unknown) => boolean): Check =>
+  (value) =>
+    isFine(value) ? undefined : expected;
+
+const isText = (value: unknown): value is string =>
+  typeof value === 'string' && value.isWellFormed() && !value.includes('\0');
+const isNumber = (value: unknown, least: number, most = Number.MAX_SAFE_INTEGER) =>
+  typeof value === 'number' && value >= least && value <= most;
+const isKey = (value: unknown, length: number) => typeof value === 'string' && value.length >= length;
+const isKeys = (value: unknown, length: number) =>
+  isKey(value, length) || (Array.isArray(value) && value.length > 0 && value.every((key) => isKey(key, length)));
+
+const aBoolean = expectation('true or false', (value) => typeof value === 'boolean');
+const aFunction = expectation('a function', (value) => typeof value === 'function');
+const anObject = expectation(
+  'an object',
+  (value) => typeof value === 'object' && value !== null && !Array.isArray(value),
+);
+const anIdentifier = expectation(
+  'an identifier of 1 to 63 bytes',
+  (value) => isText(value) && value !== '' && Buffer.byteLength(value) <= 63,
+);
+
+const CHECKS: Record<keyof PgStoreOptions, Check> = {
+  uri: expectation(
+    'a connection string, such as postgres://user@host/database',
+    (value) => isText(value) && value !== '',
+  ),
+  sql: expectation(
+    'a client made by the package `postgres`',
+    (value) => typeof value === 'function' && typeof (value as { unsafe?: unknown }).unsafe === 'function',
+  ),
+  postgres: anObject,
+  table: anIdentifier,
+  schema: anIdentifier,
+  createTable: aBoolean,
+  prefix: expectation('a string without NUL characters and half surrogate pairs', isText),
+  secret: expectation('a string or an array of strings, none empty', (value) => isKeys(value, 1)),
+  hashIds: aBoolean,
+  encryptionKey: expectation('a string of at least 16 characters, or an array of such', (value) => isKeys(value, 16)),
+  allowPlaintext: aBoolean,
+  ttl: expectation(
+    'a number of seconds above 0, or a function that returns one',
+    (value) => typeof value === 'function' || (isNumber(value, 0, 1e11) && value !== 0),
+  ),
+  permanent: aBoolean,
+  maxLifetime: expectation('a number of seconds above 0', (value) => isNumber(value, 0, 1e11) && value !== 0),
+  touchAfter: expectation('a number of seconds, 0 or more', (value) => isNumber(value, 0)),
+  autodelete: expectation(
+    'a number of seconds above 0 (at most 1,700,000), or false',
+    (value) => value === false || (isNumber(value, 0, 1_700_000) && value !== 0),
+  ),
+  maxConnections: expectation('a whole number, 1 or more', (value) => isNumber(value, 1) && Number.isInteger(value)),
+  retry: anObject,
+  timeout: expectation(
+    'a number of milliseconds above 0 (at most 2,147,483,647)',
+    (value) => isNumber(value, 0, LONGEST_TIMER_MS) && value !== 0,
+  ),
+  merge: aFunction,
+  user: aFunction,
+};
+
+const RETRY_CHECKS: Record<keyof RetryOptions, Check> = {
+  attempts: expectation('a whole number, 1 or more', (value) => isNumber(value, 1) && Number.isInteger(value)),
+  delay: expectation('a number of milliseconds, 0 or more', (value) => isNumber(value, 0)),
+};
+
+/** Whose values must not be shown. */
+const CONFIDENTIAL = new Set(['uri', 'secret', 'encryptionKey', 'postgres', 'sql']);
+
+/** @throws TypeError that names the option, says what was expected and what it got */
+export function parseOptions(given: PgStoreOptions = {}, env: NodeJS.ProcessEnv = process.env): Options {
+  const complaint = anObject(given);
+  if (complaint) throw new TypeError(`PgStore: expected ${complaint} of options, got ${show('options', given)}`);
+  check('', CHECKS, given);
+  if (given.retry) check('retry.', RETRY_CHECKS, given.retry);
+  if (given.sql && given.uri !== undefined) {
+    throw new TypeError('PgStore: give either option `uri` or option `sql`, not both');
+  }
+  if (given.allowPlaintext && !given.encryptionKey) {
+    throw new TypeError('PgStore: option `allowPlaintext` goes with option `encryptionKey`');
+  }
+  return {
+    uri: given.sql ? undefined : (given.uri ?? (env.DATABASE_URL || undefined)),
+    sql: given.sql,
+    postgres: given.postgres ?? {},
+    table: given.table ?? 'sessions',
+    schema: given.schema ?? 'public',
+    createTable: given.createTable ?? true,
+    prefix: given.prefix ?? '',
+    secrets: [given.secret ?? []].flat(),
+    hashIds: given.hashIds ?? false,
+    encryptionKeys: [given.encryptionKey ?? []].flat(),
+    allowPlaintext: given.allowPlaintext ?? false,
+    ttl: given.ttl ?? 86_400,
+    permanent: given.permanent ?? false,
+    maxLifetime: given.maxLifetime,
+    touchAfter: given.touchAfter ?? 60,
+    autodelete: given.autodelete ?? 900,
+    maxConnections: given.maxConnections ?? 10,
+    retry: { attempts: given.retry?.attempts ?? 6, delay: given.retry?.delay ?? 100 },
+    timeout: given.timeout ?? 10_000,
+    merge: given.merge,
+    user: given.user ?? passportUser,
+  };
+}
+
+/** Passport keeps what its `serializeUser` returned in `session.passport.user`; an object there says nothing we could use. */
+function passportUser(session: SessionData): string | number | undefined {
+  const user = (session as { passport?: { user?: unknown } }).passport?.user;
+  return typeof user === 'string' || typeof user === 'number' ? user : undefined;
+}
+
+function check(path: string, checks: Record<string, Check>, given: object): void {
+  for (const [name, value] of Object.entries(given)) {
+    const complain = Object.hasOwn(checks, name) ? checks[name] : undefined;
+    if (!complain) {
+      const near = nearest(name, Object.keys(checks));
+      throw new TypeError(
+        `PgStore: unknown option \`${path}${name}\`${near ? `; did you mean \`${path}${near}\`?` : ''}`,
+      );
+    }
+    const expected = value === undefined ? undefined : complain(value);
+    if (expected)
+      throw new TypeError(`PgStore: option \`${path}${name}\`: expected ${expected}, got ${show(name, value)}`);
+  }
+}
+
+function show(name: string, value: unknown): string {
+  if (value === null) return 'null';
+  if (Array.isArray(value)) return value.length === 0 ? 'an empty array' : 'an array';
+  if (typeof value === 'object' || typeof value === 'function') return `${typeof value}`;
+  if (!CONFIDENTIAL.has(name)) return typeof value === 'string' ? JSON.stringify(value) : String(value);
+  return typeof value === 'string' ? `a string of ${value.length} characters` : typeof value;
+}
+
+/** The known name with the fewest letters to change, if they are few. */
+function nearest(name: string, known: string[]): string | undefined {
+  const [best] = known
+    .map((candidate) => ({ candidate, distance: editDistance(name.toLowerCase(), candidate.toLowerCase()) }))
+    .sort((a, b) => a.distance - b.distance);
+  return best && best.distance <= Math.max(2, name.length / 3) ? best.candidate : undefined;
+}
+
+/** Levenshtein's. */
+function editDistance(a: string, b: string): number {
+  let previous = Array.from({ length: b.length + 1 }, (_, n) => n);
+  for (const [i, letter] of [...a].entries()) {
+    const current = [i + 1];
+    for (const [j, other] of [...b].entries()) {
+      const swap = (previous[j] ?? 0) + (letter === other ? 0 : 1);
+      current.push(Math.min(swap, (previous[j + 1] ?? 0) + 1, (current[j] ?? 0) + 1));
+    }
+    previous = current;
+  }
+  return previous.at(-1) ?? 0;
+}

@@ -1,0 +1,317 @@
+/** What does express-session see? Its `Store`, with a callback or a promise for each method. */
+
+import session, { type SessionData } from 'express-session';
+import { Autodelete } from './autodelete.js';
+import { type Callback, Calls } from './calls.js';
+import { ConcurrentSessions } from './concurrency.js';
+import { Database } from './database.js';
+import { failure, PgStoreError } from './errors.js';
+import type { Emit, PgStoreEvents } from './events.js';
+import { KeyOrder } from './key-order.js';
+import { type ListedSession, type UserSession, userSession } from './listing.js';
+import { type Options, type PgStoreOptions, parseOptions } from './options.js';
+import { makePermanent } from './permanent.js';
+import { type ListedRow, RowSets, type RunQuery } from './row-sets.js';
+import { encode } from './session-codec.js';
+import { handleOf, SessionIds } from './session-id.js';
+import { arrayLiteral, SessionsTable } from './sessions-table.js';
+import { batchedStatements } from './statements.js';
+
+type Request = Parameters<session.Store['createSession']>[0];
+
+/**
+ * Keeps express-session's sessions in a PostgreSQL table.
+ *
+ * ```ts
+ * const store = new PgStore({ uri: 'postgres://localhost/app' })
+ * app.use(session({ store, secret: 'keyboard cat', resave: false, saveUninitialized: false }))
+ * ```
+ *
+ * Connects to nothing until first use, makes the table then if it is missing, and tries again at the next call if that
+ * failed. Each method takes a callback as express-session's README has it ("Session Store Implementation"), or returns a
+ * promise without one. A failed call gives a `PgStoreError` that names the call.
+ */
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the interface below only gives events their types
+export class PgStore extends session.Store {
+  readonly #options: Options;
+  readonly #ids: SessionIds;
+  readonly #calls: Calls;
+  readonly #order = new KeyOrder();
+  readonly #database: Database;
+  readonly #sets: RowSets;
+  readonly #sessions: ConcurrentSessions;
+  readonly #autodelete: Autodelete;
+  #closing: Promise<void> | undefined;
+
+  /** @throws TypeError for an unknown option or a bad value; it names the option */
+  constructor(options: PgStoreOptions = {}) {
+    super();
+    this.#options = parseOptions(options);
+    const { secrets, maxLifetime, timeout } = this.#options;
+    this.#ids = new SessionIds({ ...this.#options, secrets });
+    this.#calls = new Calls(timeout);
+    this.#database = new Database(this.#options, (what, attempt, error) =>
+      this.#tell('retry', what, attempt, failure(what, error)),
+    );
+    this.#sets = new RowSets(this.#options, maxLifetime);
+    const table = new SessionsTable(this.#options, maxLifetime);
+    const statements = batchedStatements(table, this.#database);
+    this.#sessions = new ConcurrentSessions(statements, this.#ids, this.#options, this.#tell);
+    this.#autodelete = new Autodelete(this.#options.autodelete, () => this.#deleteExpiredInBackground());
+    if (this.#options.permanent) makePermanent(this, (session) => this.#sessions.ttl(session));
+  }
+
+  /** The session, or `null` where there is none, it has expired, or its row cannot be read. */
+  override get(sid: string): Promise<SessionData | null>;
+  override get(sid: string, callback: Callback<SessionData | null>): void;
+  override get(sid: string, callback?: Callback<SessionData | null>): Promise<SessionData | null> | undefined {
+    return this.#calls.start('get', callback, (deadline) => {
+      if (SessionIds.flawOf(sid)) return Promise.resolve(null);
+      return this.#order.read(sid, () => this.#sessions.load(sid, deadline) as Promise<SessionData | null>);
+    });
+  }
+
+  /**
+   * Saves the session. One that was loaded from the store is merged with what others saved meanwhile, and left out, with a
+   * `dropped` event, if it was destroyed meanwhile; any other object replaces the row.
+   */
+  override set(sid: string, session: SessionData): Promise<void>;
+  override set(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
+  override set(sid: string, session: SessionData, callback?: Callback<void>): Promise<void> | undefined {
+    return this.#calls.start('set', callback, async (deadline) => {
+      const flaw = SessionIds.flawOf(sid);
+      if (flaw) throw new PgStoreError(flaw, 'INVALID_SID');
+      // In this tick: what the app changes afterwards is not part of this save.
+      const encoded = encode(session);
+      return this.#order.write(sid, () => this.#sessions.save(sid, encoded, session, deadline));
+    });
+  }
+
+  /** Puts off the session's expiry and stores its cookie. Never makes a row; skips what `touchAfter` allows. */
+  override touch(sid: string, session: SessionData): Promise<void>;
+  override touch(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
+  override touch(sid: string, session: SessionData, callback?: Callback<void>): Promise<void> | undefined {
+    return this.#calls.start('touch', callback, async (deadline) => {
+      if (SessionIds.flawOf(sid)) return;
+      const encoded = encode({ cookie: session?.cookie });
+      return this.#order.write(sid, () => this.#sessions.touch(sid, encoded, session, deadline));
+    });
+  }
+
+  /** Ends the session; requests that still have it cannot bring it back. No error where there is none. */
+  override destroy(sid: string): Promise<void>;
+  override destroy(sid: string, callback: Callback<void> | undefined): void;
+  override destroy(sid: string, callback?: Callback<void>): Promise<void> | undefined {
+    return this.#calls.start('destroy', callback, async (deadline) => {
+      if (SessionIds.flawOf(sid)) return;
+      return this.#order.write(sid, () => this.#sessions.destroy(sid, deadline));
+    });
+  }
+
+  /** All live sessions of the prefix. For many, use `sessions()`: this array holds them all at once. */
+  override all(): Promise<ListedSession[]>;
+  override all(callback: Callback<ListedSession[]>): void;
+  override all(callback?: Callback<ListedSession[]>): Promise<ListedSession[]> | undefined {
+    return this.#calls.startLong('all', callback, async () => {
+      const sessions: ListedSession[] = [];
+      for await (const session of this.#listed('all')) sessions.push(session);
+      return sessions;
+    });
+  }
+
+  /** Live sessions of the prefix, one after the other, in the order of their row keys: memory stays flat. */
+  async *sessions(): AsyncGenerator<ListedSession, void, undefined> {
+    try {
+      yield* this.#listed('sessions');
+    } catch (error) {
+      throw failure('sessions', error);
+    }
+  }
+
+  /** The session IDs of all live sessions of the prefix. With `hashIds` an error: nobody knows them. */
+  ids(): Promise<string[]>;
+  ids(callback: Callback<string[]>): void;
+  ids(callback?: Callback<string[]>): Promise<string[]> | undefined {
+    return this.#calls.startLong('ids', callback, async () => {
+      if (!this.#ids.reversible) {
+        throw new PgStoreError('with option `hashIds` the table holds no session IDs', 'INVALID_SID');
+      }
+      const ids: string[] = [];
+      for await (const page of this.#sets.pages(this.#query('ids'), this.#ids.range)) {
+        ids.push(...page.flatMap(({ key }) => this.#ids.sidOf(key) ?? []));
+      }
+      return ids;
+    });
+  }
+
+  /** How many live sessions the prefix has; with `secret` it counts rows without checking their signatures. */
+  override length(): Promise<number>;
+  override length(callback: Callback<number>): void;
+  override length(callback?: Callback<number>): Promise<number> | undefined {
+    return this.#calls.startLong('length', callback, () => this.#sets.count(this.#query('length'), this.#ids.range));
+  }
+
+  /** Ends all sessions of the prefix. */
+  override clear(): Promise<void>;
+  override clear(callback: Callback<void> | undefined): void;
+  override clear(callback?: Callback<void>): Promise<void> | undefined {
+    return this.#calls.startLong('clear', callback, () =>
+      this.#order.exclusive(async () => {
+        await this.#sets.deleteRange(this.#query('clear'), this.#ids.range);
+      }),
+    );
+  }
+
+  /** A user's live sessions (option `user`), newest activity first. */
+  sessionsOf(user: string | number): Promise<UserSession[]>;
+  sessionsOf(user: string | number, callback: Callback<UserSession[]>): void;
+  sessionsOf(user: string | number, callback?: Callback<UserSession[]>): Promise<UserSession[]> | undefined {
+    return this.#calls.startLong('sessionsOf', callback, async () => {
+      const rows = await this.#sets.ofUser(this.#query('sessionsOf'), userId(user), this.#ids.range);
+      return rows.flatMap((row) => {
+        const session = this.#sessionOf(row);
+        return session ? [userSession(row, session)] : [];
+      });
+    });
+  }
+
+  /**
+   * Ends a user's sessions, all but the session ID in `except`.
+   *
+   * @returns how many were ended
+   */
+  destroySessionsOf(user: string | number, options?: { except?: string }): Promise<number>;
+  destroySessionsOf(user: string | number, options: { except?: string }, callback: Callback<number>): void;
+  destroySessionsOf(
+    user: string | number,
+    { except }: { except?: string } = {},
+    callback?: Callback<number>,
+  ): Promise<number> | undefined {
+    return this.#calls.startLong('destroySessionsOf', callback, async () => {
+      const flaw = except === undefined ? undefined : SessionIds.flawOf(except);
+      if (flaw) throw new PgStoreError(`\`except\`: ${flaw}`, 'INVALID_SID');
+      const kept = arrayLiteral(except === undefined ? [] : this.#ids.keysOf(except));
+      return this.#sets.deleteOfUser(this.#query('destroySessionsOf'), userId(user), this.#ids.range, kept);
+    });
+  }
+
+  /**
+   * Ends the session with a handle from `sessionsOf`, if it is that user's.
+   *
+   * @returns whether there was one
+   */
+  destroyByHandle(handle: string, options: { user: string | number }): Promise<boolean>;
+  destroyByHandle(handle: string, options: { user: string | number }, callback: Callback<boolean>): void;
+  destroyByHandle(
+    handle: string,
+    { user }: { user: string | number },
+    callback?: Callback<boolean>,
+  ): Promise<boolean> | undefined {
+    return this.#calls.startLong('destroyByHandle', callback, async () => {
+      const rows = await this.#sets.ofUser(this.#query('destroyByHandle'), userId(user), this.#ids.range);
+      const row = rows.find(({ key }) => handleOf(key) === handle);
+      if (!row) return false;
+      const others = arrayLiteral(rows.filter((other) => other !== row).map(({ key }) => key));
+      const only: [string, string] = [row.key, `${row.key}\0`];
+      return (await this.#sets.deleteOfUser(this.#query('destroyByHandle'), userId(user), only, others)) > 0;
+    });
+  }
+
+  /** Makes the table now, or checks that it is there, instead of at first use. */
+  ready(): Promise<void>;
+  ready(callback: Callback<void>): void;
+  ready(callback?: Callback<void>): Promise<void> | undefined {
+    return this.#calls.start('ready', callback, (deadline) =>
+      this.#database.run('ready', deadline, () => this.#database.ensureTable()),
+    );
+  }
+
+  /**
+   * Deletes expired rows now, of all prefixes, in short statements.
+   *
+   * @returns how many were deleted
+   */
+  autodelete(): Promise<number>;
+  autodelete(callback: Callback<number>): void;
+  autodelete(callback?: Callback<number>): Promise<number> | undefined {
+    return this.#calls.startLong('autodelete', callback, () => this.#deleteExpired());
+  }
+
+  /** Refuses new calls, finishes those it has, stops the timer, and ends the connections if the store made them. */
+  close(): Promise<void>;
+  close(callback: Callback<void>): void;
+  close(callback?: Callback<void>): Promise<void> | undefined {
+    this.#autodelete.stop();
+    this.#closing ??= this.#calls.close().then(() => this.#database.close());
+    if (!callback) return this.#closing;
+    this.#closing.then(
+      () => process.nextTick(callback, null),
+      (error) => process.nextTick(callback, error),
+    );
+    return undefined;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** express-session's way from the data of `get` to `req.session`; the store remembers what the request saw. */
+  override createSession(req: Request, data: SessionData): session.Session & SessionData {
+    // A row without a cookie would be a TypeError in express-session, at each request of that visitor.
+    if (typeof data.cookie !== 'object' || data.cookie === null) data.cookie = new session.Cookie();
+    const created = super.createSession(req, data);
+    this.#sessions.snapshots.adopted(data, created);
+    return created;
+  }
+
+  async *#listed(call: string): AsyncGenerator<ListedSession, void, undefined> {
+    for await (const page of this.#sets.pages(this.#query(call), this.#ids.range)) {
+      for (const row of page) {
+        const session = this.#sessionOf(row);
+        if (session) yield session;
+      }
+    }
+  }
+
+  #sessionOf(row: ListedRow): ListedSession | undefined {
+    const sid = this.#ids.sidOf(row.key);
+    if (this.#ids.reversible && sid === undefined) return undefined;
+    const session = this.#sessions.read(row)?.session;
+    if (typeof session !== 'object' || session === null) return undefined;
+    return (sid === undefined ? session : Object.assign(session, { id: sid })) as ListedSession;
+  }
+
+  #query(call: string): RunQuery {
+    return (work) => this.#database.run(call, this.#calls.deadline(), work);
+  }
+
+  #deleteExpired(): Promise<number> {
+    return this.#sets.deleteExpired(this.#query('autodelete'), () => this.#closing !== undefined);
+  }
+
+  async #deleteExpiredInBackground(): Promise<void> {
+    try {
+      this.#tell('autodelete', await this.#deleteExpired());
+    } catch (error) {
+      this.#tell('autodelete', 0, failure('autodelete', error));
+    }
+  }
+
+  /** Later: what a listener throws is the app's own uncaught exception, and no call's failure. */
+  readonly #tell: Emit = (event, ...args) => {
+    if (this.listenerCount(event) > 0) process.nextTick(() => this.emit(event, ...args));
+  };
+}
+
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: see the class
+export interface PgStore {
+  on<E extends keyof PgStoreEvents>(event: E, listener: (...args: PgStoreEvents[E]) => void): this;
+  on(event: string | symbol, listener: (...args: any[]) => void): this;
+  once<E extends keyof PgStoreEvents>(event: E, listener: (...args: PgStoreEvents[E]) => void): this;
+  once(event: string | symbol, listener: (...args: any[]) => void): this;
+}
+
+function userId(user: unknown): string {
+  if (typeof user === 'string' || typeof user === 'number') return String(user);
+  throw new PgStoreError(`expected a string or a number as user, got ${typeof user}`, 'INVALID_USER');
+}

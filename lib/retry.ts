@@ -1,0 +1,59 @@
+/** Which failures pass by themselves, and how long to wait for them? */
+
+import { codeOf } from './errors.js';
+
+/** When to try a statement again after a failure that passes by itself. */
+export interface RetryOptions {
+  /** Tries in all, the first included. Default 6. */
+  readonly attempts: number;
+  /** Milliseconds before the second try, doubled for each further one. Default 100: about 3 s in all. */
+  readonly delay: number;
+}
+
+/**
+ * SQLSTATEs of PostgreSQL's Appendix A: connection exceptions (class 08), server shutting down, crashed or starting
+ * (57P01–57P03), too many connections, and transactions that the server asks to repeat.
+ */
+const PASSING_SQLSTATE = /^(08...|57P0[123]|53300|40001|40P01)$/;
+
+const PASSING_CODES = new Set([
+  'CONNECTION_CLOSED',
+  'CONNECTION_DESTROYED',
+  'CONNECTION_ENDED',
+  'CONNECT_TIMEOUT',
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'ECONNABORTED',
+  'EPIPE',
+  'ETIMEDOUT',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'EAI_AGAIN',
+  'ENOTFOUND',
+  // A Unix socket's file is missing while its server is down.
+  'ENOENT',
+]);
+
+export function passes(error: unknown): boolean {
+  const code = codeOf(error);
+  return PASSING_CODES.has(code) || PASSING_SQLSTATE.test(code);
+}
+
+/**
+ * Milliseconds to wait after the given attempt (1 for the first): doubling, and from half to the whole of it at random,
+ * so that processes which failed together do not come back together.
+ */
+export function pause(attempt: number, { delay }: RetryOptions, random = Math.random): number {
+  return delay * 2 ** (attempt - 1) * (0.5 + random() / 2);
+}
+
+/**
+ * Whether a statement of many rows may have failed because of one of them. Not so where the statement as such could not
+ * run: connection, rights, missing table or column, resources.
+ */
+export function mayBeOneRow(error: unknown): boolean {
+  const code = codeOf(error);
+  if (passes(error) || code === 'TIMEOUT') return false;
+  // 42501 is also a row that row-level security refuses.
+  return !/^(0|25|26|28|3|42(?!501)|53|57P|58|F0)/.test(code);
+}

@@ -1,0 +1,123 @@
+/** Which statements concern many sessions: those of a prefix, of a user, the expired ones? */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { qualified, type TableName } from './schema.js';
+import {
+  lifeInterval,
+  milliseconds,
+  type Query,
+  type Row,
+  type StoredRow,
+  storedColumns,
+  storedRow,
+} from './sessions-table.js';
+
+/** A row with the times that a listing shows, in milliseconds since 1970 by the database's clock. */
+export interface ListedRow extends StoredRow {
+  readonly createdAt: number;
+  readonly updatedAt: number;
+  readonly expiresAt: number;
+}
+
+/** Runs a statement of its own, with the store's retries and time limit. */
+export type RunQuery = <T>(work: (query: Query) => Promise<T>) => Promise<T>;
+
+/** Rows in one page of a listing or one deletion: some milliseconds of work, whatever the table's size. */
+const PAGE = 500;
+
+/** Statements on sets of rows. Ranges are of row keys: from the first, to before the second. */
+export class RowSets {
+  readonly #texts;
+
+  /** @param maxLifetime seconds */
+  constructor(name: TableName, maxLifetime?: number) {
+    const table = qualified(name);
+    const life = lifeInterval(maxLifetime);
+    const isLive = life ? `least(expires_at, created_at + ${life}) > now()` : 'expires_at > now()';
+    const inRange = 'sid >= $1::text and sid < $2::text';
+    const times = ['created_at', 'updated_at', life ? `least(expires_at, created_at + ${life})` : 'expires_at'];
+    // Six columns with or without a lifetime, then the times.
+    const columns = `${storedColumns(life)}${life ? '' : ', null'}, ${times.map((time) => milliseconds(time)).join(', ')}`;
+    // Rows that somebody holds are left for the next round: no deletion waits, and none can be part of a deadlock.
+    const deletion = (which: string, limit: string) => `with held as (
+    select sid, ctid as place from ${table} where ${which} limit ${limit} for update skip locked
+  ), gone as (
+    delete from ${table} s using held h where s.sid = h.sid and s.ctid = h.place returning s.sid
+  )
+  select count(*)::integer from gone`;
+    const ofUser = `user_id = $1::text and ${inRange.replace('$2', '$3').replace('$1', '$2')}`;
+    const chosen = `${ofUser} and not sid = any($4::text::text[])`;
+    this.#texts = {
+      page: `select ${columns} from ${table} where ${inRange} and sid > $3::text and ${isLive} order by sid limit ${PAGE}`,
+      count: `select count(*)::integer from ${table} where ${inRange} and ${isLive}`,
+      ofUser: `select ${columns} from ${table} where ${ofUser} and ${isLive} order by updated_at desc, sid`,
+      anyInRange: `select exists (select from ${table} where ${inRange})`,
+      anyOfUser: `select exists (select from ${table} where ${chosen})`,
+      deleteRange: deletion(inRange, String(PAGE)),
+      deleteOfUser: deletion(chosen, 'all'),
+      deleteExpired: deletion('expires_at <= now()', String(PAGE)),
+    };
+  }
+
+  /** The live rows of a range, page after page by key: memory stays flat, and no transaction stays open meanwhile. */
+  async *pages(run: RunQuery, [from, to]: [string, string]): AsyncGenerator<ListedRow[]> {
+    let after = '';
+    for (;;) {
+      const rows = await run((query) => query(this.#texts.page, [from, to, after]));
+      const page = rows.map(listedRow);
+      yield page;
+      if (page.length < PAGE) return;
+      after = page.at(-1)?.key ?? '';
+    }
+  }
+
+  count(run: RunQuery, range: [string, string]): Promise<number> {
+    return run(async (query) => single(await query(this.#texts.count, range)) as number);
+  }
+
+  /** The user's live rows, newest activity first. */
+  ofUser(run: RunQuery, user: string, range: [string, string]): Promise<ListedRow[]> {
+    return run(async (query) => (await query(this.#texts.ofUser, [user, ...range])).map(listedRow));
+  }
+
+  /** Deletes until none is left. */
+  async deleteRange(run: RunQuery, range: [string, string]): Promise<number> {
+    return this.#deleteAll(run, this.#texts.deleteRange, this.#texts.anyInRange, range);
+  }
+
+  /** Deletes the user's rows but the excepted keys: one statement, and others only where somebody held a row. */
+  deleteOfUser(run: RunQuery, user: string, range: [string, string], except: string): Promise<number> {
+    return this.#deleteAll(run, this.#texts.deleteOfUser, this.#texts.anyOfUser, [user, ...range, except]);
+  }
+
+  /** Deletes expired rows in short statements; rows that somebody holds are left to the next run. */
+  async deleteExpired(run: RunQuery, isCancelled: () => boolean): Promise<number> {
+    let total = 0;
+    for (;;) {
+      const rows = await run(async (query) => single(await query(this.#texts.deleteExpired, [])) as number);
+      total += rows;
+      if (rows < PAGE || isCancelled()) return total;
+    }
+  }
+
+  async #deleteAll(run: RunQuery, deletion: string, anyLeft: string, values: string[]): Promise<number> {
+    let total = 0;
+    for (let idle = 0; ; ) {
+      const rows = await run(async (query) => single(await query(deletion, values)) as number);
+      total += rows;
+      const left = await run(async (query) => single(await query(anyLeft, values)) as boolean);
+      if (!left) return total;
+      idle = rows > 0 ? 0 : idle + 1;
+      if (idle > 0) await sleep(Math.min(2 ** idle, 100));
+    }
+  }
+}
+
+function single(rows: Row[]): unknown {
+  return rows[0]?.[0];
+}
+
+function listedRow(row: Row): ListedRow {
+  const base = storedRow(row[5] === null ? row.slice(0, 5) : row);
+  return { ...base, createdAt: Number(row[6]), updatedAt: Number(row[7]), expiresAt: Number(row[8]) };
+}

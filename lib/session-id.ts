@@ -1,0 +1,80 @@
+/** Which row belongs to a session ID, and which session ID to a row? Pure. */
+
+import { createHash, createHmac } from 'node:crypto';
+import { sign, unsign } from 'cookie-signature';
+
+export interface SessionIdOptions {
+  /** Goes before each row key; several apps can share a table with one prefix each. */
+  readonly prefix: string;
+  /** Secrets that sign the IDs in the table, newest first. None: not signed. */
+  readonly secrets: readonly string[];
+  /** Keep only a hash of the ID in the table. */
+  readonly hashIds: boolean;
+}
+
+/** Maps session IDs to row keys and back. */
+export class SessionIds {
+  readonly prefix: string;
+  readonly #secrets: readonly string[];
+  readonly #hash: boolean;
+
+  constructor({ prefix, secrets, hashIds }: SessionIdOptions) {
+    this.prefix = prefix;
+    this.#secrets = secrets;
+    this.#hash = hashIds;
+  }
+
+  /** Whether `sidOf` can tell a session ID from its row key. */
+  get reversible(): boolean {
+    return !this.#hash;
+  }
+
+  /** The keys under which the session's row may be: the one to write first, then those of older secrets. */
+  keysOf(sid: string): [string, ...string[]] {
+    if (this.#secrets.length === 0) return [this.prefix + (this.#hash ? sha256(sid) : sid)];
+    return this.#secrets.map((secret) => this.prefix + (this.#hash ? hmac(secret, sid) : sign(sid, secret))) as [
+      string,
+      ...string[],
+    ];
+  }
+
+  /** The session ID of a row, or `undefined` where the row is not signed with one of the secrets, or IDs are hashed. */
+  sidOf(key: string): string | undefined {
+    if (this.#hash || !key.startsWith(this.prefix)) return undefined;
+    const rest = key.slice(this.prefix.length);
+    if (this.#secrets.length === 0) return rest;
+    for (const secret of this.#secrets) {
+      const sid = unsign(rest, secret);
+      if (sid !== false) return sid;
+    }
+    return undefined;
+  }
+
+  /** What keeps a session ID from being stored, if anything: PostgreSQL's text holds neither. */
+  static flawOf(sid: unknown): string | undefined {
+    if (typeof sid !== 'string') return `expected a string as session ID, got ${typeof sid}`;
+    if (sid.includes('\0')) return 'a session ID with a NUL character cannot be stored';
+    if (!sid.isWellFormed()) return 'a session ID with half a surrogate pair cannot be stored';
+    return undefined;
+  }
+
+  /** The first key and the first key after all keys that start with the prefix, in the order of `collate "C"`. */
+  get range(): [string, string] {
+    return [this.prefix, `${this.prefix}\u{10FFFF}`];
+  }
+}
+
+/**
+ * An opaque name of a session for logs and pages: stable while its row key is, and of no use as a session ID.
+ */
+export function handleOf(key: string): string {
+  return createHash('sha256').update('express-pg-store handle\0').update(key).digest('base64url').slice(0, 24);
+}
+
+function sha256(sid: string): string {
+  return createHash('sha256').update(sid).digest('base64url');
+}
+
+function hmac(secret: string, sid: string): string {
+  return createHmac('sha256', secret).update(sid).digest('base64url');
+}

@@ -1,0 +1,263 @@
+/** What does the store say to PostgreSQL? One method, one statement. Knows no Express. */
+
+import { qualified, type TableName } from './schema.js';
+
+export type Value = string | null;
+export type Row = readonly unknown[];
+
+/** Runs one statement; resolves with its rows as arrays of columns. */
+export type Query = (text: string, values: Value[]) => Promise<Row[]>;
+
+/** A row as it was read. Times are milliseconds from the statement's start, by the database's clock. */
+export interface StoredRow {
+  readonly key: string;
+  readonly data: string;
+  readonly cookie: string | null;
+  readonly version: number;
+  /** Until the row expires; zero or less: it has. */
+  readonly left: number;
+  /** Until `maxLifetime` ends it; Infinity without. */
+  readonly lifeLeft: number;
+}
+
+/** A row to be made, or put in place of whatever is there. */
+export interface NewRow {
+  readonly key: string;
+  readonly data: string;
+  readonly cookie: string | null;
+  readonly user: string | null;
+  /** Milliseconds from now until the row expires. */
+  readonly expiresIn: number;
+}
+
+export interface TouchedRow {
+  readonly key: string;
+  readonly cookie: string | null;
+  /** `false`: the cookie is as this request saw it; one that another request changed meanwhile then stays, with its expiry. */
+  readonly cookieChanged: boolean;
+  readonly expiresIn: number;
+}
+
+export interface ChangedRow extends TouchedRow {
+  readonly newKey: string;
+  /** Of the row that the change was made from: a row with another one is left alone. */
+  readonly version: number;
+  readonly data: string;
+  readonly user: string | null;
+}
+
+/**
+ * The row's version after the write, or `undefined` where nothing was written: the row is not there, has another version,
+ * or somebody holds it or changed it in this very moment. Which of these, `read` tells.
+ */
+export type Written = number | undefined;
+
+/**
+ * The statements on one table, their texts built once.
+ *
+ * A write takes its rows with `for update skip locked` and joins on what it got, so no statement ever waits for a row that
+ * somebody holds, and none can be part of a deadlock (PostgreSQL: Explicit Locking). It joins by `ctid` and `sid`: a
+ * `ctid` repeats across partitions. Each statement has a form for one row, which plans and runs faster, and one for many.
+ */
+export class SessionsTable {
+  readonly #read: Pair;
+  readonly #replace: Pair;
+  readonly #update: Pair;
+  readonly #touch: Pair;
+  readonly #destroy: Pair;
+
+  /** @param maxLifetime seconds */
+  constructor(name: TableName, maxLifetime?: number) {
+    const table = qualified(name);
+    const life = lifeInterval(maxLifetime);
+    const expiry = (created: string) => {
+      const due = `now() + i.expires_in * interval '1 millisecond'`;
+      return life ? `least(${due}, ${created} + ${life})` : due;
+    };
+    const held = (input: string) => `${input}, held as (
+    select i.*, s.ctid as place from i join ${table} s on s.sid = i.sid for update of s skip locked
+  )`;
+    const isHeld = 's.sid = i.sid and s.ctid = i.place';
+    const keepsCookie = 'not i.cookie_changed and s.cookie::text is distinct from i.cookie';
+    const cookieAndExpiry = `cookie = case when ${keepsCookie} then s.cookie else i.cookie::json end,
+      expires_at = case when ${keepsCookie} then s.expires_at else ${expiry('s.created_at')} end,
+      updated_at = now()`;
+    const nextVersion = 's.version % 2147483647 + 1';
+
+    const columns = storedColumns(life);
+    this.#read = {
+      one: `select ${columns} from ${table} where sid = $1::text`,
+      many: `select ${columns} from ${table} where sid = any($1::text::text[])`,
+    };
+
+    // An expired row is no session: what takes its place is a new one.
+    const created = 'case when s.expires_at > now() then s.created_at else now() end';
+    this.#replace = statement(
+      { sid: 'text', data: 'text', cookie: 'text', user_id: 'text', expires_in: 'float8' },
+      (input) => `${held(input)}, replaced as (
+    update ${table} s
+    set data = i.data::json, cookie = i.cookie::json, user_id = i.user_id, version = ${nextVersion},
+      created_at = ${created}, updated_at = now(), expires_at = ${expiry(created)}
+    from held i where ${isHeld}
+    returning s.sid, s.version
+  ), inserted as (
+    insert into ${table} as s (sid, data, cookie, user_id, version, expires_at)
+    select i.sid, i.data::json, i.cookie::json, i.user_id, 1 + floor(random() * 1073741823)::integer, ${expiry('now()')}
+    from i where not exists (select from ${table} s where s.sid = i.sid)
+    order by i.sid
+    on conflict do nothing
+    returning s.sid, s.version
+  )
+  select * from replaced union all select * from inserted`,
+    );
+
+    this.#update = statement(
+      {
+        sid: 'text',
+        new_sid: 'text',
+        version: 'integer',
+        data: 'text',
+        user_id: 'text',
+        cookie: 'text',
+        cookie_changed: 'boolean',
+        expires_in: 'float8',
+      },
+      (input) => `${held(input)}
+  update ${table} s
+  set sid = i.new_sid, data = i.data::json, user_id = i.user_id, version = ${nextVersion}, ${cookieAndExpiry}
+  from held i where ${isHeld} and s.version = i.version
+  returning i.sid, s.version`,
+    );
+
+    this.#touch = statement(
+      { sid: 'text', cookie: 'text', cookie_changed: 'boolean', expires_in: 'float8' },
+      (input) => `${held(input)}
+  update ${table} s set ${cookieAndExpiry}
+  from held i where ${isHeld} and s.expires_at > now()
+  returning s.sid, s.version`,
+    );
+
+    this.#destroy = statement(
+      { sid: 'text' },
+      (input) => `${held(input)}
+  delete from ${table} s using held i where ${isHeld}
+  returning s.sid, s.version`,
+    );
+  }
+
+  /** Expired rows too, as long as they are there. */
+  async read(query: Query, keys: string[]): Promise<(StoredRow | undefined)[]> {
+    if (keys.length === 1) {
+      const [row] = await query(this.#read.one, keys);
+      return [row && storedRow(row)];
+    }
+    const found = new Map<string, StoredRow>();
+    for (const row of await query(this.#read.many, [arrayLiteral([...new Set(keys)])])) {
+      found.set(row[0] as string, storedRow(row));
+    }
+    return keys.map((key) => found.get(key));
+  }
+
+  replace(query: Query, rows: NewRow[]): Promise<Written[]> {
+    return run(query, this.#replace, rows, (row) => [row.key, row.data, row.cookie, row.user, String(row.expiresIn)]);
+  }
+
+  update(query: Query, rows: ChangedRow[]): Promise<Written[]> {
+    return run(query, this.#update, rows, (row) => [
+      row.key,
+      row.newKey,
+      String(row.version),
+      row.data,
+      row.user,
+      row.cookie,
+      String(row.cookieChanged),
+      String(row.expiresIn),
+    ]);
+  }
+
+  touch(query: Query, rows: TouchedRow[]): Promise<Written[]> {
+    return run(query, this.#touch, rows, (row) => [
+      row.key,
+      row.cookie,
+      String(row.cookieChanged),
+      String(row.expiresIn),
+    ]);
+  }
+
+  destroy(query: Query, keys: string[]): Promise<Written[]> {
+    return run(
+      query,
+      this.#destroy,
+      keys.map((key) => ({ key })),
+      (row) => [row.key],
+    );
+  }
+}
+
+/** One statement in two forms: for a single row, and for many. */
+interface Pair {
+  readonly one: string;
+  readonly many: string;
+}
+
+/** Puts the input rows before a statement as `i`: scalars for one row, arrays for many. Everything travels as text. */
+function statement(input: Record<string, string>, body: (input: string) => string): Pair {
+  const columns = Object.entries(input);
+  const scalars = columns.map(([name, type], n) => `$${n + 1}::text::${type} as ${name}`);
+  const arrays = columns.map(([, type], n) => `$${n + 1}::text::${type}[]`);
+  const names = columns.map(([name]) => name);
+  return {
+    one: body(`with i as (select ${scalars.join(', ')})`),
+    many: body(`with i as (select * from unnest(${arrays.join(', ')}) as i (${names.join(', ')}))`),
+  };
+}
+
+async function run<T extends { readonly key: string }>(
+  query: Query,
+  pair: Pair,
+  rows: readonly T[],
+  valuesOf: (row: T) => Value[],
+): Promise<Written[]> {
+  const [first] = rows;
+  if (first && rows.length === 1) {
+    const [written] = await query(pair.one, valuesOf(first));
+    return [written && Number(written[1])];
+  }
+  const values = rows.map(valuesOf);
+  const columns = (values[0] ?? []).map((_, column) => arrayLiteral(values.map((row) => row[column] ?? null)));
+  const versions = new Map<unknown, number>();
+  for (const [key, version] of await query(pair.many, columns)) versions.set(key, Number(version));
+  return rows.map((row) => versions.get(row.key));
+}
+
+/** PostgreSQL's text form of an array. Not left to the client: it infers an array's type from its first element. */
+export function arrayLiteral(values: readonly Value[]): string {
+  return `{${values.map((value) => (value === null ? 'NULL' : `"${value.replace(/["\\]/g, '\\$&')}"`)).join()}}`;
+}
+
+/** An SQL expression for `maxLifetime` seconds. */
+export function lifeInterval(maxLifetime: number | undefined): string | undefined {
+  return maxLifetime === undefined ? undefined : `interval '${maxLifetime} seconds'`;
+}
+
+/** The columns of which `storedRow` makes a row. */
+export function storedColumns(life: string | undefined): string {
+  const lifeLeft = life ? `, ${milliseconds(`created_at + ${life} - now()`)}` : '';
+  return `sid, data::text, cookie::text, version, ${milliseconds('expires_at - now()')}${lifeLeft}`;
+}
+
+export function milliseconds(interval: string): string {
+  return `(extract(epoch from ${interval}) * 1000)::float8`;
+}
+
+export function storedRow(row: Row): StoredRow {
+  const lifeLeft = row[5] === undefined ? Number.POSITIVE_INFINITY : Number(row[5]);
+  return {
+    key: row[0] as string,
+    data: row[1] as string,
+    cookie: (row[2] ?? null) as string | null,
+    version: Number(row[3]),
+    left: Math.min(Number(row[4]), lifeLeft),
+    lifeLeft,
+  };
+}

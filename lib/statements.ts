@@ -1,0 +1,59 @@
+/** Which batch does a statement go in? One batcher for each kind. */
+
+import { Batcher } from './batcher.js';
+import type { Database } from './database.js';
+import { mayBeOneRow } from './retry.js';
+import type { ChangedRow, NewRow, Query, SessionsTable, StoredRow, TouchedRow, Written } from './sessions-table.js';
+
+type Send<Item, Result> = (item: Item, deadline: number) => Promise<Result>;
+
+/** The statements on single rows, batched. Deadlines are on the clock of `performance.now()`, in milliseconds. */
+export interface Statements {
+  readonly read: Send<string, StoredRow | undefined>;
+  readonly replace: Send<NewRow, Written>;
+  readonly update: Send<ChangedRow, Written>;
+  readonly touch: Send<TouchedRow, Written>;
+  readonly destroy: Send<string, Written>;
+}
+
+export function batchedStatements(table: SessionsTable, database: Database): Statements {
+  function batched<Item, Result>(
+    what: string,
+    statement: (query: Query, items: Item[]) => Promise<Result[]>,
+    bytes: (item: Item) => number,
+  ): Send<Item, Result> {
+    const batcher = new Batcher<Item, Result>({
+      execute: (items, deadline) => database.run(what, deadline, (query) => statement(query, items)),
+      bytes,
+      mayBeOneItem: mayBeOneRow,
+    });
+    return (item, deadline) => batcher.send(item, deadline);
+  }
+  return {
+    read: batched(
+      'get',
+      (query, keys) => table.read(query, keys),
+      (key) => key.length,
+    ),
+    replace: batched(
+      'set',
+      (query, rows) => table.replace(query, rows),
+      (row) => row.data.length,
+    ),
+    update: batched(
+      'set',
+      (query, rows) => table.update(query, rows),
+      (row) => row.data.length,
+    ),
+    touch: batched(
+      'touch',
+      (query, rows) => table.touch(query, rows),
+      (row) => row.key.length,
+    ),
+    destroy: batched(
+      'destroy',
+      (query, keys) => table.destroy(query, keys),
+      (key) => key.length,
+    ),
+  };
+}
