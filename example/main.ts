@@ -1,0 +1,82 @@
+/** What does `npm start` run? The example app, on a PostgreSQL of its own or on the one that DATABASE_URL names. */
+
+import { randomBytes } from 'node:crypto';
+import fs from 'node:fs';
+import http from 'node:http';
+import type { AddressInfo } from 'node:net';
+import path from 'node:path';
+import postgres from 'postgres';
+import { createApp } from './app.js';
+import { PostgresServer } from './postgres-server.js';
+
+const FOLDER = path.resolve(import.meta.dirname, '..', '.data');
+
+/** Undone in reverse order at the end. */
+const started: (() => Promise<unknown>)[] = [];
+let stopping = false;
+
+async function start(): Promise<void> {
+  let app: http.RequestListener = (_, response) => void response.writeHead(503, { 'retry-after': '1' }).end('Starting');
+  const server = http.createServer((request, response) => app(request, response));
+  // The port first: whoever runs `npm start` twice is told so before anything else is started.
+  await listen(server, process.env.PORT ?? '3000', process.env.HOST ?? '127.0.0.1');
+
+  const uri = process.env.DATABASE_URL || (await ownPostgres());
+  const sql = postgres(uri, { onnotice: () => {} });
+  started.push(() => sql.end());
+  const { app: ready, close } = await createApp({ sql, secret: cookieSecret() });
+  started.push(close);
+  app = ready;
+
+  const { address, port } = server.address() as AddressInfo;
+  const host = address === '127.0.0.1' ? 'localhost' : address.includes(':') ? `[${address}]` : address;
+  console.log(`http://${host}:${port} is ready. Ctrl-C stops it.`);
+}
+
+async function listen(server: http.Server, port: string, host: string): Promise<void> {
+  if (!/^\d{1,5}$/.test(port) || Number(port) > 65535) throw new Error(`PORT must be a port number, got '${port}'.`);
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      const taken = error.code === 'EADDRINUSE';
+      reject(taken ? new Error(`Port ${port} is taken. Try another one: PORT=${Number(port) + 1} npm start`) : error);
+    });
+    server.listen(Number(port), host, resolve);
+  });
+  started.push(() => {
+    const closed = new Promise((resolve) => server.close(resolve));
+    server.closeIdleConnections();
+    return closed;
+  });
+}
+
+async function ownPostgres(): Promise<string> {
+  const dataDir = path.join(FOLDER, 'postgres');
+  console.log(`Starting PostgreSQL; its data are kept in ${path.relative('', dataDir)}`);
+  const server = await PostgresServer.start({ dataDir });
+  started.push(() => server.close());
+  return server.uri;
+}
+
+/** Kept like the sessions: with a new one at each start everybody would be signed out. */
+function cookieSecret(): string {
+  if (process.env.SESSION_SECRET) return process.env.SESSION_SECRET;
+  const file = path.join(FOLDER, 'secret');
+  fs.mkdirSync(FOLDER, { recursive: true });
+  if (!fs.existsSync(file)) fs.writeFileSync(file, randomBytes(32).toString('hex'), { mode: 0o600 });
+  return fs.readFileSync(file, 'utf8');
+}
+
+async function stop(code: number): Promise<void> {
+  // A second Ctrl-C does not wait for anything.
+  if (stopping) process.exit(1);
+  stopping = true;
+  for (const undo of started.reverse()) await undo();
+  process.exit(code);
+}
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void stop(0));
+
+start().catch((error: Error) => {
+  console.error(error.message);
+  return stop(1);
+});

@@ -1,0 +1,29 @@
+/** What may a browser do with the app's pages, and which requests are its own? */
+
+import type { RequestHandler } from 'express';
+
+const POLICY =
+  "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
+form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+export const headers: RequestHandler = (_request, response, next) => {
+  response.set({
+    'Content-Security-Policy': POLICY,
+    'X-Content-Type-Options': 'nosniff',
+    'Referrer-Policy': 'same-origin',
+    'Cache-Control': 'no-store',
+  });
+  next();
+};
+
+/**
+ * Refuses requests that change something and that another site's page made (OWASP: CSRF Prevention, Fetch Metadata).
+ * Browsers say where a request comes from: in `Sec-Fetch-Site`, or, without HTTPS on another machine, in `Origin` alone.
+ */
+export const sameOriginOnly: RequestHandler = (request, response, next) => {
+  const site = request.get('sec-fetch-site');
+  const origin = request.get('origin');
+  const isOwn = site ? site === 'same-origin' : origin === `${request.protocol}://${request.get('host')}`;
+  if (isOwn || ['GET', 'HEAD'].includes(request.method)) return next();
+  response.status(403).type('text').send('This request did not come from this page.');
+};
