@@ -93,16 +93,16 @@ export class SessionsTable {
     // An expired row is no session: what takes its place is a new one.
     const created = 'case when s.expires_at > now() then s.created_at else now() end';
     this.#replace = statement(
-      { sid: 'text', data: 'text', cookie: 'text', user_id: 'text', expires_in: 'float8' },
+      { sid: 'text', data: 'json', cookie: 'text', user_id: 'text', expires_in: 'float8' },
       (input) => `${held(input)}, replaced as (
     update ${table} s
-    set data = i.data::json, cookie = i.cookie::json, user_id = i.user_id, version = ${nextVersion},
+    set data = i.data, cookie = i.cookie::json, user_id = i.user_id, version = ${nextVersion},
       created_at = ${created}, updated_at = now(), expires_at = ${expiry(created)}
     from held i where ${isHeld}
     returning s.sid, s.version
   ), inserted as (
     insert into ${table} as s (sid, data, cookie, user_id, version, expires_at)
-    select i.sid, i.data::json, i.cookie::json, i.user_id, 1 + floor(random() * 1073741823)::integer, ${expiry('now()')}
+    select i.sid, i.data, i.cookie::json, i.user_id, 1 + floor(random() * 1073741823)::integer, ${expiry('now()')}
     from i where not exists (select from ${table} s where s.sid = i.sid)
     order by i.sid
     on conflict do nothing
@@ -116,7 +116,7 @@ export class SessionsTable {
         sid: 'text',
         new_sid: 'text',
         version: 'integer',
-        data: 'text',
+        data: 'json',
         user_id: 'text',
         cookie: 'text',
         cookie_changed: 'boolean',
@@ -124,7 +124,7 @@ export class SessionsTable {
       },
       (input) => `${held(input)}
   update ${table} s
-  set sid = i.new_sid, data = i.data::json, user_id = i.user_id, version = ${nextVersion}, ${cookieAndExpiry}
+  set sid = i.new_sid, data = i.data, user_id = i.user_id, version = ${nextVersion}, ${cookieAndExpiry}
   from held i where ${isHeld} and s.version = i.version
   returning i.sid, s.version`,
     );
@@ -198,17 +198,25 @@ export class SessionsTable {
 interface Pair {
   readonly one: string;
   readonly many: string;
+  /** Which of the values are JSON. */
+  readonly json?: readonly boolean[];
 }
 
-/** Puts the input rows before a statement as `i`: scalars for one row, arrays for many. Everything travels as text. */
+/**
+ * Puts the input rows before a statement as `i`: scalars for one row, arrays for many. Everything travels as text. The
+ * arrays' elements must be escaped, which for JSON with its many quotes is dear: JSON travels as one JSON array instead.
+ */
 function statement(input: Record<string, string>, body: (input: string) => string): Pair {
   const columns = Object.entries(input);
   const scalars = columns.map(([name, type], n) => `$${n + 1}::text::${type} as ${name}`);
-  const arrays = columns.map(([, type], n) => `$${n + 1}::text::${type}[]`);
+  const sources = columns.map(([, type], n) =>
+    type === 'json' ? `json_array_elements($${n + 1}::text::json)` : `unnest($${n + 1}::text::${type}[])`,
+  );
   const names = columns.map(([name]) => name);
   return {
+    json: columns.map(([, type]) => type === 'json'),
     one: body(`with i as (select ${scalars.join(', ')})`),
-    many: body(`with i as (select * from unnest(${arrays.join(', ')}) as i (${names.join(', ')}))`),
+    many: body(`with i as (select * from rows from (${sources.join(', ')}) as i (${names.join(', ')}))`),
   };
 }
 
@@ -224,7 +232,10 @@ async function run<T extends { readonly key: string }>(
     return [written && Number(written[1])];
   }
   const values = rows.map(valuesOf);
-  const columns = (values[0] ?? []).map((_, column) => arrayLiteral(values.map((row) => row[column] ?? null)));
+  const columns = (values[0] ?? []).map((_, n) => {
+    const column = values.map((row) => row[n] ?? null);
+    return pair.json?.[n] ? `[${column.join()}]` : arrayLiteral(column);
+  });
   const versions = new Map<unknown, number>();
   for (const [key, version] of await query(pair.many, columns)) versions.set(key, Number(version));
   return rows.map((row) => versions.get(row.key));
