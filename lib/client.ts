@@ -12,8 +12,10 @@ export interface Client {
   readonly query: Query;
   /** Runs a script of statements without values, in one transaction. */
   readonly script: (text: string) => Promise<unknown>;
-  /** A client to use from now on; ends this one at once, with what it still does. The app's own client is only returned. */
-  renew(): Client;
+  /**
+   * A client to use from now on; ends this one, after what it still does or at once. The app's own client is only returned.
+   */
+  renew(when: 'after' | 'at once'): Client;
   /** Ends the client, if the store made it, after what it still does. */
   end(): Promise<void>;
 }
@@ -27,8 +29,8 @@ function appClient(sql: Sql): Client {
   return client;
 }
 
-function ownClient(options: Options): Client {
-  const sockets = new Sockets();
+function ownClient(options: Options, firstHost = 0): Client {
+  const sockets = new Sockets(firstHost);
   const { uri, timeout } = options;
   const settings = {
     max: options.maxConnections,
@@ -42,17 +44,29 @@ function ownClient(options: Options): Client {
     ...options.postgres,
   };
   const sql = (uri === undefined ? postgres(settings as object) : postgres(uri, settings as object)) as Sql;
+  const { query, script } = functionsOf(sql);
+  let running = 0;
+  let isReplaced = false;
   const abandon = () => {
     sockets.close();
     // A client with several hosts would go on looking for one that answers; `sockets` gives it none any more.
     sql.end({ timeout: 0 }).catch(() => {});
   };
+  const counted = async <T>(answer: Promise<T>): Promise<T> => {
+    running++;
+    try {
+      return await answer;
+    } finally {
+      if (--running === 0 && isReplaced) abandon();
+    }
+  };
   return {
-    ...functionsOf(sql),
-    renew: () => {
-      const next = ownClient(options);
-      abandon();
-      return next;
+    query: (text, values) => counted(query(text, values)),
+    script: (text) => counted(script(text)),
+    renew: (when) => {
+      isReplaced = true;
+      if (when === 'at once' || running === 0) abandon();
+      return ownClient(options, sockets.host);
     },
     end: async () => {
       await sql.end({ timeout: Math.max(1, timeout / 1000) });
@@ -82,8 +96,17 @@ interface Address {
 class Sockets {
   readonly #open = new Set<net.Socket>();
   #closed = false;
-  #host = 0;
+  #host: number;
   #failures = 0;
+
+  /** @param host the one to try first, counted on and on over all of them */
+  constructor(host: number) {
+    this.#host = host;
+  }
+
+  get host(): number {
+    return this.#host;
+  }
 
   /** Postgres.js calls this with its parsed options where it would open a socket of its own. */
   readonly open = async ({ host, port, path }: Address): Promise<net.Socket> => {

@@ -9,7 +9,7 @@ import { merge } from './merge.js';
 import type { Options } from './options.js';
 import { decode, type EncodedSession, open, sameCookie, seal } from './session-codec.js';
 import { handleOf, type SessionIds } from './session-id.js';
-import type { StoredRow } from './sessions-table.js';
+import type { StoredRow, TouchedRow } from './sessions-table.js';
 import { type Snapshot, Snapshots } from './snapshot.js';
 import type { Statements } from './statements.js';
 
@@ -66,16 +66,17 @@ export class ConcurrentSessions {
 
     const keys = this.#ids.keysOf(sid);
     let next = snapshot.seen === snapshot.stored ? encoded.data : this.#merge(snapshot, encoded.data);
+    let met = false;
     for (let tries = 1; ; tries++) {
       const change = this.#change(snapshot, encoded, expiresIn);
       const column = seal(this.#encryption, keys[0], next);
       const user = this.#user(next === encoded.data ? session : { ...JSON.parse(next), cookie: cookieOf(session) });
-      const row = { ...change, newKey: keys[0], version: snapshot.version, data: column, user };
+      const row = { ...change, key: snapshot.key, newKey: keys[0], version: snapshot.version, data: column, user };
       const version = await this.#statements.update(row, deadline);
       if (version !== undefined) {
         Object.assign(snapshot, { key: keys[0], version, seen: encoded.data, stored: next });
-        noteExpiry(snapshot, row.cookie, expiresIn);
-        if (tries > 1) this.#emit('conflict', handleOf(snapshot.key), tries);
+        noteExpiry(snapshot, change);
+        if (met) this.#emit('conflict', handleOf(snapshot.key), tries);
         return;
       }
       const now = await this.#find(keys, deadline);
@@ -88,7 +89,10 @@ export class ConcurrentSessions {
       // This very change, saved by a try whose answer was lost: merging it with itself could count it twice.
       const isOurs = now.version === nextVersion(snapshot.version) && now.data === column;
       Object.assign(snapshot, { key: now.key, version: now.version, stored: theirs.data });
-      if (!isOurs) next = this.#merge(snapshot, encoded.data);
+      if (!isOurs) {
+        next = this.#merge(snapshot, encoded.data);
+        met = true;
+      }
       if (next === snapshot.stored) {
         snapshot.seen = encoded.data;
         return this.#touch(sid, snapshot, encoded, expiresIn, deadline, 'set');
@@ -153,9 +157,9 @@ export class ConcurrentSessions {
     const keys = this.#ids.keysOf(sid);
     const change = snapshot
       ? this.#change(snapshot, encoded, expiresIn)
-      : { key: keys[0], cookie: encoded.cookie, cookieChanged: true, expiresIn };
-    if (snapshot && !change.cookieChanged && this.#isFresh(snapshot, expiresIn)) return;
-    for (let tries = 1, { key } = change; ; tries++) {
+      : { cookie: encoded.cookie, cookieChanged: true, expiresIn };
+    if (change.expiresIn === null) return;
+    for (let tries = 1, key = snapshot?.key ?? keys[0]; ; tries++) {
       if ((await this.#statements.touch({ ...change, key }, deadline)) !== undefined) break;
       const now = await this.#find(keys, deadline);
       if (!now || now.left <= 0) {
@@ -165,12 +169,17 @@ export class ConcurrentSessions {
       if (now.key === key) await patience(tries, deadline);
       key = now.key;
     }
-    if (snapshot) noteExpiry(snapshot, change.cookie, expiresIn);
+    if (snapshot) noteExpiry(snapshot, change);
   }
 
-  #change(snapshot: Snapshot, encoded: EncodedSession, expiresIn: number) {
+  #change(snapshot: Snapshot, encoded: EncodedSession, expiresIn: number): Omit<TouchedRow, 'key'> {
     const cookieChanged = !sameCookie(snapshot.cookie, encoded.cookie);
-    return { key: snapshot.key, cookie: cookieChanged ? encoded.cookie : snapshot.cookie, cookieChanged, expiresIn };
+    const canWait = !cookieChanged && this.#isFresh(snapshot, expiresIn);
+    return {
+      cookie: cookieChanged ? encoded.cookie : snapshot.cookie,
+      cookieChanged,
+      expiresIn: canWait ? null : expiresIn,
+    };
   }
 
   /** Whether the row expires so nearly when it should that writing it can wait. */
@@ -249,9 +258,9 @@ function snapshotOf(sid: string, row: StoredRow, data: string): Snapshot {
   };
 }
 
-function noteExpiry(snapshot: Snapshot, cookie: string | null, expiresIn: number): void {
+function noteExpiry(snapshot: Snapshot, { cookie, expiresIn }: Omit<TouchedRow, 'key'>): void {
   snapshot.cookie = cookie;
-  snapshot.expiresAt = Math.min(performance.now() + expiresIn, snapshot.endsAt);
+  if (expiresIn !== null) snapshot.expiresAt = Math.min(performance.now() + expiresIn, snapshot.endsAt);
 }
 
 /**

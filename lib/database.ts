@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Client, createClient } from './client.js';
 import { codeOf, timedOut } from './errors.js';
 import type { Options } from './options.js';
-import { passes, pause } from './retry.js';
+import { isBroken, passes, pause } from './retry.js';
 import { ensureTable } from './schema.js';
 import type { Query } from './sessions-table.js';
 
@@ -50,6 +50,7 @@ export class Database {
         }
         const wait = pause(attempt, retry);
         const isLast = attempt >= retry.attempts || performance.now() + wait >= deadline;
+        if (isBroken(error)) this.#renew(client, 'after');
         if (isLast || !passes(error)) throw error;
         this.#onRetry(what, attempt, error);
         await sleep(wait);
@@ -79,13 +80,16 @@ export class Database {
     return new Promise((resolve, reject) => {
       const giveUp = () => {
         reject(timedOut());
-        if (client === this.#client) {
-          this.#client = client.renew();
-          this.#looking = undefined;
-        }
+        this.#renew(client, 'at once');
       };
       const timer = setTimeout(giveUp, Math.max(0, deadline - performance.now()));
       answer.then(resolve, reject).finally(() => clearTimeout(timer));
     });
+  }
+
+  #renew(client: Client, when: 'after' | 'at once'): void {
+    if (client !== this.#client) return;
+    this.#client = client.renew(when);
+    this.#looking = undefined;
   }
 }

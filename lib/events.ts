@@ -10,7 +10,7 @@ export interface PgStoreEvents {
   unreadable: [handle: string, why: string];
   /** A save met another request's save and was merged with it: whose, with how many tries. */
   conflict: [handle: string, tries: number];
-  /** A session was destroyed while a request still had it; that request's save or touch was left out. */
+  /** A session was destroyed, or expired, while a request still had it; that request's save or touch was left out. */
   dropped: [handle: string, call: 'set' | 'touch'];
 }
 

@@ -40,6 +40,14 @@ export function passes(error: unknown): boolean {
 }
 
 /**
+ * Whether a connection broke under a statement. Postgres.js 3.4 then keeps remains of it, which fail or hang the next
+ * statement on the connection that it opens in its place (its issues #1133, #1208): better a client without a past.
+ */
+export function isBroken(error: unknown): boolean {
+  return /^(CONNECTION_CLOSED|ECONNRESET|ECONNABORTED|EPIPE|ETIMEDOUT)$/.test(codeOf(error));
+}
+
+/**
  * Milliseconds to wait after the given attempt (1 for the first): doubling, and from half to the whole of it at random,
  * so that processes which failed together do not come back together.
  */

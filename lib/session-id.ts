@@ -16,11 +16,13 @@ export interface SessionIdOptions {
 export class SessionIds {
   readonly prefix: string;
   readonly #secrets: readonly string[];
+  readonly #signingKeys: readonly Buffer[];
   readonly #hash: boolean;
 
   constructor({ prefix, secrets, hashIds }: SessionIdOptions) {
     this.prefix = prefix;
     this.#secrets = secrets;
+    this.#signingKeys = secrets.map((secret) => signingKey(secret, prefix));
     this.#hash = hashIds;
   }
 
@@ -32,10 +34,10 @@ export class SessionIds {
   /** The keys under which the session's row may be: the one to write first, then those of older secrets. */
   keysOf(sid: string): [string, ...string[]] {
     if (this.#secrets.length === 0) return [this.prefix + (this.#hash ? sha256(sid) : sid)];
-    return this.#secrets.map((secret) => this.prefix + (this.#hash ? hmac(secret, sid) : sign(sid, secret))) as [
-      string,
-      ...string[],
-    ];
+    const ids = this.#hash
+      ? this.#secrets.map((secret) => hmac(secret, sid))
+      : this.#signingKeys.map((key) => sign(sid, key));
+    return ids.map((id) => this.prefix + id) as [string, ...string[]];
   }
 
   /** The session ID of a row, or `undefined` where the row is not signed with one of the secrets, or IDs are hashed. */
@@ -43,8 +45,8 @@ export class SessionIds {
     if (this.#hash || !key.startsWith(this.prefix)) return undefined;
     const rest = key.slice(this.prefix.length);
     if (this.#secrets.length === 0) return rest;
-    for (const secret of this.#secrets) {
-      const sid = unsign(rest, secret);
+    for (const key of this.#signingKeys) {
+      const sid = unsign(rest, key);
       if (sid !== false) return sid;
     }
     return undefined;
@@ -69,6 +71,14 @@ export class SessionIds {
  */
 export function handleOf(key: string): string {
   return createHash('sha256').update('express-pg-store handle\0').update(key).digest('base64url').slice(0, 24);
+}
+
+/**
+ * express-session signs its cookies with cookie-signature too, and apps may well give both the same secret: a row key signed
+ * with that would be a cookie ready for use. So rows are signed with a key of their own, one for each prefix.
+ */
+function signingKey(secret: string, prefix: string): Buffer {
+  return createHmac('sha256', secret).update(`express-pg-store row key\0${prefix}`).digest();
 }
 
 function sha256(sid: string): string {

@@ -35,7 +35,8 @@ export interface TouchedRow {
   readonly cookie: string | null;
   /** `false`: the cookie is as this request saw it; one that another request changed meanwhile then stays, with its expiry. */
   readonly cookieChanged: boolean;
-  readonly expiresIn: number;
+  /** Milliseconds from now until the row expires; `null`: as it is, so that no index changes (a heap-only update). */
+  readonly expiresIn: number | null;
 }
 
 export interface ChangedRow extends TouchedRow {
@@ -80,7 +81,7 @@ export class SessionsTable {
     const isHeld = 's.sid = i.sid and s.ctid = i.place';
     const keepsCookie = 'not i.cookie_changed and s.cookie::text is distinct from i.cookie';
     const cookieAndExpiry = `cookie = case when ${keepsCookie} then s.cookie else i.cookie::json end,
-      expires_at = case when ${keepsCookie} then s.expires_at else ${expiry('s.created_at')} end,
+      expires_at = case when i.expires_in is null or ${keepsCookie} then s.expires_at else ${expiry('s.created_at')} end,
       updated_at = now()`;
     const nextVersion = 's.version % 2147483647 + 1';
 
@@ -171,7 +172,7 @@ export class SessionsTable {
       row.user,
       row.cookie,
       String(row.cookieChanged),
-      String(row.expiresIn),
+      row.expiresIn === null ? null : String(row.expiresIn),
     ]);
   }
 
@@ -180,7 +181,7 @@ export class SessionsTable {
       row.key,
       row.cookie,
       String(row.cookieChanged),
-      String(row.expiresIn),
+      row.expiresIn === null ? null : String(row.expiresIn),
     ]);
   }
 
