@@ -32,7 +32,7 @@ export class Database {
    * Runs `work` with a query function, again after failures that pass by themselves: it must be safe to repeat.
    *
    * @param what names the work in `retry` events
-   * @param deadline on the clock of `performance.now()`, in milliseconds
+   * @param deadline on the clock of `performance.now()`, in milliseconds; nothing is tried again after it
    */
   async run<T>(what: string, deadline: number, work: (query: Query) => Promise<T>): Promise<T> {
     const { retry } = this.#options;
@@ -40,8 +40,8 @@ export class Database {
     for (let attempt = 1; ; attempt++) {
       const client = this.#client;
       try {
-        if (!this.#tableIsThere) await this.#answer(client, deadline, this.ensureTable());
-        return await this.#answer(client, deadline, work(client.query));
+        if (!this.#tableIsThere) await this.#answer(client, this.ensureTable());
+        return await this.#answer(client, work(client.query));
       } catch (error) {
         if (this.#options.createTable && !remade && TABLE_IS_GONE.has(codeOf(error))) {
           this.#tableIsThere = false;
@@ -75,14 +75,17 @@ export class Database {
     return this.#client.end();
   }
 
-  /** Gives up on an answer at the deadline, and with it on the connections: on a silent network they never end by themselves. */
-  #answer<T>(client: Client, deadline: number, answer: Promise<T>): Promise<T> {
+  /** Gives up on an answer after `timeout`, and with it on the connections: on a silent network they never end by themselves. */
+  #answer<T>(client: Client, answer: Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       const giveUp = () => {
         reject(timedOut());
-        this.#renew(client, 'at once');
+        if (client === this.#client) {
+          this.#client = client.renew();
+          this.#looking = undefined;
+        }
       };
-      const timer = setTimeout(giveUp, Math.max(0, deadline - performance.now()));
+      const timer = setTimeout(giveUp, this.#options.timeout);
       answer.then(resolve, reject).finally(() => clearTimeout(timer));
     });
   }
