@@ -52,12 +52,13 @@ function ownClient(options: Options, firstHost = 0): Client {
     // A client with several hosts would go on looking for one that answers; `sockets` gives it none any more.
     sql.end({ timeout: 0 }).catch(() => {});
   };
+  const leave = () => sql.end({ timeout: 1 }).then(sockets.close, sockets.close);
   const counted = async <T>(answer: Promise<T>): Promise<T> => {
     running++;
     try {
       return await answer;
     } finally {
-      if (--running === 0 && isReplaced) abandon();
+      if (--running === 0 && isReplaced) void leave();
     }
   };
   return {
@@ -65,7 +66,8 @@ function ownClient(options: Options, firstHost = 0): Client {
     script: (text) => counted(script(text)),
     renew: (when) => {
       isReplaced = true;
-      if (when === 'at once' || running === 0) abandon();
+      if (when === 'at once') abandon();
+      else if (running === 0) void leave();
       return ownClient(options, sockets.host);
     },
     end: async () => {
@@ -94,10 +96,11 @@ interface Address {
  * With several hosts it goes to the next one whenever a connection to the current one has ended.
  */
 class Sockets {
-  readonly #open = new Set<net.Socket>();
+  readonly #open = new Set<HostSocket>();
   #closed = false;
   #host: number;
-  #failures = 0;
+  /** Sockets in a row that ended soon after they were opened. */
+  #misses = 0;
 
   /** @param host the one to try first, counted on and on over all of them */
   constructor(host: number) {
@@ -110,28 +113,47 @@ class Sockets {
 
   /** Postgres.js calls this with its parsed options where it would open a socket of its own. */
   readonly open = async ({ host, port, path }: Address): Promise<net.Socket> => {
-    // The client tries the next host at once, for ever: with all of them down that would be a busy loop.
-    if (this.#failures >= host.length) await sleep(100, undefined, { ref: false });
+    // The client tries the next host at once, for ever: with none of them fit that would be a busy loop. It has to have its
+    // listeners on the socket before that may fail, so never in this tick.
+    await (this.#misses >= host.length ? sleep(100, undefined, { ref: false }) : undefined);
     if (this.#closed) throw new PgStoreError('the connection was given up', 'CONNECTION_ENDED');
     const current = this.#host;
     const n = current % host.length;
-    const socket = path
-      ? net.connect(path)
-      : Object.assign(net.connect(port[n] ?? 5432, host[n] ?? 'localhost'), { host: host[n], port: port[n] });
-    this.#open.add(socket);
-    socket.once('connect', () => {
-      this.#failures = 0;
-    });
-    socket.once('close', () => {
+    const opened = performance.now();
+    const socket = new HostSocket(() => {
       this.#open.delete(socket);
-      if (socket.bytesRead === 0) this.#failures++;
+      this.#misses = performance.now() - opened < 1000 ? this.#misses + 1 : 0;
       if (this.#host === current) this.#host++;
     });
-    return socket;
+    this.#open.add(socket);
+    if (path) return socket.connect(path);
+    const address = { host: host[n] ?? 'localhost', port: port[n] ?? 5432 };
+    return Object.assign(socket.connect(address), address);
   };
 
-  close(): void {
+  readonly close = (): void => {
     this.#closed = true;
-    for (const socket of this.#open) socket.destroy();
+    for (const socket of this.#open) socket.drop();
+  };
+}
+
+/** Says when it ends. Not by a listener: the client removes those when it puts TLS on the socket. */
+class HostSocket extends net.Socket {
+  readonly #ended: () => void;
+
+  constructor(ended: () => void) {
+    super();
+    this.#ended = ended;
+  }
+
+  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    this.#ended();
+    super._destroy(error, callback);
+  }
+
+  /** Takes back what was not delivered: once the network is there again, no statement may arrive that was given up. */
+  drop(): void {
+    if (this.connecting || this.remoteAddress === undefined) this.destroy();
+    else this.resetAndDestroy();
   }
 }

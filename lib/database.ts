@@ -80,10 +80,7 @@ export class Database {
     return new Promise((resolve, reject) => {
       const giveUp = () => {
         reject(timedOut());
-        if (client === this.#client) {
-          this.#client = client.renew();
-          this.#looking = undefined;
-        }
+        this.#renew(client, 'at once');
       };
       const timer = setTimeout(giveUp, this.#options.timeout);
       answer.then(resolve, reject).finally(() => clearTimeout(timer));
