@@ -133,7 +133,7 @@ class Sockets {
 
   readonly close = (): void => {
     this.#closed = true;
-    for (const socket of this.#open) socket.drop();
+    for (const socket of this.#open) socket.abandon();
   };
 }
 
@@ -152,7 +152,7 @@ class HostSocket extends net.Socket {
   }
 
   /** Takes back what was not delivered: once the network is there again, no statement may arrive that was given up. */
-  drop(): void {
+  abandon(): void {
     if (this.connecting || this.remoteAddress === undefined) this.destroy();
     else this.resetAndDestroy();
   }
