@@ -1,5 +1,7 @@
 /** What does the store tell that no callback can? */
 
+import session from 'express-session';
+
 /** Events of a `PgStore` and their listeners' arguments. Sessions are named by their handle: an opaque hash. */
 export interface PgStoreEvents {
   /** Expired rows were deleted by the timer: how many. If that failed, also why. */
@@ -15,3 +17,12 @@ export interface PgStoreEvents {
 }
 
 export type Emit = <E extends keyof PgStoreEvents>(event: E, ...args: PgStoreEvents[E]) => void;
+
+interface TypedEvents {
+  on<E extends keyof PgStoreEvents>(event: E, listener: (...args: PgStoreEvents[E]) => void): this;
+  once<E extends keyof PgStoreEvents>(event: E, listener: (...args: PgStoreEvents[E]) => void): this;
+  off<E extends keyof PgStoreEvents>(event: E, listener: (...args: PgStoreEvents[E]) => void): this;
+}
+
+/** express-session's `Store`, its events with their types. */
+export const EventfulStore = session.Store as unknown as abstract new () => TypedEvents & session.Store;

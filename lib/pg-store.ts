@@ -6,9 +6,9 @@ import { type Callback, Calls } from './calls.js';
 import { ConcurrentSessions } from './concurrency.js';
 import { Database } from './database.js';
 import { failure, PgStoreError } from './errors.js';
-import type { Emit, PgStoreEvents } from './events.js';
+import { type Emit, EventfulStore } from './events.js';
 import { KeyOrder } from './key-order.js';
-import { type ListedSession, type UserSession, userSession } from './listing.js';
+import { type ListedSession, type UserSession, userId, userSession } from './listing.js';
 import { type Options, type PgStoreOptions, parseOptions } from './options.js';
 import { makePermanent } from './permanent.js';
 import { type ListedRow, RowSets, type RunQuery } from './row-sets.js';
@@ -31,8 +31,7 @@ type Request = Parameters<session.Store['createSession']>[0];
  * failed. Each method takes a callback as express-session's README has it ("Session Store Implementation"), or returns a
  * promise without one. A failed call gives a `PgStoreError` that names the call.
  */
-// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the interface below only gives events their types
-export class PgStore extends session.Store {
+export class PgStore extends EventfulStore {
   readonly #options: Options;
   readonly #ids: SessionIds;
   readonly #calls: Calls;
@@ -114,18 +113,18 @@ export class PgStore extends session.Store {
   override all(callback?: Callback<ListedSession[]>): Promise<ListedSession[]> | undefined {
     return this.#calls.startLong('all', callback, async () => {
       const sessions: ListedSession[] = [];
-      for await (const session of this.#listed('all')) sessions.push(session);
+      for await (const session of this.#listed(this.#query('all'))) sessions.push(session);
       return sessions;
     });
   }
 
   /** Live sessions of the prefix, one after the other, in the order of their row keys: memory stays flat. */
-  async *sessions(): AsyncGenerator<ListedSession, void, undefined> {
-    try {
-      yield* this.#listed('sessions');
-    } catch (error) {
-      throw failure('sessions', error);
-    }
+  sessions(): AsyncGenerator<ListedSession, void, undefined> {
+    // Each page is a call of its own: closing the store does not wait for a slow reader.
+    const query = this.#query('sessions');
+    return this.#listed(
+      (work) => this.#calls.startLong('sessions', undefined, () => query(work)) as ReturnType<typeof work>,
+    );
   }
 
   /** The session IDs of all live sessions of the prefix. With `hashIds` an error: nobody knows them. */
@@ -234,7 +233,9 @@ export class PgStore extends session.Store {
   autodelete(): Promise<number>;
   autodelete(callback: Callback<number>): void;
   autodelete(callback?: Callback<number>): Promise<number> | undefined {
-    return this.#calls.startLong('autodelete', callback, () => this.#deleteExpired());
+    return this.#calls.startLong('autodelete', callback, () =>
+      this.#sets.deleteExpired(this.#query('autodelete'), () => this.#closing !== undefined),
+    );
   }
 
   /** Refuses new calls, finishes those it has, stops the timer, and ends the connections if the store made them. */
@@ -264,8 +265,8 @@ export class PgStore extends session.Store {
     return created;
   }
 
-  async *#listed(call: string): AsyncGenerator<ListedSession, void, undefined> {
-    for await (const page of this.#sets.pages(this.#query(call), this.#ids.range)) {
+  async *#listed(query: RunQuery): AsyncGenerator<ListedSession, void, undefined> {
+    for await (const page of this.#sets.pages(query, this.#ids.range)) {
       for (const row of page) {
         const session = this.#sessionOf(row);
         if (session) yield session;
@@ -285,15 +286,11 @@ export class PgStore extends session.Store {
     return (work) => this.#database.run(call, this.#calls.deadline(), work);
   }
 
-  #deleteExpired(): Promise<number> {
-    return this.#sets.deleteExpired(this.#query('autodelete'), () => this.#closing !== undefined);
-  }
-
   async #deleteExpiredInBackground(): Promise<void> {
     try {
-      this.#tell('autodelete', await this.#deleteExpired());
+      this.#tell('autodelete', await this.autodelete());
     } catch (error) {
-      this.#tell('autodelete', 0, failure('autodelete', error));
+      this.#tell('autodelete', 0, error as Error);
     }
   }
 
@@ -301,17 +298,4 @@ export class PgStore extends session.Store {
   readonly #tell: Emit = (event, ...args) => {
     if (this.listenerCount(event) > 0) process.nextTick(() => this.emit(event, ...args));
   };
-}
-
-// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: see the class
-export interface PgStore {
-  on<E extends keyof PgStoreEvents>(event: E, listener: (...args: PgStoreEvents[E]) => void): this;
-  on(event: string | symbol, listener: (...args: any[]) => void): this;
-  once<E extends keyof PgStoreEvents>(event: E, listener: (...args: PgStoreEvents[E]) => void): this;
-  once(event: string | symbol, listener: (...args: any[]) => void): this;
-}
-
-function userId(user: unknown): string {
-  if (typeof user === 'string' || typeof user === 'number') return String(user);
-  throw new PgStoreError(`expected a string or a number as user, got ${typeof user}`, 'INVALID_USER');
 }
