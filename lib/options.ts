@@ -157,7 +157,7 @@ const RETRY_CHECKS: Record<keyof RetryOptions, Check> = {
 };
 
 /** Whose values must not be shown. */
-const CONFIDENTIAL = new Set(['uri', 'secret', 'encryptionKey', 'postgres', 'sql']);
+const CONFIDENTIAL = new Set(['options', 'uri', 'secret', 'encryptionKey', 'postgres', 'sql']);
 
 /** @throws TypeError that names the option, says what was expected and what it got */
 export function parseOptions(given: PgStoreOptions = {}, env: NodeJS.ProcessEnv = process.env): Options {
@@ -225,12 +225,16 @@ function show(name: string, value: unknown): string {
   return typeof value === 'string' ? `a string of ${value.length} characters` : typeof value;
 }
 
-/** The known name with the fewest letters to change, if they are few. */
+/** The known name with the fewest letters to change, if they are few; or with which it starts, as `tableName` does. */
 function nearest(name: string, known: string[]): string | undefined {
   const [best] = known
-    .map((candidate) => ({ candidate, distance: editDistance(name.toLowerCase(), candidate.toLowerCase()) }))
+    .map((candidate) => ({ candidate, distance: distance(name.toLowerCase(), candidate.toLowerCase()) }))
     .sort((a, b) => a.distance - b.distance);
   return best && best.distance <= Math.max(2, name.length / 3) ? best.candidate : undefined;
+}
+
+function distance(name: string, known: string): number {
+  return name.startsWith(known) ? 0 : editDistance(name, known);
 }
 
 /** Levenshtein's. */
