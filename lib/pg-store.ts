@@ -211,7 +211,8 @@ export class PgStore extends EventfulStore {
       const row = rows.find(({ key }) => handleOf(key) === handle);
       if (!row) return false;
       const others = arrayLiteral(rows.filter((other) => other !== row).map(({ key }) => key));
-      const only: [string, string] = [row.key, `${row.key}\0`];
+      // No text lies between a key and the key followed by the smallest character: PostgreSQL's has no NUL.
+      const only: [string, string] = [row.key, `${row.key}\u0001`];
       return (await this.#sets.deleteOfUser(this.#query('destroyByHandle'), userId(user), only, others)) > 0;
     });
   }
