@@ -16,17 +16,22 @@ export interface Snapshot {
 }
 
 /**
+ * Hides a snapshot in the data that `get` answers with. A WeakMap would do, but an entry in one costs the garbage collector
+ * nearly as much as all the rest of a `get`.
+ */
+const SNAPSHOT = Symbol('snapshot');
+
+/**
  * Remembers snapshots as long as the objects live to which they belong.
  *
  * JSON is kept as text and parsed again only where a save meets another one: reading stays free.
  */
 export class Snapshots {
-  readonly #ofData = new WeakMap<object, Snapshot>();
   readonly #ofSession = new WeakMap<object, Snapshot>();
 
   /** The data that `get` answers with: not yet anybody's session. */
   loaded(data: object, snapshot: Snapshot): void {
-    this.#ofData.set(data, snapshot);
+    Object.defineProperty(data, SNAPSHOT, { value: snapshot });
   }
 
   /**
@@ -36,7 +41,7 @@ export class Snapshots {
    * their absence is no removal.
    */
   adopted(data: object, session: object): void {
-    const snapshot = this.#ofData.get(data);
+    const snapshot = (data as { [SNAPSHOT]?: Snapshot })[SNAPSHOT];
     if (!snapshot) return;
     const unseen = Object.keys(data).filter((key) => !Object.hasOwn(session, key));
     if (unseen.length === 0) this.#ofSession.set(session, { ...snapshot });
