@@ -1,11 +1,14 @@
 /** What does the example show? One page about the visitor's session, and what PostgreSQL has of it. */
 
+import { randomUUID } from 'node:crypto';
 import path from 'node:path';
-import express, { type Express } from 'express';
+import express, { type Express, type Request } from 'express';
 import session from 'express-session';
 import type { Sql } from 'postgres';
 import { PgStore } from '../lib/index.js';
 import { nameOf, passport } from './accounts.js';
+import { browserName, devicesOf } from './devices.js';
+import { Lab, type Race } from './lab.js';
 import { headers, sameOriginOnly } from './security.js';
 import { page, type StoredRow } from './views.js';
 
@@ -13,17 +16,27 @@ declare module 'express-session' {
   interface SessionData {
     views?: number;
     cart?: Record<string, number>;
+    device?: { id: string; browser: string };
+    race?: Race;
+    notice?: string;
   }
 }
 
 const PRODUCTS = ['apples', 'bread', 'cheese'];
+const TABLE = 'example_sessions';
 
-export async function createApp({ sql, secret }: { sql: Sql; secret: string }): Promise<{
+export interface Example {
   app: Express;
-  close: () => Promise<void>;
-}> {
-  const store = new PgStore({ sql, table: 'example_sessions' });
-  await store.ready();
+  close(): Promise<void>;
+}
+
+export async function createApp({ sql, secret }: { sql: Sql; secret: string }): Promise<Example> {
+  // The page shows rows to everybody: hashed IDs are of no use as session IDs.
+  const store = new PgStore({ sql, table: TABLE, hashIds: true, secret });
+  const labStore = new PgStore({ sql, table: `${TABLE}_lab` });
+  await Promise.all([store.ready(), labStore.ready()]);
+  const lab = await Lab.start(labStore);
+
   const app = express();
   app.disable('x-powered-by');
   app.use(headers, sameOriginOnly);
@@ -41,27 +54,70 @@ export async function createApp({ sql, secret }: { sql: Sql; secret: string }): 
   app.use(passport.session());
 
   app.get('/', async (request, response) => {
-    request.session.views = (request.session.views ?? 0) + 1;
+    const { session, user } = request;
+    session.views = (session.views ?? 0) + 1;
+    session.device ??= { id: randomUUID(), browser: browserName(request.get('user-agent')) };
+    const { notice } = session;
+    delete session.notice;
+    // Now, not at the request's end: the table below is to show it.
+    await saved(request);
+    const devices = user ? await devicesOf(store, user.id, session.device.id) : [];
     const rows = await sql<StoredRow[]>`
-      select sid, user_id, version, data::text, updated_at, expires_at from example_sessions
-      order by updated_at desc limit 10`;
-    response.send(page({ user: nameOf(request.user), session: request.session, products: PRODUCTS, rows }).text);
+      select sid, user_id, version, data::text, data #>> '{device,id}' = ${session.device.id} as is_this_one,
+        extract(epoch from now() - updated_at)::float8 as age, expires_at
+      from ${sql(TABLE)} where expires_at > now() order by updated_at desc limit 8`;
+    const wrong = 'wrong' in request.query;
+    response.send(page({ name: nameOf(user), session, notice, wrong, devices, products: PRODUCTS, rows }).text);
   });
-  app.post(
-    '/sign-in',
-    passport.authenticate('local', { failureRedirect: '/?wrong', keepSessionInfo: true }),
-    (_, response) => response.redirect(303, '/'),
-  );
+
+  const signIn = passport.authenticate('local', { failureRedirect: '/?wrong', keepSessionInfo: true });
+  app.post('/sign-in', signIn, (_, response) => response.redirect(303, '/'));
   app.post('/sign-out', (request, response, next) => {
     request.session.destroy((error) => (error ? next(error) : response.clearCookie('connect.sid').redirect(303, '/')));
   });
-  app.post('/cart', (request, response) => {
-    const { product } = request.body ?? {};
-    if (PRODUCTS.includes(product)) {
-      request.session.cart ??= {};
-      request.session.cart[product] = (request.session.cart[product] ?? 0) + 1;
+  app.post('/devices/sign-out-others', async (request, response) => {
+    if (request.user) {
+      const ended = await store.destroySessionsOf(request.user.id, { except: request.sessionID });
+      request.session.notice = `${ended} other ${ended === 1 ? 'device' : 'devices'} signed out.`;
     }
+    response.redirect(303, '/');
+  });
+  app.post('/devices/:handle/sign-out', async (request, response) => {
+    if (request.user) {
+      const ended = await store.destroyByHandle(request.params.handle, { user: request.user.id });
+      request.session.notice = ended ? 'That device is signed out.' : 'That device was signed out already.';
+    }
+    response.redirect(303, '/');
+  });
+
+  app.post('/cart', ({ body, session }, response) => {
+    if (PRODUCTS.includes(body?.product)) {
+      session.cart ??= {};
+      session.cart[body.product] = (session.cart[body.product] ?? 0) + 1;
+    } else if (body?.product === '') delete session.cart;
     response.redirect(303, '/#cart');
   });
-  return { app, close: () => store.close() };
+
+  app.post('/race', async (request, response) => {
+    request.session.race = await lab.race();
+    response.redirect(303, '/#race');
+  });
+  app.post('/speed', async (request, response) => {
+    // One line of JSON for each result: the page draws them as they come.
+    response.type('application/x-ndjson');
+    const send = (line: object) => void response.write(`${JSON.stringify(line)}\n`);
+    const ran = await lab.speed(request.body?.work === 'write', send, () => !response.destroyed);
+    if (!ran) response.status(409);
+    response.end();
+  });
+
+  const close = async () => {
+    await lab.close();
+    await Promise.all([store.close(), labStore.close()]);
+  };
+  return { app, close };
+}
+
+function saved({ session }: Request): Promise<void> {
+  return new Promise((resolve, reject) => session.save((error) => (error ? reject(error) : resolve())));
 }

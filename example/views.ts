@@ -2,60 +2,191 @@
 
 import type { SessionData } from 'express-session';
 import { ACCOUNTS } from './accounts.js';
+import type { Device } from './devices.js';
 import { type Html, html } from './html.js';
+import { type Race, STORES, type StoreName, WRITES } from './lab.js';
 
 export interface StoredRow {
   sid: string;
   user_id: string | null;
   version: number;
   data: string;
-  updated_at: Date;
+  is_this_one: boolean | null;
+  /** Seconds since its last write. */
+  age: number;
   expires_at: Date;
 }
 
 export interface Page {
-  user: string | undefined;
+  name: string | undefined;
   session: Partial<SessionData>;
+  notice: string | undefined;
+  wrong: boolean;
+  devices: readonly Device[];
   products: readonly string[];
   rows: readonly StoredRow[];
 }
 
-export function page({ user, session, products, rows }: Page): Html {
+export function page({ name, session, notice, wrong, devices, products, rows }: Page): Html {
   return html`<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>express-pg-store</title>
-<link rel="stylesheet" href="/style.css">
 <link rel="icon" href="/favicon.svg">
+<link rel="stylesheet" href="/style.css">
+<script type="module" src="/speed.js"></script>
 </head>
 <body>
-<h1>express-pg-store</h1>
-<p>This session has seen ${session.views ?? 0} page views.</p>
-${user ? signedIn(user) : signIn()}
-<h2 id="cart">Cart</h2>
-<form method="post" action="/cart">
-${products.map((product) => html`<button name="product" value="${product}">${product}: ${session.cart?.[product] ?? 0}</button> `)}
-</form>
-<h2>The rows in PostgreSQL</h2>
-<table>
-<tr><th>sid<th>user_id<th>version<th>data</tr>
-${rows.map((row) => html`<tr><td>${row.sid.slice(0, 8)}…<td>${row.user_id ?? ''}<td>${row.version}<td>${row.data}</tr>`)}
-</table>
+<header>
+  <h1><img src="/favicon.svg" alt="" width="36" height="36"> express-pg-store</h1>
+  <p>This page’s sessions live in PostgreSQL. Yours has seen
+    <strong id="views">${session.views ?? 0}</strong> page ${session.views === 1 ? 'view' : 'views'}.</p>
+</header>
+<main>
+${notice !== undefined && html`<p class="notice" role="status">${notice}</p>`}
+${name === undefined ? signIn(wrong) : signedIn(name, devices)}
+${cart(products, session.cart ?? {})}
+${race(session.race)}
+${speed()}
+${table(rows)}
+</main>
 </body>
 </html>`;
 }
 
-function signIn(): Html {
-  return html`<form method="post" action="/sign-in">
-<label>Name <input name="username" autocomplete="username" required></label>
-<label>Password <input name="password" type="password" autocomplete="current-password" required></label>
-<button>Sign in</button>
-<p>Try ${ACCOUNTS.map(({ id, password }) => html`<code>${id}</code> / <code>${password}</code> `)}</p>
-</form>`;
+function signIn(wrong: boolean): Html {
+  return html`<section id="sign-in">
+  <h2>Sign in</h2>
+  ${wrong && html`<p class="notice bad" role="alert">That name and password do not go together.</p>`}
+  <form method="post" action="/sign-in" class="fields">
+    <label>Name <input name="username" autocomplete="username" autocapitalize="none" required></label>
+    <label>Password <input name="password" type="password" autocomplete="current-password" required></label>
+    <button class="main">Sign in</button>
+  </form>
+  <p class="hint">Two made-up accounts:
+    ${ACCOUNTS.map(({ id, password }, n) => html`${n > 0 && ' and '}<code>${id}</code> with password <code>${password}</code>`)}.
+    Sign in from a second browser as well, then look here again.</p>
+</section>`;
 }
 
-function signedIn(user: string): Html {
-  return html`<form method="post" action="/sign-out"><p>Signed in as ${user}. <button>Sign out</button></p></form>`;
+function signedIn(name: string, devices: readonly Device[]): Html {
+  const others = devices.filter((device) => !device.isThisOne).length;
+  return html`<section id="devices">
+  <h2>Your devices</h2>
+  <form method="post" action="/sign-out" class="line">
+    <p>Signed in as <strong>${name}</strong></p><button>Sign out</button>
+  </form>
+  <ul>
+    ${devices.map(
+      ({ handle, browser, lastSeenAt, isThisOne }) => html`<li class="line">
+      <p>${browser} <small>${isThisOne ? html`<b class="badge">this one</b>` : `active ${ago(lastSeenAt)}`}</small></p>
+      ${!isThisOne && html`<form method="post" action="/devices/${handle}/sign-out"><button aria-label="Sign out ${browser}">Sign out</button></form>`}
+    </li>`,
+    )}
+  </ul>
+  <form method="post" action="/devices/sign-out-others">
+    <button class="main" ${others === 0 && 'disabled'}>Sign out all others${others > 0 && ` (${others})`}</button>
+  </form>
+</section>`;
+}
+
+function cart(products: readonly string[], counts: Record<string, number>): Html {
+  const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
+  return html`<section id="cart">
+  <h2>Cart <small>${total} ${total === 1 ? 'item' : 'items'}</small></h2>
+  <form method="post" action="/cart">
+    <ul>
+      ${products.map(
+        (product) => html`<li class="line"><p>${product} <small>× ${counts[product] ?? 0}</small></p>
+      <button name="product" value="${product}" aria-label="Add ${product}">Add</button></li>`,
+      )}
+    </ul>
+    <button name="product" value="" ${total === 0 && 'disabled'}>Empty the cart</button>
+  </form>
+</section>`;
+}
+
+function race(result: Race | undefined): Html {
+  return html`<section id="race">
+  <h2>The race</h2>
+  <p>${WRITES} requests at once on one session; each adds a key of its own. How many are there afterwards?</p>
+  ${STORES.map((store) => raceOn(store, result?.[store]))}
+  <form method="post" action="/race"><button class="main">Send ${WRITES} parallel writes</button></form>
+</section>`;
+}
+
+function raceOn(store: StoreName, kept: number[] | undefined): Html {
+  const result = kept ? `${kept.length} of ${WRITES} kept` : 'not run yet';
+  return html`<div class="race" data-store="${store}">
+    <p class="line"><b class="${store}">${store}</b> <output>${result}</output></p>
+    <div class="cells" aria-hidden="true">${Array.from(
+      { length: WRITES },
+      (_, n) => html`<i class="${kept && (kept.includes(n) ? 'kept' : 'lost')}"></i>`,
+    )}</div>
+  </div>`;
+}
+
+function speed(): Html {
+  return html`<section id="speed">
+  <h2>The speed</h2>
+  <p>Requests a second of one small app on both stores, in turns.</p>
+  <svg viewBox="0 0 320 120" preserveAspectRatio="none" role="img" aria-label="Requests a second over time">
+    <path class="grid" d="M0 30H320M0 60H320M0 90H320"/>
+    ${STORES.map((store) => html`<polyline class="${store}" points=""/>`)}
+  </svg>
+  <dl>${STORES.map((store) => html`<div><dt class="${store}">${store}</dt><dd data-store="${store}">–</dd></div>`)}</dl>
+  <form method="post" action="/speed" class="line">
+    <fieldset><legend>Each request</legend>
+      <label><input type="radio" name="work" value="read" checked> reads</label>
+      <label><input type="radio" name="work" value="write"> changes the session</label>
+    </fieldset>
+    <button class="main">Measure</button>
+  </form>
+  <p class="hint" role="status"></p>
+  <noscript><p class="hint">Only this panel needs JavaScript.</p></noscript>
+</section>`;
+}
+
+function table(rows: readonly StoredRow[]): Html {
+  const columns = ['sid', 'user_id', 'version', 'data', 'updated_at', 'expires_at'];
+  return html`<section id="rows">
+  <h2>The rows, as SQL sees them</h2>
+  <table>
+    <thead><tr>${columns.map((column) => html`<th scope="col">${column}</th>`)}</tr></thead>
+    <tbody>
+      ${rows.map(
+        (row) => html`<tr ${row.is_this_one === true && html`class="this-one"`}>
+        <td data-column="sid"><code>${row.sid.slice(0, 10)}…</code>${row.is_this_one === true && html` <b class="badge">yours</b>`}</td>
+        <td data-column="user_id"><code>${row.user_id ?? 'null'}</code></td>
+        <td data-column="version"><code>${row.version}</code></td>
+        <td data-column="data"><code>${shortened(row.data)}</code></td>
+        <td data-column="updated_at">${ago(new Date(Date.now() - row.age * 1000))}</td>
+        <td data-column="expires_at"><time datetime="${row.expires_at.toISOString()}">${row.expires_at.toISOString().slice(0, 16).replace('T', ' ')}</time></td>
+      </tr>`,
+      )}
+    </tbody>
+  </table>
+  <p class="hint">The IDs are hashed (option <code>hashIds</code>): these rows are of no use to whoever reads them.</p>
+</section>`;
+}
+
+function shortened(text: string): string {
+  return text.length > 220 ? `${text.slice(0, 220)}…` : text;
+}
+
+function ago(time: Date): string {
+  const seconds = Math.max(0, Math.round((Date.now() - time.getTime()) / 1000));
+  if (seconds < 5) return 'just now';
+  const [count, unit] =
+    seconds < 60
+      ? [seconds, 's']
+      : seconds < 3600
+        ? [seconds / 60, 'min']
+        : seconds < 86_400
+          ? [seconds / 3600, 'h']
+          : [seconds / 86_400, 'd'];
+  return `${Math.floor(count)} ${unit} ago`;
 }
