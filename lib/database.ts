@@ -5,7 +5,7 @@ import { type Client, createClient } from './client.js';
 import { codeOf, timedOut } from './errors.js';
 import type { Options } from './options.js';
 import { isBroken, passes, pause } from './retry.js';
-import { ensureTable } from './schema.js';
+import { ensureTable, requireTable } from './schema.js';
 import type { Query } from './sessions-table.js';
 
 export type OnRetry = (what: string, attempt: number, error: unknown) => void;
@@ -58,10 +58,11 @@ export class Database {
     }
   }
 
-  /** Looks whether the table is there, makes it where it is not. A failed try is forgotten. */
+  /** Looks whether the table is there, makes it where it is not and may be made. A failed try is forgotten. */
   ensureTable(): Promise<void> {
     const { query, script } = this.#client;
-    this.#looking ??= ensureTable(query, script, this.#options)
+    const { createTable } = this.#options;
+    this.#looking ??= (createTable ? ensureTable(query, script, this.#options) : requireTable(query, this.#options))
       .then(() => {
         this.#tableIsThere = true;
       })

@@ -2,7 +2,7 @@
 
 import { createHash } from 'node:crypto';
 import format from 'pg-format';
-import { codeOf } from './errors.js';
+import { codeOf, PgStoreError } from './errors.js';
 import type { Query } from './sessions-table.js';
 
 /** One more with each additive change of the table; kept in the table's comment. */
@@ -95,4 +95,11 @@ export async function ensureTable(
       if (attempt >= 10 || !SOMEBODY_ELSE_WAS_FASTER.has(codeOf(error))) throw error;
     }
   }
+}
+
+/** For apps that run migrations: no DDL, only a look. */
+export async function requireTable(query: Query, name: TableName): Promise<void> {
+  const [found] = await query(LOOK, [name.schema, name.table]);
+  if (found?.[1] === true) return;
+  throw new PgStoreError(`table ${qualified(name)} is missing, and option \`createTable\` is false`, '42P01');
 }
