@@ -29,6 +29,8 @@ interface Waiting<Item, Result> {
   readonly item: Item;
   readonly bytes: number;
   readonly deadline: number;
+  /** When half of its time is over. */
+  readonly late: number;
   resolve(result: Result): void;
   reject(error: unknown): void;
 }
@@ -36,7 +38,7 @@ interface Waiting<Item, Result> {
 /**
  * Gathers items while statements are in flight and sends all that gathered as the next statement.
  *
- * No timer: with a free slot an item leaves in the same tick, so a lone call pays nothing for batching.
+ * No timer: with a free slot an item leaves at the end of the tick, so a lone call pays nothing for batching.
  */
 export class Batcher<Item, Result> {
   readonly #options: BatcherOptions<Item, Result>;
@@ -46,6 +48,7 @@ export class Batcher<Item, Result> {
   /** Items of a failed batch, each to be sent alone, before anything newer. */
   #suspects: Waiting<Item, Result>[] = [];
   #inFlight = 0;
+  #isScheduled = false;
 
   constructor(options: BatcherOptions<Item, Result>) {
     this.#options = options;
@@ -62,36 +65,57 @@ export class Batcher<Item, Result> {
    */
   send(item: Item, deadline: number): Promise<Result> {
     return new Promise((resolve, reject) => {
-      this.#queue.push({ item, bytes: this.#options.bytes(item), deadline, resolve, reject });
+      const late = (performance.now() + deadline) / 2;
+      this.#queue.push({ item, bytes: this.#options.bytes(item), deadline, late, resolve, reject });
+      this.#schedule();
+    });
+  }
+
+  /** After the running callbacks, before any I/O: the calls that they make go together, and a lone call loses nothing. */
+  #schedule(): void {
+    if (this.#isScheduled || this.#inFlight >= this.#limits.slots) return;
+    this.#isScheduled = true;
+    process.nextTick(() => {
+      this.#isScheduled = false;
       this.#fillSlots();
     });
   }
 
   #fillSlots(): void {
     while (this.#inFlight < this.#limits.slots) {
-      const batch = this.#take();
+      // What waits is shared among the free slots: the server works on one part while the next is being made.
+      const batch = this.#take(Math.ceil(this.waiting / (this.#limits.slots - this.#inFlight)));
       if (batch.length === 0) return;
       this.#inFlight++;
       void this.#run(batch).then(() => {
         this.#inFlight--;
-        this.#fillSlots();
+        this.#schedule();
       });
     }
   }
 
-  #take(): Waiting<Item, Result>[] {
+  #take(most: number): Waiting<Item, Result>[] {
     const now = performance.now();
     while (this.#suspects.length > 0) {
       const suspect = this.#suspects.shift() as Waiting<Item, Result>;
       if (suspect.deadline > now) return [suspect];
       suspect.reject(timedOut());
     }
-    const batch: Waiting<Item, Result>[] = [];
-    let bytes = 0;
-    while (this.#head < this.#queue.length && batch.length < this.#limits.rows) {
-      const next = this.#queue[this.#head] as Waiting<Item, Result>;
-      if (batch.length > 0 && bytes + next.bytes > this.#limits.bytes) break;
+    const oldest = () => this.#queue[this.#head];
+    for (let first = oldest(); first && first.deadline <= now; first = oldest()) {
       this.#head++;
+      first.reject(timedOut());
+    }
+    // Overload: oldest first, every answer would come too late; newest first, those that can come in time do.
+    const newestFirst = (oldest()?.late ?? Number.POSITIVE_INFINITY) <= now;
+    const batch: Waiting<Item, Result>[] = [];
+    const rows = Math.min(most, this.#limits.rows);
+    let bytes = 0;
+    while (this.#head < this.#queue.length && batch.length < rows) {
+      const next = (newestFirst ? this.#queue.at(-1) : oldest()) as Waiting<Item, Result>;
+      if (batch.length > 0 && bytes + next.bytes > this.#limits.bytes) break;
+      if (newestFirst) this.#queue.pop();
+      else this.#head++;
       if (next.deadline <= now) {
         next.reject(timedOut());
         continue;
