@@ -7,7 +7,7 @@ import { PgStoreError, timedOut, Unreadable } from './errors.js';
 import type { Emit } from './events.js';
 import { merge } from './merge.js';
 import type { Options } from './options.js';
-import { decode, type EncodedSession, open, sameCookie, seal } from './session-codec.js';
+import { decode, type EncodedSession, isSealedNewest, open, sameCookie, seal } from './session-codec.js';
 import { handleOf, type SessionIds } from './session-id.js';
 import type { StoredRow, TouchedRow } from './sessions-table.js';
 import { type Snapshot, Snapshots } from './snapshot.js';
@@ -35,13 +35,14 @@ export class ConcurrentSessions {
   }
 
   async load(sid: string, deadline: number): Promise<unknown> {
-    const row = await this.#find(this.#ids.keysOf(sid), deadline);
+    const keys = this.#ids.keysOf(sid);
+    const row = await this.#statements.read(keys, deadline);
     if (!row || row.left <= 0) return null;
     const opened = this.read(row);
     if (!opened) return null;
     const { session, data } = opened;
     if (typeof session === 'object' && session !== null) {
-      this.snapshots.loaded(session, snapshotOf(sid, row, data));
+      this.snapshots.loaded(session, snapshotOf(sid, row, data, this.#isOutdated(row, keys)));
     }
     return session ?? null;
   }
@@ -62,7 +63,8 @@ export class ConcurrentSessions {
     const expiresIn = this.#lifetime(encoded, session);
     const snapshot = this.snapshots.of(session, sid);
     if (!snapshot) return this.#replace(sid, encoded, session, expiresIn, deadline);
-    if (encoded.data === snapshot.seen) return this.#touch(sid, snapshot, encoded, expiresIn, deadline, 'set');
+    const isChanged = encoded.data !== snapshot.seen;
+    if (!isChanged && !snapshot.isOutdated) return this.#touch(sid, snapshot, encoded, expiresIn, deadline, 'set');
 
     const keys = this.#ids.keysOf(sid);
     let next = snapshot.seen === snapshot.stored ? encoded.data : this.#merge(snapshot, encoded.data);
@@ -74,12 +76,12 @@ export class ConcurrentSessions {
       const row = { ...change, key: snapshot.key, newKey: keys[0], version: snapshot.version, data: column, user };
       const version = await this.#statements.update(row, deadline);
       if (version !== undefined) {
-        Object.assign(snapshot, { key: keys[0], version, seen: encoded.data, stored: next });
+        Object.assign(snapshot, { key: keys[0], version, seen: encoded.data, stored: next, isOutdated: false });
         noteExpiry(snapshot, change);
         if (met) this.#emit('conflict', handleOf(snapshot.key), tries);
         return;
       }
-      const now = await this.#find(keys, deadline);
+      const now = await this.#statements.read(keys, deadline);
       const theirs = now && this.read(now);
       if (!theirs) return this.#dropped(snapshot, 'set');
       if (now.key === snapshot.key && now.version === snapshot.version) {
@@ -88,12 +90,13 @@ export class ConcurrentSessions {
       }
       // This very change, saved by a try whose answer was lost: merging it with itself could count it twice.
       const isOurs = now.version === nextVersion(snapshot.version) && now.data === column;
-      Object.assign(snapshot, { key: now.key, version: now.version, stored: theirs.data });
+      const isOutdated = this.#isOutdated(now, keys);
+      Object.assign(snapshot, { key: now.key, version: now.version, stored: theirs.data, isOutdated });
       if (!isOurs) {
         next = this.#merge(snapshot, encoded.data);
-        met = true;
+        met = isChanged;
       }
-      if (next === snapshot.stored) {
+      if (next === snapshot.stored && !isOutdated) {
         snapshot.seen = encoded.data;
         return this.#touch(sid, snapshot, encoded, expiresIn, deadline, 'set');
       }
@@ -106,12 +109,14 @@ export class ConcurrentSessions {
   }
 
   async destroy(sid: string, deadline: number): Promise<void> {
-    // Oldest first: a row moves from an old key to the newest one, never back.
-    for (const key of this.#ids.keysOf(sid).reverse()) {
-      for (let tries = 1; (await this.#statements.destroy(key, deadline)) === undefined; tries++) {
-        if (!(await this.#statements.read(key, deadline))) break;
-        await patience(tries, deadline);
-      }
+    const keys = this.#ids.keysOf(sid);
+    for (let tries = 1, [key] = keys; ; tries++) {
+      const isGone = (await this.#statements.destroy(key, deadline)) !== undefined;
+      if (isGone && keys.length === 1) return;
+      const left = await this.#statements.read(keys, deadline);
+      if (!left) return;
+      if (left.key === key) await patience(tries, deadline);
+      key = left.key;
     }
   }
 
@@ -129,21 +134,21 @@ export class ConcurrentSessions {
     const row = { key: keys[0], data, cookie, user: this.#user(session), expiresIn };
     let version: number | undefined;
     for (let tries = 1; version === undefined; tries++) {
-      const old = keys.length > 1 ? await this.#find(keys, deadline) : undefined;
-      version =
-        old && old.key !== row.key
-          ? await this.#statements.update(
-              { ...row, key: old.key, newKey: row.key, version: old.version, cookieChanged: true },
-              deadline,
-            )
-          : await this.#statements.replace(row, deadline);
+      const old = keys.length > 1 ? await this.#statements.read(keys, deadline) : undefined;
+      if (!old || old.key === row.key) version = await this.#statements.replace(row, deadline);
+      // What has expired is no session, and the new one is not as old.
+      else if (old.left <= 0) await this.#statements.destroy(old.key, deadline);
+      else {
+        const moved = { ...row, key: old.key, newKey: row.key, version: old.version, cookieChanged: true };
+        version = await this.#statements.update(moved, deadline);
+      }
       if (version === undefined) await patience(tries, deadline);
     }
     if (typeof session !== 'object' || session === null) return;
     const { maxLifetime } = this.#options;
     const lifeLeft = maxLifetime === undefined ? Number.POSITIVE_INFINITY : maxLifetime * 1000;
     const stored: StoredRow = { key: row.key, data, cookie, version, left: expiresIn, lifeLeft };
-    this.snapshots.saved(session, snapshotOf(sid, stored, encoded.data));
+    this.snapshots.saved(session, snapshotOf(sid, stored, encoded.data, false));
   }
 
   async #touch(
@@ -161,7 +166,7 @@ export class ConcurrentSessions {
     if (change.expiresIn === null) return;
     for (let tries = 1, key = snapshot?.key ?? keys[0]; ; tries++) {
       if ((await this.#statements.touch({ ...change, key }, deadline)) !== undefined) break;
-      const now = await this.#find(keys, deadline);
+      const now = await this.#statements.read(keys, deadline);
       if (!now || now.left <= 0) {
         if (snapshot) this.#dropped(snapshot, call);
         return;
@@ -188,17 +193,9 @@ export class ConcurrentSessions {
     return Math.abs(due - snapshot.expiresAt) < Math.min(this.#options.touchAfter * 1000, expiresIn / 10);
   }
 
-  /** The row of a session under any of its keys. */
-  async #find(keys: readonly [string, ...string[]], deadline: number): Promise<StoredRow | undefined> {
-    const [newest, ...older] = keys;
-    const found = await this.#statements.read(newest, deadline);
-    if (found || older.length === 0) return found;
-    for (const key of older) {
-      const row = await this.#statements.read(key, deadline);
-      if (row) return row;
-    }
-    // A save may have moved it while we looked under the old keys.
-    return this.#statements.read(newest, deadline);
+  /** Whether the row still has an older secret's key or data that were not encrypted with the newest encryption key. */
+  #isOutdated(row: StoredRow, [newest]: readonly string[]): boolean {
+    return row.key !== newest || !isSealedNewest(this.#encryption, row.data);
   }
 
   #merge(snapshot: Snapshot, ours: string): string {
@@ -244,7 +241,7 @@ function cookieOf(session: unknown): unknown {
   return (session as { cookie?: unknown }).cookie;
 }
 
-function snapshotOf(sid: string, row: StoredRow, data: string): Snapshot {
+function snapshotOf(sid: string, row: StoredRow, data: string, isOutdated: boolean): Snapshot {
   const now = performance.now();
   return {
     sid,
@@ -252,6 +249,7 @@ function snapshotOf(sid: string, row: StoredRow, data: string): Snapshot {
     version: row.version,
     seen: data,
     stored: data,
+    isOutdated,
     cookie: row.cookie,
     expiresAt: now + row.left,
     endsAt: now + row.lifeLeft,

@@ -19,6 +19,8 @@ interface Key {
  * was changed, cut or moved to another row does not open.
  */
 export class Encryption {
+  /** How envelopes of the newest key begin: version and most of the key id. */
+  readonly newestHead: string;
   readonly #keys: readonly [Key, ...Key[]];
   /** Random bytes for nonces, drawn in bulk: one call to the generator for many nonces. */
   readonly #random = Buffer.alloc(12 * 256);
@@ -27,6 +29,10 @@ export class Encryption {
   /** @param passwords newest first: the first one seals, all of them open */
   constructor(passwords: readonly [string, ...string[]]) {
     this.#keys = passwords.map(deriveKey) as [Key, ...Key[]];
+    // Six characters are 36 of the 40 bits; the seventh has bits of the nonce.
+    this.newestHead = Buffer.of(VERSION, ...this.#keys[0].id)
+      .toString('base64url')
+      .slice(0, 6);
   }
 
   seal(rowKey: string, text: string): string {
@@ -41,7 +47,9 @@ export class Encryption {
   /** @throws Unreadable */
   open(rowKey: string, envelope: string): string {
     const bytes = Buffer.from(envelope, 'base64url');
-    if (bytes.length < TAG_END || bytes[0] !== VERSION) throw new Unreadable('not an envelope of this version');
+    // Buffer's decoder passes over what is not base64url.
+    if (bytes.length < TAG_END || bytes[0] !== VERSION || bytes.toString('base64url') !== envelope)
+      throw new Unreadable('not an envelope of this version');
     const id = bytes.subarray(1, KEY_ID_END);
     const key = this.#keys.find((candidate) => candidate.id.equals(id));
     if (!key) throw new Unreadable('encrypted with a key that is not in `encryptionKey`');

@@ -68,6 +68,11 @@ export function seal(encryption: Encryption | undefined, rowKey: string, data: s
   return encryption ? `"${encryption.seal(rowKey, data)}"` : data;
 }
 
+/** Whether a `data` column is as `seal` would make it now: encrypted with the newest key, or not encrypted. */
+export function isSealedNewest(encryption: Encryption | undefined, column: string): boolean {
+  return encryption ? column.startsWith(encryption.newestHead, 1) : true;
+}
+
 /** @throws Unreadable */
 export function open(
   encryption: Encryption | undefined,

@@ -9,6 +9,8 @@ export interface Snapshot {
   seen: string;
   /** JSON that the row holds. Differs from `seen` after a merge brought in what others changed. */
   stored: string;
+  /** An old `secret` or `encryptionKey` made the row: the next save writes it anew, also with nothing changed. */
+  isOutdated: boolean;
   cookie: string | null;
   /** When the row expires, and when `maxLifetime` ends it; on the clock of `performance.now()`, in milliseconds. */
   expiresAt: number;

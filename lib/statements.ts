@@ -9,7 +9,11 @@ type Send<Item, Result> = (item: Item, deadline: number) => Promise<Result>;
 
 /** The statements on single rows, batched. Deadlines are on the clock of `performance.now()`, in milliseconds. */
 export interface Statements {
-  readonly read: Send<string, StoredRow | undefined>;
+  /**
+   * The row under the first of the keys that has one. One statement sees one moment: a row that moves from key to key
+   * meanwhile is not missed.
+   */
+  readonly read: Send<readonly string[], StoredRow | undefined>;
   readonly replace: Send<NewRow, Written>;
   readonly update: Send<ChangedRow, Written>;
   readonly touch: Send<TouchedRow, Written>;
@@ -32,8 +36,12 @@ export function batchedStatements(table: SessionsTable, database: Database): Sta
   return {
     read: batched(
       'get',
-      (query, keys) => table.read(query, keys),
-      (key) => key.length,
+      async (query, sessions) => {
+        const rows = await table.read(query, sessions.flat());
+        let next = 0;
+        return sessions.map((keys) => keys.map(() => rows[next++]).find((row) => row !== undefined));
+      },
+      (keys) => keys.join().length,
     ),
     replace: batched(
       'set',
