@@ -92,18 +92,19 @@ export class SessionsTable {
     };
 
     // An expired row is no session: what takes its place is a new one.
-    const created = 'case when s.expires_at > now() then s.created_at else now() end';
+    const end = life ? `least(s.expires_at, s.created_at + ${life})` : 's.expires_at';
+    const created = `case when ${end} > now() then s.created_at else now() end`;
     this.#replace = statement(
-      { sid: 'text', data: 'json', cookie: 'text', user_id: 'text', expires_in: 'float8' },
+      { sid: 'text', data: 'json', cookie: 'json', user_id: 'text', expires_in: 'float8' },
       (input) => `${held(input)}, replaced as (
     update ${table} s
-    set data = i.data, cookie = i.cookie::json, user_id = i.user_id, version = ${nextVersion},
+    set data = i.data::json, cookie = i.cookie::json, user_id = i.user_id, version = ${nextVersion},
       created_at = ${created}, updated_at = now(), expires_at = ${expiry(created)}
     from held i where ${isHeld}
     returning s.sid, s.version
   ), inserted as (
     insert into ${table} as s (sid, data, cookie, user_id, version, expires_at)
-    select i.sid, i.data, i.cookie::json, i.user_id, 1 + floor(random() * 1073741823)::integer, ${expiry('now()')}
+    select i.sid, i.data::json, i.cookie::json, i.user_id, 1 + floor(random() * 1073741823)::integer, ${expiry('now()')}
     from i where not exists (select from ${table} s where s.sid = i.sid)
     order by i.sid
     on conflict do nothing
@@ -119,19 +120,19 @@ export class SessionsTable {
         version: 'integer',
         data: 'json',
         user_id: 'text',
-        cookie: 'text',
+        cookie: 'json',
         cookie_changed: 'boolean',
         expires_in: 'float8',
       },
       (input) => `${held(input)}
   update ${table} s
-  set sid = i.new_sid, data = i.data, user_id = i.user_id, version = ${nextVersion}, ${cookieAndExpiry}
+  set sid = i.new_sid, data = i.data::json, user_id = i.user_id, version = ${nextVersion}, ${cookieAndExpiry}
   from held i where ${isHeld} and s.version = i.version
   returning i.sid, s.version`,
     );
 
     this.#touch = statement(
-      { sid: 'text', cookie: 'text', cookie_changed: 'boolean', expires_in: 'float8' },
+      { sid: 'text', cookie: 'json', cookie_changed: 'boolean', expires_in: 'float8' },
       (input) => `${held(input)}
   update ${table} s set ${cookieAndExpiry}
   from held i where ${isHeld} and s.expires_at > now()
@@ -203,21 +204,26 @@ interface Pair {
   readonly json?: readonly boolean[];
 }
 
+/** Never part of JSON's text: JSON.stringify escapes control characters. */
+const UNIT_SEPARATOR = '\x1f';
+
 /**
- * Puts the input rows before a statement as `i`: scalars for one row, arrays for many. Everything travels as text. The
- * arrays' elements must be escaped, which for JSON with its many quotes is dear: JSON travels as one JSON array instead.
+ * Puts the input rows before a statement as `i`: scalars for one row, arrays for many. Everything travels as text. In an
+ * array's text form each quote must be escaped, which for JSON is dear: its texts travel joined by a separator instead.
+ *
+ * @param input the columns' types; `json`: the text of JSON
  */
 function statement(input: Record<string, string>, body: (input: string) => string): Pair {
   const columns = Object.entries(input);
-  const scalars = columns.map(([name, type], n) => `$${n + 1}::text::${type} as ${name}`);
-  const sources = columns.map(([, type], n) =>
-    type === 'json' ? `json_array_elements($${n + 1}::text::json)` : `unnest($${n + 1}::text::${type}[])`,
+  const scalars = columns.map(([name, type], n) => `$${n + 1}::text::${type === 'json' ? 'text' : type} as ${name}`);
+  const arrays = columns.map(([, type], n) =>
+    type === 'json' ? `string_to_array($${n + 1}::text, e'\\x1f', '')` : `$${n + 1}::text::${type}[]`,
   );
   const names = columns.map(([name]) => name);
   return {
     json: columns.map(([, type]) => type === 'json'),
     one: body(`with i as (select ${scalars.join(', ')})`),
-    many: body(`with i as (select * from rows from (${sources.join(', ')}) as i (${names.join(', ')}))`),
+    many: body(`with i as (select * from unnest(${arrays.join(', ')}) as i (${names.join(', ')}))`),
   };
 }
 
@@ -235,7 +241,7 @@ async function run<T extends { readonly key: string }>(
   const values = rows.map(valuesOf);
   const columns = (values[0] ?? []).map((_, n) => {
     const column = values.map((row) => row[n] ?? null);
-    return pair.json?.[n] ? `[${column.join()}]` : arrayLiteral(column);
+    return pair.json?.[n] ? column.join(UNIT_SEPARATOR) : arrayLiteral(column);
   });
   const versions = new Map<unknown, number>();
   for (const [key, version] of await query(pair.many, columns)) versions.set(key, Number(version));
@@ -244,7 +250,11 @@ async function run<T extends { readonly key: string }>(
 
 /** PostgreSQL's text form of an array. Not left to the client: it infers an array's type from its first element. */
 export function arrayLiteral(values: readonly Value[]): string {
-  return `{${values.map((value) => (value === null ? 'NULL' : `"${value.replace(/["\\]/g, '\\$&')}"`)).join()}}`;
+  return `{${values.map((value) => (value === null ? 'NULL' : `"${escaped(value)}"`)).join()}}`;
+}
+
+function escaped(value: string): string {
+  return /["\\]/.test(value) ? value.replace(/["\\]/g, '\\$&') : value;
 }
 
 /** An SQL expression for `maxLifetime` seconds. */
