@@ -73,8 +73,19 @@ export class ConcurrentSessions {
       const change = this.#change(snapshot, encoded, expiresIn);
       const column = seal(this.#encryption, keys[0], next);
       const user = this.#user(next === encoded.data ? session : { ...JSON.parse(next), cookie: cookieOf(session) });
-      const row = { ...change, key: snapshot.key, newKey: keys[0], version: snapshot.version, data: column, user };
-      const version = await this.#statements.update(row, deadline);
+      const version = await this.#statements.update(
+        {
+          key: snapshot.key,
+          newKey: keys[0],
+          version: snapshot.version,
+          data: column,
+          user,
+          cookie: change.cookie,
+          cookieChanged: change.cookieChanged,
+          expiresIn: change.expiresIn,
+        },
+        deadline,
+      );
       if (version !== undefined) {
         Object.assign(snapshot, { key: keys[0], version, seen: encoded.data, stored: next, isOutdated: false });
         noteExpiry(snapshot, change);

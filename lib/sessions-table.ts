@@ -104,7 +104,7 @@ export class SessionsTable {
     returning s.sid, s.version
   ), inserted as (
     insert into ${table} as s (sid, data, cookie, user_id, version, expires_at)
-    select i.sid, i.data::json, i.cookie::json, i.user_id, 1 + floor(random() * 1073741823)::integer, ${expiry('now()')}
+    select i.sid, i.data::json, i.cookie::json, i.user_id, 1 + floor(random() * 1073741823::float8)::integer, ${expiry('now()')}
     from i where not exists (select from ${table} s where s.sid = i.sid)
     order by i.sid
     on conflict do nothing
@@ -147,8 +147,12 @@ export class SessionsTable {
     );
   }
 
-  /** Expired rows too, as long as they are there. */
-  async read(query: Query, keys: string[]): Promise<(StoredRow | undefined)[]> {
+  /**
+   * Each session's row under the first of its keys that has one; expired rows too, as long as they are there. One statement
+   * sees one moment: a row that moves from key to key meanwhile is not missed.
+   */
+  async read(query: Query, sessions: readonly (readonly string[])[]): Promise<(StoredRow | undefined)[]> {
+    const keys = sessions.flat();
     if (keys.length === 1) {
       const [row] = await query(this.#read.one, keys);
       return [row && storedRow(row)];
@@ -157,7 +161,10 @@ export class SessionsTable {
     for (const row of await query(this.#read.many, [arrayLiteral([...new Set(keys)])])) {
       found.set(row[0] as string, storedRow(row));
     }
-    return keys.map((key) => found.get(key));
+    return sessions.map((own) => {
+      const key = own.find((candidate) => found.has(candidate));
+      return key === undefined ? undefined : found.get(key);
+    });
   }
 
   replace(query: Query, rows: NewRow[]): Promise<Written[]> {
@@ -269,7 +276,7 @@ export function storedColumns(life: string | undefined): string {
 }
 
 export function milliseconds(interval: string): string {
-  return `(extract(epoch from ${interval}) * 1000)::float8`;
+  return `extract(epoch from ${interval})::float8 * 1000::float8`;
 }
 
 export function storedRow(row: Row): StoredRow {

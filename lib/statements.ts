@@ -9,10 +9,7 @@ type Send<Item, Result> = (item: Item, deadline: number) => Promise<Result>;
 
 /** The statements on single rows, batched. Deadlines are on the clock of `performance.now()`, in milliseconds. */
 export interface Statements {
-  /**
-   * The row under the first of the keys that has one. One statement sees one moment: a row that moves from key to key
-   * meanwhile is not missed.
-   */
+  /** The row under the first of a session's keys that has one. */
   readonly read: Send<readonly string[], StoredRow | undefined>;
   readonly replace: Send<NewRow, Written>;
   readonly update: Send<ChangedRow, Written>;
@@ -36,12 +33,8 @@ export function batchedStatements(table: SessionsTable, database: Database): Sta
   return {
     read: batched(
       'get',
-      async (query, sessions) => {
-        const rows = await table.read(query, sessions.flat());
-        let next = 0;
-        return sessions.map((keys) => keys.map(() => rows[next++]).find((row) => row !== undefined));
-      },
-      (keys) => keys.join().length,
+      (query, sessions) => table.read(query, sessions),
+      (keys) => keys.length * (keys[0]?.length ?? 0),
     ),
     replace: batched(
       'set',
