@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto';
 import postgres, { type Sql } from 'postgres';
 import { PostgresServer } from '../../example/postgres-server.js';
 import { PgStore, type PgStoreOptions } from '../../lib/index.js';
+import { createSchemaSql, createTableSql } from '../../lib/schema.js';
 
 let starting: Promise<PostgresServer> | undefined;
 let admin: Sql | undefined;
@@ -33,12 +34,26 @@ export function freshTable(): string {
   return `sessions_${randomBytes(6).toString('hex')}`;
 }
 
+/** Hash partitions of the tables that `openStore` uses on the specs' PostgreSQL; 0: plain tables, made by the store. */
+const PARTITIONS = Number(process.env.SESSIONS_PARTITIONS || 0);
+const made = new Map<string, Promise<unknown>>();
+
+async function makePartitioned(schema: string, table: string): Promise<void> {
+  const name = JSON.stringify([schema, table]);
+  const sql = await sqlClient();
+  const ddl = createSchemaSql(schema) + createTableSql({ schema, table }, PARTITIONS);
+  if (!made.has(name)) made.set(name, sql.unsafe(ddl).simple());
+  await made.get(name);
+}
+
 const open = new Set<PgStore>();
 
 /** A store on the specs' PostgreSQL with a table of its own; `closeStores()` closes it. */
 export async function openStore(options: PgStoreOptions = {}): Promise<PgStore> {
+  const table = options.table ?? freshTable();
   const place = options.sql || options.uri ? {} : { uri: await postgresUri() };
-  const store = new PgStore({ table: freshTable(), autodelete: false, ...place, ...options });
+  if (PARTITIONS > 0 && place.uri) await makePartitioned(options.schema ?? 'public', table);
+  const store = new PgStore({ autodelete: false, ...place, ...options, table });
   open.add(store);
   return store;
 }

