@@ -11,7 +11,7 @@ import { decode, type EncodedSession, isSealedNewest, open, sameCookie, seal } f
 import { handleOf, type SessionIds } from './session-id.js';
 import type { StoredRow, TouchedRow } from './sessions-table.js';
 import { type Snapshot, Snapshots } from './snapshot.js';
-import type { Statements } from './statements.js';
+import type { SentRow, Statements } from './statements.js';
 
 /**
  * What each call on one session does with its row. Knows neither SQL nor Express; the caller runs calls on one session ID
@@ -73,19 +73,21 @@ export class ConcurrentSessions {
       const change = this.#change(snapshot, encoded, expiresIn);
       const column = seal(this.#encryption, keys[0], next);
       const user = this.#user(next === encoded.data ? session : { ...JSON.parse(next), cookie: cookieOf(session) });
-      const version = await this.#statements.update(
-        {
-          key: snapshot.key,
-          newKey: keys[0],
-          version: snapshot.version,
-          data: column,
-          user,
-          cookie: change.cookie,
-          cookieChanged: change.cookieChanged,
-          expiresIn: change.expiresIn,
-        },
-        deadline,
-      );
+      const known = snapshot.version;
+      const row: SentRow = {
+        key: snapshot.key,
+        newKey: keys[0],
+        version: known,
+        data: column,
+        user,
+        cookie: change.cookie,
+        cookieChanged: change.cookieChanged,
+        expiresIn: change.expiresIn,
+        answerLost: snapshot.answerLost,
+      };
+      snapshot.answerLost = true;
+      const version = await this.#statements.update(row, deadline);
+      snapshot.answerLost = false;
       if (version !== undefined) {
         Object.assign(snapshot, { key: keys[0], version, seen: encoded.data, stored: next, isOutdated: false });
         noteExpiry(snapshot, change);
@@ -99,8 +101,9 @@ export class ConcurrentSessions {
         await patience(tries, deadline);
         continue;
       }
-      // This very change, saved by a try whose answer was lost: merging it with itself could count it twice.
-      const isOurs = now.version === nextVersion(snapshot.version) && now.data === column;
+      // This very change, saved by a try whose answer was lost: merging it with itself could count it twice. Without such
+      // a try it is another request's change that looks the same, and both count.
+      const isOurs = row.answerLost && now.version === nextVersion(known) && now.data === column;
       const isOutdated = this.#isOutdated(now, keys);
       Object.assign(snapshot, { key: now.key, version: now.version, stored: theirs.data, isOutdated });
       if (!isOurs) {
@@ -261,6 +264,7 @@ function snapshotOf(sid: string, row: StoredRow, data: string, isOutdated: boole
     seen: data,
     stored: data,
     isOutdated,
+    answerLost: false,
     cookie: row.cookie,
     expiresAt: now + row.left,
     endsAt: now + row.lifeLeft,

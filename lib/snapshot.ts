@@ -11,6 +11,8 @@ export interface Snapshot {
   stored: string;
   /** An old `secret` or `encryptionKey` made the row: the next save writes it anew, also with nothing changed. */
   isOutdated: boolean;
+  /** A save got no answer: it may have taken effect. */
+  answerLost: boolean;
   cookie: string | null;
   /** When the row expires, and when `maxLifetime` ends it; on the clock of `performance.now()`, in milliseconds. */
   expiresAt: number;

@@ -2,17 +2,22 @@
 
 import { Batcher } from './batcher.js';
 import type { Database } from './database.js';
-import { mayBeOneRow } from './retry.js';
+import { mayBeOneRow, passes } from './retry.js';
 import type { ChangedRow, NewRow, Query, SessionsTable, StoredRow, TouchedRow, Written } from './sessions-table.js';
 
 type Send<Item, Result> = (item: Item, deadline: number) => Promise<Result>;
+
+export interface SentRow extends ChangedRow {
+  /** An earlier try got no answer: nobody knows whether it took effect. */
+  answerLost: boolean;
+}
 
 /** The statements on single rows, batched. Deadlines are on the clock of `performance.now()`, in milliseconds. */
 export interface Statements {
   /** The row under the first of a session's keys that has one. */
   readonly read: Send<readonly string[], StoredRow | undefined>;
   readonly replace: Send<NewRow, Written>;
-  readonly update: Send<ChangedRow, Written>;
+  readonly update: Send<SentRow, Written>;
   readonly touch: Send<TouchedRow, Written>;
   readonly destroy: Send<string, Written>;
 }
@@ -43,7 +48,11 @@ export function batchedStatements(table: SessionsTable, database: Database): Sta
     ),
     update: batched(
       'set',
-      (query, rows) => table.update(query, rows),
+      (query, rows: SentRow[]) =>
+        table.update(query, rows).catch((error) => {
+          if (passes(error)) for (const row of rows) row.answerLost = true;
+          throw error;
+        }),
       (row) => row.data.length,
     ),
     touch: batched(
