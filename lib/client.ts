@@ -3,7 +3,7 @@
 import net from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import postgres, { type Sql } from 'postgres';
-import { PgStoreError } from './errors.js';
+import { codeOf, PgStoreError } from './errors.js';
 import type { Options } from './options.js';
 import type { Query, Row } from './sessions-table.js';
 
@@ -43,7 +43,7 @@ function ownClient(options: Options, firstHost = 0): Client {
     socket: sockets.open,
     ...options.postgres,
   };
-  const sql = (uri === undefined ? postgres(settings as object) : postgres(uri, settings as object)) as Sql;
+  const sql = uri === undefined ? (postgres(settings as object) as Sql) : clientOf(uri, settings);
   const { query, script } = functionsOf(sql);
   let running = 0;
   let isReplaced = false;
@@ -75,6 +75,19 @@ function ownClient(options: Options, firstHost = 0): Client {
       sockets.close();
     },
   };
+}
+
+/** @throws TypeError without the address: the URL parser's own quotes it, with its password */
+function clientOf(uri: string, settings: object): Sql {
+  try {
+    return postgres(uri, settings) as Sql;
+  } catch (error) {
+    if (!(error instanceof URIError) && codeOf(error) !== 'ERR_INVALID_URL') throw error;
+    throw new TypeError(
+      'PgStore: option `uri`: expected a connection string, such as postgres://user@host/database, got one that is no URL; ' +
+        'special characters in a password are written as %40 for @, %25 for %',
+    );
+  }
 }
 
 function functionsOf(sql: Sql): Pick<Client, 'query' | 'script'> {
