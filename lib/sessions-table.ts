@@ -54,7 +54,8 @@ export interface ChangedRow extends TouchedRow {
 export type Written = number | undefined;
 
 /**
- * The statements on one table, their texts built once.
+ * The statements on one table, their texts built once. Types match exactly and `unnest` has its schema, so that nothing
+ * which others put into a schema of the search path is a better match (CVE-2018-1058).
  *
  * A write takes its rows with `for update skip locked` and joins on what it got, so no statement ever waits for a row that
  * somebody holds, and none can be part of a deadlock (PostgreSQL: Explicit Locking). It joins by `ctid` and `sid`: a
@@ -223,14 +224,15 @@ const UNIT_SEPARATOR = '\x1f';
 function statement(input: Record<string, string>, body: (input: string) => string): Pair {
   const columns = Object.entries(input);
   const scalars = columns.map(([name, type], n) => `$${n + 1}::text::${type === 'json' ? 'text' : type} as ${name}`);
-  const arrays = columns.map(([, type], n) =>
-    type === 'json' ? `string_to_array($${n + 1}::text, e'\\x1f', '')` : `$${n + 1}::text::${type}[]`,
-  );
+  const arrays = columns.map(([, type], n) => {
+    const array = type === 'json' ? `string_to_array($${n + 1}::text, e'\\x1f', '')` : `$${n + 1}::text::${type}[]`;
+    return `pg_catalog.unnest(${array})`;
+  });
   const names = columns.map(([name]) => name);
   return {
     json: columns.map(([, type]) => type === 'json'),
     one: body(`with i as (select ${scalars.join(', ')})`),
-    many: body(`with i as (select * from unnest(${arrays.join(', ')}) as i (${names.join(', ')}))`),
+    many: body(`with i as (select * from rows from (${arrays.join(', ')}) as i (${names.join(', ')}))`),
   };
 }
 
