@@ -153,7 +153,8 @@ export class ConcurrentSessions {
       // What has expired is no session, and the new one is not as old.
       else if (old.left <= 0) await this.#statements.destroy(old.key, deadline);
       else {
-        const moved = { ...row, key: old.key, newKey: row.key, version: old.version, cookieChanged: true };
+        const { key, version: known } = old;
+        const moved = { ...row, key, newKey: row.key, version: known, cookieChanged: true, answerLost: false };
         version = await this.#statements.update(moved, deadline);
       }
       if (version === undefined) await patience(tries, deadline);
