@@ -6,7 +6,7 @@ import { codeOf } from './errors.js';
 export interface RetryOptions {
   /** Tries in all, the first included. Default 6. */
   readonly attempts: number;
-  /** Milliseconds before the second try, doubled for each further one. Default 100: about 3 s in all. */
+  /** Milliseconds before the second try, doubled for each further one. Default 100: 3 to 5 s in all. */
   readonly delay: number;
 }
 
@@ -48,11 +48,11 @@ export function isBroken(error: unknown): boolean {
 }
 
 /**
- * Milliseconds to wait after the given attempt (1 for the first): doubling, and from half to the whole of it at random,
- * so that processes which failed together do not come back together.
+ * Milliseconds to wait after the given attempt (1 for the first): doubling, and up to half as much again at random, so
+ * that processes which failed together do not come back together.
  */
 export function pause(attempt: number, { delay }: RetryOptions, random = Math.random): number {
-  return delay * 2 ** (attempt - 1) * (0.5 + random() / 2);
+  return delay * 2 ** (attempt - 1) * (1 + random() / 2);
 }
 
 /**
