@@ -1,0 +1,94 @@
+/** How many requests a second does a whole Express 5 app answer with each store? */
+
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import type { Answer } from './app.js';
+import type { Load, LoadResult } from './load.js';
+import type { Sample } from './measure.js';
+import type { PeerName, Servers } from './peers.js';
+
+export const CONNECTIONS = 100;
+
+/** An app in a process of its own. */
+export class App {
+  readonly name: PeerName;
+  readonly port: number;
+  readonly #process: ChildProcess;
+
+  private constructor(name: PeerName, port: number, child: ChildProcess) {
+    this.name = name;
+    this.port = port;
+    this.#process = child;
+  }
+
+  static async start(name: PeerName, servers: Servers): Promise<App> {
+    const child = start('app.ts', [JSON.stringify({ name, servers })]);
+    const { port } = await answer<Answer>(child);
+    return new App(name, port as number, child);
+  }
+
+  /** Microseconds that the process has used so far. */
+  async cpu(): Promise<number> {
+    const answered = answer<Answer>(this.#process);
+    this.#process.send('cpu');
+    return (await answered).cpu as number;
+  }
+
+  stop(): Promise<void> {
+    return stop(this.#process);
+  }
+}
+
+/** The load generator in a process of its own. */
+export class LoadGenerator {
+  readonly #process = start('load.ts', []);
+
+  async run(load: Load): Promise<LoadResult> {
+    const answered = answer<LoadResult>(this.#process);
+    this.#process.send(load);
+    const result = await answered;
+    if (result.failed > 0) throw new Error(`${result.failed} of ${result.requests} requests to ${load.path} failed`);
+    return result;
+  }
+
+  stop(): Promise<void> {
+    return stop(this.#process);
+  }
+}
+
+export async function measureApp(app: App, generator: LoadGenerator, path: string, seconds: number): Promise<Sample> {
+  const before = await app.cpu();
+  const { rate, p50, p99, requests } = await generator.run({
+    port: app.port,
+    path,
+    connections: CONNECTIONS,
+    seconds,
+  });
+  return { rate, p50, p99, cpu: ((await app.cpu()) - before) / requests };
+}
+
+function start(script: string, args: string[]): ChildProcess {
+  const file = fileURLToPath(new URL(script, import.meta.url));
+  const env = { ...process.env, NODE_ENV: 'production' };
+  return fork(file, args, { execArgv: ['--import', 'tsx'], env });
+}
+
+/** Both scripts end when they are disconnected. */
+async function stop(child: ChildProcess): Promise<void> {
+  const exited = once(child, 'exit');
+  child.disconnect();
+  await exited;
+}
+
+/** The child's next message; an error if it ends instead. */
+function answer<T>(child: ChildProcess): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const gone = (code: number | null) => reject(new Error(`${child.spawnargs.slice(-2).join(' ')} ended (${code})`));
+    child.once('exit', gone);
+    child.once('message', (message) => {
+      child.off('exit', gone);
+      resolve(message as T);
+    });
+  });
+}

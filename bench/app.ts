@@ -1,0 +1,52 @@
+/** The Express 5 app that is put under load, in a process of its own, on the store that it is told to use. */
+
+import express, { type RequestHandler } from 'express';
+import session from 'express-session';
+import { SECRET, SESSIONS, sessionOf, sidOf } from './data.js';
+import { openPeer, type PeerName, type Servers, save } from './peers.js';
+
+/** What the parent process gets: the port first, then the CPU so far each time it asks. */
+export interface Answer {
+  port?: number;
+  /** Microseconds of CPU so far. */
+  cpu?: number;
+}
+
+const { name, servers } = JSON.parse(process.argv[2] as string) as { name: PeerName; servers: Servers };
+
+const peer = await openPeer(name, servers);
+await Promise.all(Array.from({ length: SESSIONS }, (_, n) => save(peer, sidOf(n), sessionOf(n))));
+
+const sessions = (rolling: boolean) =>
+  session({
+    store: peer.store,
+    secret: SECRET,
+    resave: false,
+    saveUninitialized: false,
+    rolling,
+    cookie: { maxAge: 86_400_000 },
+  });
+const read: RequestHandler = (req, res) => {
+  const { user } = req.session as unknown as { user: { name: string } };
+  res.send(`Hello ${user.name}`);
+};
+
+const app = express();
+app.get('/rolling', sessions(true), read);
+app.use(sessions(false));
+app.get('/read', read);
+app.get('/change', (req, res) => {
+  const session = req.session as unknown as { views: number };
+  session.views++;
+  res.send(`View ${session.views}`);
+});
+
+const tell = (answer: Answer) => process.send?.(answer);
+const server = app.listen(0, '127.0.0.1', () => {
+  tell({ port: (server.address() as { port: number }).port });
+});
+process.on('message', () => {
+  const { user, system } = process.cpuUsage();
+  tell({ cpu: user + system });
+});
+process.on('disconnect', () => process.exit());

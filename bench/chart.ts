@@ -1,0 +1,94 @@
+/** How are the rates drawn? As bars of ratios, by Vega-Lite, in colours that show on white and on black. */
+
+import { parse, View } from 'vega';
+import { compile, type TopLevelSpec } from 'vega-lite';
+import type { Machine, Row } from './results.js';
+
+const LABELS: Record<string, string> = {
+  'get 128': 'get',
+  'set 128': 'set',
+  'touch 128': 'touch',
+  'read 100': 'Express app, reading',
+  'change 100': 'Express app, changing',
+};
+const COLOURS: Record<string, string> = {
+  PgStore: '#1f9d74',
+  'connect-redis': '#d9534f',
+  MemoryStore: '#8a7fd0',
+  'plain postgres': '#c28a2b',
+  'connect-pg-simple': '#4a8fd4',
+};
+/** Contrast of at least 4 to 1 with white and with GitHub's dark page. */
+const TEXT = '#74808d';
+
+const TICKS = [0.5, 1, 2, 5, 10, 20, 50];
+
+/** Rates as multiples of connect-pg-simple's, at 128 calls in flight and 100 connections. */
+export function chart(rows: Row[], { date, cpu, cores, versions }: Machine): Promise<string> {
+  const values = rows.flatMap((row) => {
+    const operation = LABELS[`${row.what} ${row.inFlight}`];
+    return operation ? [{ operation, store: row.store, ratio: row.ratio, label: `${row.ratio.toPrecision(2)}×` }] : [];
+  });
+  const order = Object.keys(COLOURS).filter((store) => values.some((value) => value.store === store));
+  const position = {
+    y: { field: 'operation', type: 'nominal', sort: Object.values(LABELS), title: null, axis: { labelFontSize: 13 } },
+    yOffset: { field: 'store', sort: order },
+    x: {
+      field: 'ratio',
+      type: 'quantitative',
+      scale: { type: 'log', domainMin: 0.25 },
+      axis: { title: "times connect-pg-simple's rate (logarithmic)", values: TICKS, format: '~g' },
+    },
+  } as const;
+  const spec: TopLevelSpec = {
+    $schema: 'https://vega.github.io/schema/vega-lite/v6.json',
+    width: 560,
+    height: { step: 15 },
+    background: 'transparent',
+    title: {
+      text: 'Calls and requests a second, beside connect-pg-simple',
+      subtitle: [
+        '128 calls in flight; Express 5 app with 100 connections. PostgreSQL durable, Redis without persistence.',
+        `${date}, ${cores} cores of ${cpu}, Node.js ${versions.node}, PostgreSQL ${versions.PostgreSQL}`,
+      ],
+      anchor: 'start',
+      offset: 12,
+    },
+    data: { values },
+    layer: [
+      {
+        mark: 'bar',
+        encoding: {
+          ...position,
+          x2: { datum: 1 },
+          color: {
+            field: 'store',
+            type: 'nominal',
+            sort: order,
+            scale: { domain: order, range: order.map((store) => COLOURS[store]) },
+            legend: { title: null, orient: 'bottom' },
+          },
+        },
+      },
+      {
+        mark: { type: 'text', align: 'left', dx: 4, fontSize: 10, color: TEXT },
+        encoding: { ...position, text: { field: 'label' } },
+      },
+    ],
+    config: {
+      font: 'system-ui, sans-serif',
+      axis: {
+        labelColor: TEXT,
+        titleColor: TEXT,
+        domainColor: TEXT,
+        tickColor: TEXT,
+        gridColor: TEXT,
+        gridOpacity: 0.25,
+      },
+      legend: { labelColor: TEXT },
+      title: { color: TEXT, subtitleColor: TEXT, fontSize: 15 },
+      view: { stroke: null },
+    },
+  };
+  return new View(parse(compile(spec).spec), { renderer: 'none' }).toSVG();
+}

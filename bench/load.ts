@@ -1,0 +1,62 @@
+/** Makes requests from a process of its own: so many connections, each with sessions that no other one uses. */
+
+import autocannon from 'autocannon';
+import { sign } from 'cookie-signature';
+import { SECRET, SESSIONS, sidOf } from './data.js';
+
+export interface Load {
+  port: number;
+  path: string;
+  connections: number;
+  /** How long, or how many requests. */
+  seconds?: number;
+  requests?: number;
+}
+
+export interface LoadResult {
+  requests: number;
+  rate: number;
+  p50: number;
+  p99: number;
+  failed: number;
+}
+
+process.on('message', async ({ port, path, connections, seconds, requests }: Load) => {
+  let client = 0;
+  let answers = 0;
+  const perClient = Math.floor(SESSIONS / connections);
+  const started = performance.now();
+  const result = await autocannon({
+    url: `http://127.0.0.1:${port}`,
+    connections,
+    ...(requests === undefined ? { duration: seconds } : { amount: requests }),
+    setupClient: (connection) => {
+      connection.on('response', () => {
+        answers++;
+      });
+      const first = client++ * perClient;
+      connection.setRequests(
+        Array.from({ length: perClient }, (_, n) => ({
+          method: 'GET',
+          path,
+          headers: { cookie: cookieOf(first + n) },
+        })),
+      );
+    },
+  });
+  const elapsed = (performance.now() - started) / 1000;
+  const answer: LoadResult = {
+    // Its own count leaves out what came after its last full second.
+    requests: answers,
+    rate: answers / elapsed,
+    p50: result.latency.p50,
+    p99: result.latency.p99,
+    failed: result.errors + result.timeouts + result.non2xx,
+  };
+  process.send?.(answer);
+});
+process.on('disconnect', () => process.exit());
+
+function cookieOf(n: number): string {
+  return `connect.sid=${encodeURIComponent(`s:${sign(sidOf(n), SECRET)}`)}`;
+}

@@ -1,0 +1,60 @@
+/**
+ * How fast is one operation of one store, and where does its time go?
+ *
+ *     npx tsx bench/one.ts --store PgStore --operation get --in-flight 128 --seconds 5 --profile get.cpuprofile
+ *
+ * The profile is of the measured seconds alone; Chrome's and VS Code's developer tools open it.
+ */
+
+import fs from 'node:fs';
+import inspector from 'node:inspector/promises';
+import { parseArgs } from 'node:util';
+import { PostgresServer } from '../example/postgres-server.js';
+import { build } from './build.js';
+import { measure } from './measure.js';
+import { openPeer, type PeerName } from './peers.js';
+import { startRedis } from './redis-server.js';
+import { figure } from './report.js';
+import { type Operation, prepare } from './store-level.js';
+
+const { values } = parseArgs({
+  options: {
+    store: { type: 'string', default: 'PgStore' },
+    operation: { type: 'string', default: 'get' },
+    'in-flight': { type: 'string', default: '128' },
+    seconds: { type: 'string', default: '5' },
+    profile: { type: 'string' },
+  },
+});
+
+build();
+const postgres = await PostgresServer.start();
+const redis = values.store === 'connect-redis' ? await startRedis() : undefined;
+let statements = 0;
+const debug = () => {
+  statements++;
+};
+const peer = await openPeer(
+  values.store as PeerName,
+  { postgres: postgres.uri, redis: redis?.url },
+  { touchAfter: 0, postgres: { debug } },
+);
+const { calls } = await prepare(peer);
+const call = calls[values.operation as Operation];
+const inFlight = Number(values['in-flight']);
+await measure(call, inFlight, 1000);
+
+const profiler = values.profile ? new inspector.Session() : undefined;
+profiler?.connect();
+await profiler?.post('Profiler.enable');
+await profiler?.post('Profiler.start');
+statements = 0;
+const { rate, p50, p99, cpu } = await measure(call, inFlight, Number(values.seconds) * 1000);
+console.log(`${figure(rate)} a second, p50 ${figure(p50)} ms, p99 ${figure(p99)} ms, CPU ${figure(cpu)} µs a call`);
+if (statements > 0) console.log(`${figure((rate * Number(values.seconds)) / statements)} calls a statement`);
+const result = await profiler?.post('Profiler.stop');
+if (result && values.profile) fs.writeFileSync(values.profile, JSON.stringify(result.profile));
+
+await peer.close();
+await postgres.close();
+await redis?.close();

@@ -1,0 +1,89 @@
+/** Which stores are compared, and how is each set up? */
+
+import connectPgSimple from 'connect-pg-simple';
+import { RedisStore } from 'connect-redis';
+import session, { type SessionData } from 'express-session';
+import pg from 'pg';
+import { createClient } from 'redis';
+import type { PgStoreOptions } from '../lib/index.js';
+import { builtModule } from './build.js';
+import { PlainStore } from './plain-store.js';
+
+export const PEERS = ['MemoryStore', 'connect-pg-simple', 'connect-redis', 'plain postgres', 'PgStore'] as const;
+export type PeerName = (typeof PEERS)[number];
+
+export interface Servers {
+  readonly postgres: string;
+  readonly redis: string | undefined;
+}
+
+export interface Peer {
+  readonly name: string;
+  readonly store: session.Store;
+  close(): Promise<void>;
+}
+
+export type LoadedSession = session.Session & SessionData & Record<string, unknown>;
+
+const REDIS_PREFIX = 'express-pg-store-bench:';
+
+export function peersOn({ redis }: Servers): PeerName[] {
+  return PEERS.filter((name) => redis !== undefined || name !== 'connect-redis');
+}
+
+export async function openPeer(name: PeerName, servers: Servers, options: PgStoreOptions = {}): Promise<Peer> {
+  switch (name) {
+    case 'MemoryStore':
+      return { name, store: new session.MemoryStore(), close: async () => {} };
+    case 'connect-pg-simple': {
+      const pool = new pg.Pool({ connectionString: servers.postgres, max: 10 });
+      // The pool emits what happens to idle connections when the server stops.
+      pool.on('error', () => {});
+      const Store = connectPgSimple(session);
+      const store = new Store({ pool, createTableIfMissing: true, pruneSessionInterval: false });
+      return { name, store, close: () => pool.end() };
+    }
+    case 'connect-redis': {
+      const client = createClient({ url: servers.redis as string });
+      await client.connect();
+      const store = new RedisStore({ client, prefix: REDIS_PREFIX });
+      return { name, store, close: () => client.close() };
+    }
+    case 'plain postgres': {
+      const store = new PlainStore(servers.postgres);
+      await store.createTable();
+      return { name, store, close: () => store.close() };
+    }
+    case 'PgStore':
+      return openPgStore(servers, options);
+  }
+}
+
+export async function openPgStore(servers: Servers, options: PgStoreOptions, name = 'PgStore'): Promise<Peer> {
+  const { PgStore } = await builtModule<typeof import('../lib/index.js')>('index');
+  const store = new PgStore({ uri: servers.postgres, autodelete: false, ...options });
+  return { name, store, close: () => store.close() };
+}
+
+export function save({ store }: Peer, sid: string, data: SessionData): Promise<void> {
+  return new Promise((resolve, reject) => store.set(sid, data, (error) => (error ? reject(error) : resolve())));
+}
+
+/** A session as a request gets it: read, then made by `createSession`. */
+export function load({ store }: Peer, sid: string): Promise<LoadedSession> {
+  return new Promise((resolve, reject) => {
+    store.get(sid, (error, data) => {
+      if (error || !data) return reject(error ?? new Error(`no session ${sid}`));
+      resolve(store.createSession({ sessionID: sid, sessionStore: store } as never, data) as LoadedSession);
+    });
+  });
+}
+
+export async function clearRedis(url: string): Promise<void> {
+  const client = createClient({ url });
+  await client.connect();
+  for await (const keys of client.scanIterator({ MATCH: `${REDIS_PREFIX}*`, COUNT: 1000 })) {
+    if (keys.length > 0) await client.del(keys);
+  }
+  await client.close();
+}

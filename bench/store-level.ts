@@ -1,0 +1,90 @@
+/** How fast is each store by itself, without HTTP? */
+
+import { SESSIONS, sessionOf, sidOf } from './data.js';
+import { type Call, measure, type Sample } from './measure.js';
+import { type LoadedSession, load, type Peer, save } from './peers.js';
+
+export const OPERATIONS = ['get', 'set', 'touch'] as const;
+export type Operation = (typeof OPERATIONS)[number];
+export const IN_FLIGHT = [128, 1] as const;
+
+/** A store with its sessions loaded, as so many requests would hold them. */
+export interface Subject {
+  readonly peer: Peer;
+  readonly calls: Record<Operation, Call>;
+}
+
+export async function prepare(peer: Peer, sids = sidsOf(SESSIONS)): Promise<Subject> {
+  await Promise.all(sids.map((sid, n) => save(peer, sid, sessionOf(n))));
+  return subjectOf(peer, sids);
+}
+
+/** For sessions that are in the store already. */
+export async function subjectOf(peer: Peer, sids: string[]): Promise<Subject> {
+  const sessions = await Promise.all(sids.map((sid) => load(peer, sid)));
+  return { peer, calls: callsOf(peer, sids, sessions) };
+}
+
+export function sidsOf(count: number): string[] {
+  return Array.from({ length: count }, (_, n) => sidOf(n));
+}
+
+export function callsOf({ store }: Peer, sids: string[], sessions: LoadedSession[]): Record<Operation, Call> {
+  // Counted on over rounds: the same session comes again only after all the others.
+  let turn = 0;
+  let views = 0;
+  const next = () => turn++ % sids.length;
+  const touch = store.touch?.bind(store);
+  if (!touch) throw new Error('a store without touch');
+  return {
+    get: (_, done) => store.get(sids[next()], done),
+    set: (_, done) => {
+      const n = next();
+      sessions[n].views = ++views;
+      sessions[n].touch();
+      store.set(sids[n], sessions[n], done);
+    },
+    // As express-session at the end of a request: a new expiry first.
+    touch: (_, done) => {
+      const n = next();
+      sessions[n].touch();
+      touch(sids[n], sessions[n], done as () => void);
+    },
+  };
+}
+
+/** Samples by operation, calls in flight and store, one for each round. */
+export class Samples {
+  readonly #samples = new Map<string, Sample[]>();
+
+  add(name: string, what: string, inFlight: number, sample: Sample): void {
+    const key = JSON.stringify([name, what, inFlight]);
+    const samples = this.#samples.get(key);
+    if (samples) samples.push(sample);
+    else this.#samples.set(key, [sample]);
+  }
+
+  of(name: string, what: string, inFlight: number): Sample[] {
+    return this.#samples.get(JSON.stringify([name, what, inFlight])) ?? [];
+  }
+}
+
+/** One interleaved round: for each operation every store in turn, each round in another order. */
+export async function round(
+  subjects: Subject[],
+  milliseconds: number,
+  number: number,
+  add: (name: string, operation: Operation, inFlight: number, sample: Sample) => void,
+  inFlights: readonly number[] = IN_FLIGHT,
+  operations: readonly Operation[] = OPERATIONS,
+): Promise<void> {
+  const shift = number % subjects.length;
+  const order = [...subjects.slice(shift), ...subjects.slice(0, shift)];
+  for (const inFlight of inFlights) {
+    for (const operation of operations) {
+      for (const { peer, calls } of order) {
+        add(peer.name, operation, inFlight, await measure(calls[operation], inFlight, milliseconds));
+      }
+    }
+  }
+}
