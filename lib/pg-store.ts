@@ -210,10 +210,9 @@ export class PgStore extends EventfulStore {
       const rows = await this.#sets.ofUser(this.#query('destroyByHandle'), userId(user), this.#ids.range);
       const row = rows.find(({ key }) => handleOf(key) === handle);
       if (!row) return false;
-      const others = arrayLiteral(rows.filter((other) => other !== row).map(({ key }) => key));
       // No text lies between a key and the key followed by the smallest character: PostgreSQL's has no NUL.
       const only: [string, string] = [row.key, `${row.key}\u0001`];
-      return (await this.#sets.deleteOfUser(this.#query('destroyByHandle'), userId(user), only, others)) > 0;
+      return (await this.#sets.deleteOfUser(this.#query('destroyByHandle'), userId(user), only, arrayLiteral([]))) > 0;
     });
   }
 
