@@ -1,0 +1,81 @@
+/** Which acknowledged writes does the table hold after a fault? Writers on shared sessions, and the count of what was lost. */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import { inspect } from 'node:util';
+import postgres from 'postgres';
+import type { PgStore } from '../../lib/index.js';
+import { load, plain } from './sessions.js';
+
+/** Writers, two to a session: each loads it, adds a key that nobody else adds, and saves it, again and again. */
+export class Load {
+  calls = 0;
+  readonly errors: any[] = [];
+  readonly #acknowledged: { sid: string; key: string }[] = [];
+  readonly #store: PgStore;
+  readonly #writers: Promise<void>[] = [];
+  #stopped = false;
+
+  private constructor(store: PgStore) {
+    this.#store = store;
+  }
+
+  static async start(store: PgStore, writers = 32): Promise<Load> {
+    const load = new Load(store);
+    for (let n = 0; n < writers / 2; n++) await store.set(`load-${n}`, plain({ secret: `data-of-${n}` }));
+    for (let n = 0; n < writers; n++) load.#writers.push(load.#write(`load-${n >> 1}`, n));
+    return load;
+  }
+
+  get acknowledged(): number {
+    return this.#acknowledged.length;
+  }
+
+  /** Resolves when so many more writes were acknowledged. */
+  async progress(writes = 100): Promise<void> {
+    const goal = this.acknowledged + writes;
+    while (this.acknowledged < goal) await sleep(10);
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await Promise.all(this.#writers);
+  }
+
+  /** Acknowledged writes that are not in the table. */
+  async lost(uri: string, table: string): Promise<number> {
+    const sql = postgres(uri, { max: 1 });
+    const rows = await sql`select sid, data::text as data from ${sql(table)}`;
+    await sql.end();
+    const found = new Map(rows.map(({ sid, data }) => [sid, JSON.parse(data)]));
+    return this.#acknowledged.filter(({ sid, key }) => found.get(sid)?.[key] !== key).length;
+  }
+
+  async #write(sid: string, writer: number): Promise<void> {
+    for (let n = 0; !this.#stopped; n++) {
+      const key = `${writer}-${n}`;
+      try {
+        this.calls++;
+        const session = await load(this.#store, sid);
+        if (!session) throw new Error(`${sid} is gone`);
+        session[key] = key;
+        this.calls++;
+        await this.#store.set(sid, session);
+        this.#acknowledged.push({ sid, key });
+      } catch (error) {
+        this.errors.push(error);
+      }
+      await sleep(5);
+    }
+  }
+}
+
+/** All that a log could show of an error, its hidden properties and causes included. */
+export function everythingOf(error: unknown): string {
+  const parts = [inspect(error, { depth: 20, showHidden: true, getters: true })];
+  for (let e = error as any, n = 0; typeof e === 'object' && e !== null && n < 10; e = e.cause, n++) {
+    parts.push(
+      ...Reflect.ownKeys(e).map((name) => `${String(name)}: ${inspect(e[name], { depth: 20, showHidden: true })}`),
+    );
+  }
+  return parts.join('\n');
+}

@@ -1,0 +1,138 @@
+/** How does a spec break the network between a store and its server? A TCP proxy that cuts, loses answers or falls silent. */
+
+import net from 'node:net';
+
+interface Link {
+  readonly client: net.Socket;
+  readonly server: net.Socket;
+  /** What arrived during a silence, in order. */
+  held: (() => void)[];
+  /** Its next complete answer is lost, and the connection with it. */
+  losesAnswer: boolean;
+}
+
+/** The end of each answer of PostgreSQL: ReadyForQuery, 5 bytes, idle. Until then nothing is sure; from then on it is committed. */
+const READY = Buffer.from([0x5a, 0, 0, 0, 5, 0x49]);
+
+export class FaultProxy {
+  readonly port: number;
+  readonly #listener: net.Server;
+  readonly #links = new Set<Link>();
+  #silent = false;
+  #refusing = false;
+  /** Texts in statements whose connection is cut before they arrive whole, or whose answer is lost. */
+  readonly #cutIn: string[] = [];
+  readonly #loseAnswerTo: string[] = [];
+  /** Faults that happened, of those asked for by text. */
+  hits = 0;
+
+  private constructor(listener: net.Server, target: () => number) {
+    this.#listener = listener;
+    this.port = (listener.address() as net.AddressInfo).port;
+    listener.on('connection', (client) => this.#connected(client, target()));
+  }
+
+  /** @param target the server's port on 127.0.0.1, asked for at each connection */
+  static async start(target: () => number): Promise<FaultProxy> {
+    const listener = net.createServer({ allowHalfOpen: true });
+    await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
+    return new FaultProxy(listener, target);
+  }
+
+  get uri(): string {
+    return `postgres://postgres@127.0.0.1:${this.port}/postgres`;
+  }
+
+  /** Connections that a client holds open now. */
+  get connections(): number {
+    return [...this.#links].filter(({ client }) => !client.destroyed).length;
+  }
+
+  /** Resets every connection, whatever it is doing. */
+  cut(): void {
+    for (const link of this.#links) reset(link);
+  }
+
+  /** Cuts the connection in the middle of the next message to the server that holds the text. */
+  cutIn(text: string): void {
+    this.#cutIn.push(text);
+  }
+
+  /** Lets the next message that holds the text pass, waits until the server has committed, and cuts instead of answering. */
+  loseAnswerTo(text: string): void {
+    this.#loseAnswerTo.push(text);
+  }
+
+  /** Nothing passes any more, in either direction; nobody is told. */
+  silence(): void {
+    this.#silent = true;
+  }
+
+  /** What was held passes, unless its sender has gone. */
+  resume(): void {
+    this.#silent = false;
+    for (const link of this.#links) for (const pass of link.held.splice(0)) pass();
+  }
+
+  /** Resets connections as they come, until told otherwise. */
+  refuse(on: boolean): void {
+    this.#refusing = on;
+    if (on) this.cut();
+  }
+
+  async close(): Promise<void> {
+    const closed = new Promise((resolve) => this.#listener.close(resolve));
+    this.cut();
+    await closed;
+  }
+
+  #connected(client: net.Socket, port: number): void {
+    client.on('error', () => {});
+    if (this.#refusing) return void client.resetAndDestroy();
+    const server = net.connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+    server.on('error', () => {});
+    const link: Link = { client, server, held: [], losesAnswer: false };
+    this.#links.add(link);
+    const pass = (step: () => void) => (this.#silent ? link.held.push(step) : step());
+    client.on('data', (chunk) => pass(() => this.#toServer(link, chunk)));
+    server.on('data', (chunk) => pass(() => this.#toClient(link, chunk)));
+    client.on('end', () => pass(() => server.end()));
+    server.on('end', () => pass(() => client.end()));
+    client.on('close', (failed) => {
+      // A reset takes back what was still under way.
+      if (failed) link.held = [];
+      this.#links.delete(link);
+      pass(() => (failed ? server.resetAndDestroy() : server.end()));
+    });
+    server.on('close', (failed) => pass(() => (failed ? client.resetAndDestroy() : client.end())));
+  }
+
+  #toServer(link: Link, chunk: Buffer): void {
+    if (takeMatch(this.#cutIn, chunk)) {
+      this.hits++;
+      link.server.write(chunk.subarray(0, chunk.length / 2), () => reset(link));
+      return;
+    }
+    if (takeMatch(this.#loseAnswerTo, chunk)) {
+      this.hits++;
+      link.losesAnswer = true;
+    }
+    link.server.write(chunk);
+  }
+
+  #toClient(link: Link, chunk: Buffer): void {
+    if (!link.losesAnswer) link.client.write(chunk);
+    else if (chunk.includes(READY)) reset(link);
+  }
+}
+
+function reset({ client, server }: Link): void {
+  client.resetAndDestroy();
+  server.resetAndDestroy();
+}
+
+function takeMatch(texts: string[], chunk: Buffer): boolean {
+  const at = texts.findIndex((text) => chunk.includes(text));
+  if (at >= 0) texts.splice(at, 1);
+  return at >= 0;
+}
