@@ -50,7 +50,7 @@ async function inFreshDatabase<T>(work: (uri: string, sql: Sql) => Promise<T>): 
   } finally {
     await closeStores();
     await sql.end();
-    await admin`drop database ${admin(database)}`;
+    await admin`drop database ${admin(database)} with (force)`; // a pooler may still be connected
   }
 }
 

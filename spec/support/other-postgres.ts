@@ -7,7 +7,6 @@
 import { execFileSync, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
-import { parseArgs } from 'node:util';
 import { PostgresServer } from '../../example/postgres-server.js';
 import { PgBouncer, type PoolMode } from './pooler.js';
 
@@ -22,12 +21,10 @@ const VERSIONS: Record<string, string | undefined> = {
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
 
-const { values, positionals } = parseArgs({
-  options: { partitions: { type: 'string' }, pooler: { type: 'string' } },
-  allowPositionals: true,
-  strict: false,
-});
-const [major = '18', ...mocha] = positionals;
+const mocha = process.argv.slice(2);
+const partitions = option('--partitions');
+const pooler = option('--pooler');
+const major = mocha.shift() ?? '18';
 if (!(major in VERSIONS)) throw new Error(`expected one of ${Object.keys(VERSIONS).join(', ')}, got ${major}`);
 
 const closing: (() => Promise<unknown>)[] = [];
@@ -36,15 +33,21 @@ try {
   const server = await PostgresServer.start({ settings: { fsync: 'off' }, ...(native ? { native } : {}) });
   closing.push(() => server.close());
   let { uri } = server;
-  if (values.pooler) {
-    const pooler = await PgBouncer.start(uri, values.pooler as PoolMode);
-    closing.unshift(() => pooler.close());
-    uri = pooler.uri;
+  if (pooler) {
+    const bouncer = await PgBouncer.start(uri, pooler as PoolMode);
+    closing.unshift(() => bouncer.close());
+    uri = bouncer.uri;
   }
-  const env = { ...process.env, DATABASE_URL: uri, SESSIONS_PARTITIONS: String(values.partitions ?? '') };
+  const env = { ...process.env, DATABASE_URL: uri, SESSIONS_PARTITIONS: partitions ?? '' };
   process.exitCode = await run([path.join(ROOT, 'node_modules/mocha/bin/mocha.js'), ...mocha], env);
 } finally {
   for (const close of closing) await close();
+}
+
+/** Takes an option and its value out of the arguments. */
+function option(name: string): string | undefined {
+  const at = mocha.indexOf(name);
+  return at < 0 ? undefined : mocha.splice(at, 2)[1];
 }
 
 /** The folder with `bin/postgres` of that version, installed apart from the project's own dependencies. */

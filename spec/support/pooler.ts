@@ -37,16 +37,20 @@ export class PgBouncer {
       listen_addr: '127.0.0.1',
       listen_port: port,
       unix_socket_dir: '',
-      auth_type: 'any',
+      auth_type: 'trust',
+      auth_file: path.join(folder, 'users.txt'),
+      auth_user: decodeURIComponent(username),
       pool_mode: mode,
       max_client_conn: 500,
-      default_pool_size: 20,
+      // In session mode each client keeps one.
+      default_pool_size: mode === 'session' ? 150 : 20,
       logfile: path.join(folder, 'pgbouncer.log'),
       ...settings,
     };
     const file = path.join(folder, 'pgbouncer.ini');
     const lines = Object.entries(config).map(([name, value]) => `${name} = ${value}`);
-    const database = `* = host=${hostname} port=${targetPort} user=${decodeURIComponent(username)}`;
+    const database = `* = host=${hostname} port=${targetPort}`;
+    fs.writeFileSync(config.auth_file, `"${config.auth_user}" ""\n`);
     fs.writeFileSync(file, ['[databases]', database, '[pgbouncer]', ...lines, ''].join('\n'));
     const child = spawn('pgbouncer', [...asSomebody(folder), '-q', file], { stdio: 'ignore' });
     let failure: Error | undefined;

@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto';
 import postgres, { type Sql } from 'postgres';
 import { PostgresServer } from '../../example/postgres-server.js';
 import { PgStore, type PgStoreOptions } from '../../lib/index.js';
-import { createSchemaSql, createTableSql } from '../../lib/schema.js';
+import { createTableSql } from '../../lib/schema.js';
 
 let starting: Promise<PostgresServer> | undefined;
 let admin: Sql | undefined;
@@ -38,12 +38,10 @@ export function freshTable(): string {
 const PARTITIONS = Number(process.env.SESSIONS_PARTITIONS || 0);
 const made = new Map<string, Promise<unknown>>();
 
-async function makePartitioned(schema: string, table: string): Promise<void> {
-  const name = JSON.stringify([schema, table]);
+async function makePartitioned(table: string): Promise<void> {
   const sql = await sqlClient();
-  const ddl = createSchemaSql(schema) + createTableSql({ schema, table }, PARTITIONS);
-  if (!made.has(name)) made.set(name, sql.unsafe(ddl).simple());
-  await made.get(name);
+  if (!made.has(table)) made.set(table, sql.unsafe(createTableSql({ schema: 'public', table }, PARTITIONS)).simple());
+  await made.get(table);
 }
 
 const open = new Set<PgStore>();
@@ -52,7 +50,9 @@ const open = new Set<PgStore>();
 export async function openStore(options: PgStoreOptions = {}): Promise<PgStore> {
   const table = options.table ?? freshTable();
   const place = options.sql || options.uri ? {} : { uri: await postgresUri() };
-  if (PARTITIONS > 0 && place.uri) await makePartitioned(options.schema ?? 'public', table);
+  // A spec that names a schema, or wants no table, is about the making of it.
+  const isPlain = options.schema !== undefined || options.createTable === false || !place.uri;
+  if (PARTITIONS > 0 && !isPlain) await makePartitioned(table);
   const store = new PgStore({ autodelete: false, ...place, ...options, table });
   open.add(store);
   return store;
