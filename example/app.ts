@@ -23,17 +23,22 @@ declare module 'express-session' {
 }
 
 const PRODUCTS = ['apples', 'bread', 'cheese'];
-const TABLE = 'example_sessions';
+
+export interface ExampleOptions {
+  sql: Sql;
+  secret: string;
+  table?: string;
+}
 
 export interface Example {
   app: Express;
   close(): Promise<void>;
 }
 
-export async function createApp({ sql, secret }: { sql: Sql; secret: string }): Promise<Example> {
+export async function createApp({ sql, secret, table = 'example_sessions' }: ExampleOptions): Promise<Example> {
   // The page shows rows to everybody: hashed IDs are of no use as session IDs.
-  const store = new PgStore({ sql, table: TABLE, hashIds: true, secret });
-  const labStore = new PgStore({ sql, table: `${TABLE}_lab` });
+  const store = new PgStore({ sql, table, hashIds: true, secret });
+  const labStore = new PgStore({ sql, table: `${table}_lab` });
   await Promise.all([store.ready(), labStore.ready()]);
   const lab = await Lab.start(labStore);
 
@@ -65,7 +70,7 @@ export async function createApp({ sql, secret }: { sql: Sql; secret: string }): 
     const rows = await sql<StoredRow[]>`
       select sid, user_id, version, data::text, data #>> '{device,id}' = ${session.device.id} as is_this_one,
         extract(epoch from now() - updated_at)::float8 as age, expires_at
-      from ${sql(TABLE)} where expires_at > now() order by updated_at desc limit 8`;
+      from ${sql(table)} where expires_at > now() order by updated_at desc limit 6`;
     const wrong = 'wrong' in request.query;
     response.send(page({ name: nameOf(user), session, notice, wrong, devices, products: PRODUCTS, rows }).text);
   });

@@ -15,7 +15,8 @@ export type Race = Record<StoreName, number[]>;
 export type Speed = { store: StoreName; rate: number };
 
 const CONNECTIONS = 20;
-const SLICES = 12;
+const WARM_UP = 3;
+const SLICES = WARM_UP + 11;
 const SLICE_MS = 250;
 
 export class Lab {
@@ -32,7 +33,7 @@ export class Lab {
     const app = express();
     app.use('/PgStore', smallApp(store));
     app.use('/MemoryStore', smallApp(new MemoryStore()));
-    const server = http.createServer(app);
+    const server = http.createServer({ keepAliveTimeout: 0 }, app);
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     return new Lab(server);
   }
@@ -56,8 +57,7 @@ export class Lab {
       for (let slice = 0; slice < SLICES; slice++) {
         for (const [n, store] of STORES.entries()) {
           const rate = await this.#rate(`/${store}/${writing ? 'count' : 'read'}`, visitors[n] ?? []);
-          // The first turn warms up.
-          if (slice > 0) onRate({ store, rate });
+          if (slice >= WARM_UP) onRate({ store, rate });
           if (!isWanted()) return true;
         }
       }

@@ -9,7 +9,7 @@ import postgres from 'postgres';
 import { createApp } from './app.js';
 import { PostgresServer } from './postgres-server.js';
 
-const FOLDER = path.resolve(import.meta.dirname, '..', '.data');
+const FOLDER = path.resolve(process.env.DATA_DIR ?? path.join(import.meta.dirname, '..', '.data'));
 
 /** Undone in reverse order at the end. */
 const started: (() => Promise<unknown>)[] = [];

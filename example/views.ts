@@ -141,7 +141,7 @@ function speed(): Html {
   <form method="post" action="/speed" class="line">
     <fieldset><legend>Each request</legend>
       <label><input type="radio" name="work" value="read" checked> reads</label>
-      <label><input type="radio" name="work" value="write"> changes the session</label>
+      <label><input type="radio" name="work" value="write"> changes it</label>
     </fieldset>
     <button class="main">Measure</button>
   </form>
