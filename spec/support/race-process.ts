@@ -1,0 +1,78 @@
+/** A server process of its own, for races between processes: Express 4 and 5 on one store. */
+
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { PgStore } from '../../lib/index.js';
+import { type ExpressVersion, Gate, listen, raceApp } from './race-app.js';
+
+type Message = { expect: number } | 'open' | 'close';
+
+/** A running process, as the spec sees it. */
+export class RaceProcess {
+  readonly urls: Record<ExpressVersion, string>;
+  readonly #child: ChildProcess;
+
+  private constructor(child: ChildProcess, urls: Record<ExpressVersion, string>) {
+    this.#child = child;
+    this.urls = urls;
+  }
+
+  static async start(uri: string, table: string): Promise<RaceProcess> {
+    const root = path.join(import.meta.dirname, '..', '..');
+    const child = fork(fileURLToPath(import.meta.url), [uri, table], { cwd: root, execArgv: ['--import', 'tsx'] });
+    const urls = await Promise.race([
+      once(child, 'message').then(([message]) => message),
+      once(child, 'exit').then(([code]) => Promise.reject(new Error(`the process ended with ${code}`))),
+    ]);
+    return new RaceProcess(child, urls);
+  }
+
+  /** Resolves once so many requests wait at the process's gate. */
+  async arrived(count: number): Promise<void> {
+    const arrived = once(this.#child, 'message');
+    this.#send({ expect: count });
+    await arrived;
+  }
+
+  open(): void {
+    this.#send('open');
+  }
+
+  async close(): Promise<void> {
+    const exited = once(this.#child, 'exit');
+    this.#send('close');
+    await exited;
+  }
+
+  #send(message: Message): void {
+    this.#child.send(message);
+  }
+}
+
+async function serve(uri: string, table: string): Promise<void> {
+  const store = new PgStore({ uri, table, autodelete: false });
+  const gate = new Gate();
+  const servers = await Promise.all(([4, 5] as const).map((express) => listen(raceApp({ store, gate, express }))));
+  const close = async () => {
+    await Promise.all(servers.map((server) => server.close()));
+    await store.close();
+    if (process.connected) process.disconnect();
+  };
+  process.on('disconnect', () => process.exit());
+  process.on('message', async (message: Message) => {
+    if (message === 'open') gate.open();
+    else if (message === 'close') await close();
+    else {
+      await gate.arrived(message.expect);
+      process.send?.('arrived');
+    }
+  });
+  process.send?.({ 4: servers[0]?.url, 5: servers[1]?.url });
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const [uri, table] = process.argv.slice(2) as [string, string];
+  await serve(uri, table);
+}
