@@ -268,7 +268,7 @@ function escaped(value: string): string {
 
 /** An SQL expression for `maxLifetime` seconds. */
 export function lifeInterval(maxLifetime: number | undefined): string | undefined {
-  return maxLifetime === undefined ? undefined : `interval '${maxLifetime} seconds'`;
+  return maxLifetime === undefined ? undefined : `${maxLifetime}::float8 * interval '1 second'`;
 }
 
 /** The columns of which `storedRow` makes a row. */
