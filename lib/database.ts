@@ -18,6 +18,8 @@ export class Database {
   readonly #options: Options;
   readonly #onRetry: OnRetry;
   #client: Client;
+  /** Clients whose connections were closed because one of them was silent: that is why their statements failed. */
+  readonly #givenUp = new WeakSet<Client>();
   #tableIsThere: boolean;
   #looking: Promise<void> | undefined;
 
@@ -51,7 +53,7 @@ export class Database {
         const wait = pause(attempt, retry);
         const isLast = attempt >= retry.attempts || performance.now() + wait >= deadline;
         if (isBroken(error)) this.#renew(client, 'after');
-        if (isLast || !passes(error)) throw error;
+        if (isLast || !passes(error)) throw this.#givenUp.has(client) ? timedOut() : error;
         this.#onRetry(what, attempt, error);
         await sleep(wait);
       }
@@ -81,6 +83,7 @@ export class Database {
     return new Promise((resolve, reject) => {
       const giveUp = () => {
         reject(timedOut());
+        if (!this.#options.sql) this.#givenUp.add(client);
         this.#renew(client, 'at once');
       };
       const timer = setTimeout(giveUp, this.#options.timeout);
@@ -89,8 +92,12 @@ export class Database {
   }
 
   #renew(client: Client, when: 'after' | 'at once'): void {
-    if (client !== this.#client) return;
-    this.#client = client.renew(when);
+    const isCurrent = client === this.#client;
+    // One that was replaced before, and fell silent since.
+    if (!isCurrent && when === 'after') return;
+    const next = client.renew(when);
+    if (!isCurrent) return;
+    this.#client = next;
     this.#looking = undefined;
   }
 }
