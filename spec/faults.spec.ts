@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import postgres from 'postgres';
 import { freePort, PostgresServer } from '../example/postgres-server.js';
-import { PgStore } from '../lib/index.js';
+import { PgStore, PgStoreError } from '../lib/index.js';
 import { everythingOf, Load } from './support/fault-load.js';
 import { closeStores, openStore } from './support/postgres.js';
 import { plain } from './support/sessions.js';
@@ -88,7 +88,7 @@ describe('faults: the server goes away', () => {
         () => assert.fail(`${name} succeeded without a server`) as never,
         (error: any) => error,
       );
-      assert(error instanceof Error);
+      assert(error instanceof PgStoreError);
       assert.match(error.message, new RegExp(`^PgStore\\.${name}: .*(ECONN|CONNECTION)`));
       assert.match(error.code, /^(ECONNREFUSED|ECONNRESET|CONNECTION_CLOSED)$/, name);
       assert((error.cause as any)?.code === error.code, name);
