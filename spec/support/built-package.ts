@@ -1,0 +1,53 @@
+/** The package as npm packs it, in a folder where programs can import it by its name. */
+
+import { execFileSync } from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
+
+const ROOT = path.resolve(import.meta.dirname, '../..');
+
+/** Where specs keep what they install: below the project, so that its dependencies are found from there. */
+const CACHE = path.join(ROOT, 'node_modules/.cache/express-pg-store-specs');
+
+export interface BuiltPackage {
+  /** Programs in here find `express-pg-store`, and all that the project has installed. */
+  readonly folder: string;
+  readonly tarball: string;
+  remove(): void;
+}
+
+export function buildPackage(): BuiltPackage {
+  fs.mkdirSync(CACHE, { recursive: true });
+  const folder = fs.mkdtempSync(path.join(CACHE, 'package-'));
+  const source = path.join(folder, 'source');
+  const tsc = path.join(ROOT, 'node_modules/typescript/bin/tsc');
+  execFileSync(process.execPath, [tsc, '-p', ROOT, '--outDir', path.join(source, 'dist')], { stdio: 'inherit' });
+  const manifest = JSON.parse(fs.readFileSync(path.join(ROOT, 'package.json'), 'utf8'));
+  for (const name of ['package.json', 'README.md', 'LICENSE', ...manifest.files]) {
+    const file = path.join(ROOT, name);
+    if (name !== 'dist' && fs.existsSync(file)) fs.cpSync(file, path.join(source, name), { recursive: true });
+  }
+  run('npm', ['pack', '--ignore-scripts', '--pack-destination', folder], source);
+  const tarball = path.join(folder, `express-pg-store-${manifest.version}.tgz`);
+  const installed = path.join(folder, 'node_modules/express-pg-store');
+  fs.mkdirSync(installed, { recursive: true });
+  run('tar', ['-xzf', tarball, '-C', installed, '--strip-components=1'], folder);
+  fs.rmSync(source, { recursive: true });
+  return { folder, tarball, remove: () => fs.rmSync(folder, { recursive: true, force: true, maxRetries: 3 }) };
+}
+
+/** A package that only a spec needs, in a folder of its own; the folder it was installed in. */
+export function installApart(name: string, version: string): string {
+  const folder = path.join(CACHE, `${name}-${version}`.replaceAll('/', '-'));
+  const installed = path.join(folder, 'node_modules', name);
+  if (!fs.existsSync(path.join(installed, 'package.json'))) {
+    fs.mkdirSync(folder, { recursive: true });
+    const flags = ['--no-save', '--no-package-lock', '--ignore-scripts', '--no-audit', '--no-fund', '--prefix', folder];
+    run('npm', ['install', ...flags, `${name}@${version}`], folder);
+  }
+  return installed;
+}
+
+function run(command: string, args: string[], cwd: string): string {
+  return execFileSync(command, args, { cwd, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+}
