@@ -74,5 +74,6 @@ async function serve(uri: string, table: string): Promise<void> {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const [uri, table] = process.argv.slice(2) as [string, string];
-  await serve(uri, table);
+  // No top-level `await`: Mocha would load what imports this file a second time, and with it the shared server.
+  void serve(uri, table);
 }
