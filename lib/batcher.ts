@@ -16,8 +16,12 @@ export interface BatchLimits {
 export const DEFAULT_LIMITS: BatchLimits = { slots: 2, rows: 256, bytes: 1_000_000 };
 
 export interface BatcherOptions<Item, Result> {
-  /** Runs one batch. Resolves with one result for each item, in the items' order. */
-  execute(items: Item[], deadline: number): Promise<Result[]>;
+  /**
+   * Runs one batch. Resolves with one result for each item, in the items' order.
+   *
+   * @param waited milliseconds that the batch's first item has waited
+   */
+  execute(items: Item[], deadline: number, waited: () => number): Promise<Result[]>;
   /** Roughly how many bytes an item adds to the statement. */
   bytes(item: Item): number;
   /** Whether a batch failed for a reason that may lie in a single item; then each goes again alone. */
@@ -137,6 +141,7 @@ export class Batcher<Item, Result> {
       const results = await this.#options.execute(
         batch.map((waiting) => waiting.item),
         deadline,
+        () => performance.now() - Math.min(...batch.map(({ late, deadline }) => 2 * late - deadline)),
       );
       for (let i = 0; i < batch.length; i++) batch[i]?.resolve(results[i] as Result);
     } catch (error) {

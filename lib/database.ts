@@ -2,6 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Client, createClient } from './client.js';
+import { type Batch, watched } from './diagnostics.js';
 import { codeOf, timedOut } from './errors.js';
 import type { Options } from './options.js';
 import { isBroken, passes, pause } from './retry.js';
@@ -17,6 +18,7 @@ const TABLE_IS_GONE = new Set(['42P01', '3F000']);
 export class Database {
   readonly #options: Options;
   readonly #onRetry: OnRetry;
+  readonly #name: string;
   #client: Client;
   /** Clients whose connections were closed because one of them was silent: that is why their statements failed. */
   readonly #givenUp = new WeakSet<Client>();
@@ -26,6 +28,7 @@ export class Database {
   constructor(options: Options, onRetry: OnRetry) {
     this.#options = options;
     this.#onRetry = onRetry;
+    this.#name = `${options.schema}.${options.table}`;
     this.#client = createClient(options);
     this.#tableIsThere = !options.createTable;
   }
@@ -36,14 +39,14 @@ export class Database {
    * @param what names the work in `retry` events
    * @param deadline on the clock of `performance.now()`, in milliseconds; nothing is tried again after it
    */
-  async run<T>(what: string, deadline: number, work: (query: Query) => Promise<T>): Promise<T> {
+  async run<T>(what: string, deadline: number, work: (query: Query) => Promise<T>, batch?: Batch): Promise<T> {
     const { retry } = this.#options;
     let remade = false;
     for (let attempt = 1; ; attempt++) {
       const client = this.#client;
       try {
         if (!this.#tableIsThere) await this.#answer(client, this.ensureTable());
-        return await this.#answer(client, work(client.query));
+        return await watched(this.#answer(client, work(client.query)), this.#name, what, batch);
       } catch (error) {
         if (this.#options.createTable && !remade && TABLE_IS_GONE.has(codeOf(error))) {
           this.#tableIsThere = false;

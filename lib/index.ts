@@ -1,5 +1,6 @@
 /** The package's public names. */
 
+export type { PgStoreDiagnostics } from './diagnostics.js';
 export { PgStoreError } from './errors.js';
 export type { PgStoreEvents } from './events.js';
 export type { ListedSession, UserSession } from './listing.js';

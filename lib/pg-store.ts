@@ -5,6 +5,7 @@ import { Autodelete } from './autodelete.js';
 import { type Callback, Calls } from './calls.js';
 import { ConcurrentSessions } from './concurrency.js';
 import { Database } from './database.js';
+import { isHeard, publish } from './diagnostics.js';
 import { failure, PgStoreError } from './errors.js';
 import { type Emit, EventfulStore } from './events.js';
 import { KeyOrder } from './key-order.js';
@@ -297,5 +298,6 @@ export class PgStore extends EventfulStore {
   /** Later: what a listener throws is the app's own uncaught exception, and no call's failure. */
   readonly #tell: Emit = (event, ...args) => {
     if (this.listenerCount(event) > 0) process.nextTick(() => this.emit(event, ...args));
+    if (isHeard(event)) publish(`${this.#options.schema}.${this.#options.table}`, event, args);
   };
 }

@@ -29,7 +29,8 @@ export function batchedStatements(table: SessionsTable, database: Database): Sta
     bytes: (item: Item) => number,
   ): Send<Item, Result> {
     const batcher = new Batcher<Item, Result>({
-      execute: (items, deadline) => database.run(what, deadline, (query) => statement(query, items)),
+      execute: (items, deadline, waited) =>
+        database.run(what, deadline, (query) => statement(query, items), { rows: items.length, waited }),
       bytes,
       mayBeOneItem: mayBeOneRow,
     });

@@ -1,0 +1,76 @@
+/** How can a monitor see inside? Channels of node:diagnostics_channel, free while nobody listens. */
+
+import { channel } from 'node:diagnostics_channel';
+import { codeOf } from './errors.js';
+import type { PgStoreEvents } from './events.js';
+
+/** The messages on each channel. None holds a session's data or ID; `table` is the store's `schema.table`. */
+export interface PgStoreDiagnostics {
+  /** A statement was answered, or failed. */
+  'express-pg-store:statement': {
+    table: string;
+    /** The call that it is for: `get`, `set`, `touch`, `destroy`, `all`, `autodelete`, ... */
+    kind: string;
+    /** How many calls went into it. */
+    rows: number;
+    /** Milliseconds that the first of them waited for other statements. */
+    waitMs: number;
+    /** Milliseconds until the answer. */
+    runMs: number;
+    /** Why it failed, as in `PgStoreError.code`; absent after success. */
+    code?: string;
+  };
+  /** As the events of the same names; here for all stores of the process. */
+  'express-pg-store:conflict': { table: string; handle: string; tries: number };
+  'express-pg-store:dropped': { table: string; handle: string; call: 'set' | 'touch' };
+  'express-pg-store:unreadable': { table: string; handle: string; why: string };
+  'express-pg-store:retry': { table: string; kind: string; attempt: number; error: Error };
+  'express-pg-store:autodelete': { table: string; rows: number; error?: Error };
+}
+
+const FIELDS = {
+  conflict: ['handle', 'tries'],
+  dropped: ['handle', 'call'],
+  unreadable: ['handle', 'why'],
+  retry: ['kind', 'attempt', 'error'],
+  autodelete: ['rows', 'error'],
+} as const satisfies Record<keyof PgStoreEvents, readonly string[]>;
+
+const statements = channel('express-pg-store:statement');
+const events = Object.fromEntries(
+  Object.keys(FIELDS).map((event) => [event, channel(`express-pg-store:${event}`)]),
+) as Record<keyof PgStoreEvents, ReturnType<typeof channel>>;
+
+/** What is known of a statement that carries several calls. */
+export interface Batch {
+  readonly rows: number;
+  /** Milliseconds that its first call has waited. */
+  waited(): number;
+}
+
+/** Tells of a statement when it is answered. */
+export function watched<T>(running: Promise<T>, table: string, kind: string, batch: Batch | undefined): Promise<T> {
+  if (!statements.hasSubscribers) return running;
+  const started = performance.now();
+  const message = { table, kind, rows: batch?.rows ?? 1, waitMs: batch?.waited() ?? 0 };
+  const runMs = () => performance.now() - started;
+  return running.then(
+    (result) => {
+      statements.publish({ ...message, runMs: runMs() });
+      return result;
+    },
+    (error) => {
+      statements.publish({ ...message, runMs: runMs(), code: codeOf(error) });
+      throw error;
+    },
+  );
+}
+
+export function isHeard(event: keyof PgStoreEvents): boolean {
+  return events[event].hasSubscribers;
+}
+
+export function publish<E extends keyof PgStoreEvents>(table: string, event: E, args: PgStoreEvents[E]): void {
+  const fields = FIELDS[event].map((field, n) => [field, args[n]]);
+  events[event].publish({ table, ...Object.fromEntries(fields.filter(([, value]) => value !== undefined)) });
+}
