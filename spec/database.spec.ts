@@ -104,9 +104,8 @@ describe('database', () => {
     await once(silent.listen(0, '127.0.0.1'), 'listening');
     const { port } = silent.address() as net.AddressInfo;
     const store = await openStore({ uri: `postgres://nobody@127.0.0.1:${port}/none`, timeout: 100 });
-    for (const call of [store.get('a'), store.set('a', plain()), store.length()]) {
-      await assert.rejects(call, { code: 'TIMEOUT' });
-    }
+    const calls = [store.get('a'), store.set('a', plain()), store.length()];
+    await Promise.all(calls.map((call: Promise<unknown>) => assert.rejects(call, { code: 'TIMEOUT' })));
     await store.close();
     await Promise.all(
       [...sockets].map((socket) => socket.closed || new Promise((end) => socket.resume().once('close', end))),
