@@ -37,13 +37,13 @@ export function buildPackage(): BuiltPackage {
 }
 
 /** A package that only a spec needs, in a folder of its own; the folder it was installed in. */
-export function installApart(name: string, version: string): string {
+export function installApart(name: string, version: string, ...others: string[]): string {
   const folder = path.join(CACHE, `${name}-${version}`.replaceAll('/', '-'));
   const installed = path.join(folder, 'node_modules', name);
   if (!fs.existsSync(path.join(installed, 'package.json'))) {
     fs.mkdirSync(folder, { recursive: true });
     const flags = ['--no-save', '--no-package-lock', '--ignore-scripts', '--no-audit', '--no-fund', '--prefix', folder];
-    run('npm', ['install', ...flags, `${name}@${version}`], folder);
+    run('npm', ['install', ...flags, `${name}@${version}`, ...others], folder);
   }
   return installed;
 }
