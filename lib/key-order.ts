@@ -28,24 +28,30 @@ export class KeyOrder {
   }
 
   /** Runs a task that concerns every key: after all that was called before it, before all that is called after it. */
-  async exclusive<T>(task: () => Promise<T>): Promise<T> {
-    while (this.#held) await new Promise<void>((resolve) => this.#held?.push(resolve));
-    const held: Start[] = [];
-    this.#held = held;
+  exclusive<T>(task: () => Promise<T>): Promise<T> {
+    if (this.#held) return this.#hold(this.#held, () => this.exclusive(task));
+    this.#held = [];
+    return this.#runExclusive(task);
+  }
+
+  async #runExclusive<T>(task: () => Promise<T>): Promise<T> {
     try {
       if (this.#lanes.size > 0) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
       return await task();
     } finally {
+      const held = this.#held ?? [];
       this.#held = undefined;
+      // At once, before anything called from now on; those after another exclusive task go back behind it.
       for (const start of held) start();
     }
   }
 
+  #hold<T>(held: Start[], enter: () => Promise<T>): Promise<T> {
+    return new Promise((resolve) => held.push(() => resolve(enter())));
+  }
+
   #enter<T>(key: string, write: boolean, task: () => Promise<T>): Promise<T> {
-    if (this.#held) {
-      const held = this.#held;
-      return new Promise<void>((resolve) => held.push(resolve)).then(() => this.#enter(key, write, task));
-    }
+    if (this.#held) return this.#hold(this.#held, () => this.#enter(key, write, task));
     let lane = this.#lanes.get(key);
     if (!lane) {
       lane = { readers: 0, writing: false, queue: [] };
