@@ -70,8 +70,7 @@ export async function measureApp(app: App, generator: LoadGenerator, path: strin
 
 function start(script: string, args: string[]): ChildProcess {
   const file = fileURLToPath(new URL(script, import.meta.url));
-  const env = { ...process.env, NODE_ENV: 'production' };
-  return fork(file, args, { execArgv: ['--import', 'tsx'], env });
+  return fork(file, args, { execArgv: ['--import', 'tsx'] });
 }
 
 /** Both scripts end when they are disconnected. */
