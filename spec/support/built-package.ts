@@ -17,8 +17,7 @@ export interface BuiltPackage {
 }
 
 export function buildPackage(): BuiltPackage {
-  fs.mkdirSync(CACHE, { recursive: true });
-  const folder = fs.mkdtempSync(path.join(CACHE, 'package-'));
+  const folder = apart('package');
   const source = path.join(folder, 'source');
   const tsc = path.join(ROOT, 'node_modules/typescript/bin/tsc');
   execFileSync(process.execPath, [tsc, '-p', ROOT, '--outDir', path.join(source, 'dist')], { stdio: 'inherit' });
@@ -34,6 +33,12 @@ export function buildPackage(): BuiltPackage {
   run('tar', ['-xzf', tarball, '-C', installed, '--strip-components=1'], folder);
   fs.rmSync(source, { recursive: true });
   return { folder, tarball, remove: () => fs.rmSync(folder, { recursive: true, force: true, maxRetries: 3 }) };
+}
+
+/** A new folder from where the project's dependencies are found; the caller removes it. */
+export function apart(name: string): string {
+  fs.mkdirSync(CACHE, { recursive: true });
+  return fs.mkdtempSync(path.join(CACHE, `${name}-`));
 }
 
 /** A package that only a spec needs, in a folder of its own; the folder it was installed in. */
