@@ -261,6 +261,9 @@ export class PgStore extends EventfulStore {
   override createSession(req: Request, data: SessionData): session.Session & SessionData {
     // A row without a cookie would be a TypeError in express-session, at each request of that visitor.
     if (typeof data.cookie !== 'object' || data.cookie === null) data.cookie = new session.Cookie();
+    // So would one whose `maxAge` is none.
+    const { originalMaxAge } = data.cookie;
+    if (typeof originalMaxAge !== 'number') data.cookie.originalMaxAge = null;
     const created = super.createSession(req, data);
     this.#sessions.snapshots.adopted(data, created);
     return created;

@@ -80,6 +80,8 @@ export function open(
   rowKey: string,
   column: string,
 ): string {
+  // Somebody dropped the column's `not null`.
+  if (typeof column !== 'string') throw new Unreadable('the row has no data');
   if (encryption && column.startsWith('"')) return encryption.open(rowKey, column.slice(1, -1));
   if (encryption && !allowPlaintext) throw new Unreadable('the data is not encrypted');
   return column;
