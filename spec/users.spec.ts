@@ -7,6 +7,7 @@ import postgres from 'postgres';
 import request from 'supertest';
 import { PgStore } from '../lib/index.js';
 import { closeStores, freshTable, openStore, postgresUri, sqlClient } from './support/postgres.js';
+import { recipe } from './support/recipes.js';
 import { load, plain } from './support/sessions.js';
 
 const ofAda = (data: object = {}) => plain({ passport: { user: 'ada' }, ...data });
@@ -259,6 +260,7 @@ describe('sessions of a user', () => {
   });
 
   it('keeps at most N sessions per user, by the cookbook’s recipe', async () => {
+    const { keepAtMost } = await recipe('docs/cookbook.md', 'export async function keepAtMost');
     const store = await openStore();
     const limit = 3;
     for (let n = 0; n < 6; n++) {
@@ -280,6 +282,39 @@ describe('sessions of a user', () => {
       left.every((sid) => sid.startsWith('t')),
       String(left),
     );
+  });
+
+  it('gives a Passport app a page of devices, by the cookbook’s recipes', async () => {
+    const { createApp } = await recipe('docs/cookbook.md', 'export function createApp');
+    const { addDevices } = await recipe('docs/cookbook.md', 'export function addDevices');
+    const store = await openStore();
+    const app = createApp(store, async (id: string, password: string) => password === 'engine' && { id });
+    addDevices(app, store);
+    app.get('/', (req: any, res: any) => res.json(req.user?.id ?? null));
+    const signedIn = async (username: string) => {
+      const agent = request.agent(app);
+      await agent.post('/sign-in').type('form').send({ username, password: 'engine' }).expect(303);
+      return agent;
+    };
+    const who = async (agent: { get(url: string): request.Test }) => (await agent.get('/')).body;
+    const wrong = request.agent(app);
+    await wrong.post('/sign-in').type('form').send({ username: 'ada', password: 'steam' }).expect(401);
+    const [one, two, three, other] = [
+      await signedIn('ada'),
+      await signedIn('ada'),
+      await signedIn('ada'),
+      await signedIn('grace'),
+    ];
+    const { body: devices } = await one.get('/devices').expect(200);
+    assert.equal(devices.length, 3);
+    await other.post(`/devices/${devices[0].handle}/sign-out`).expect(404);
+    await one.post(`/devices/${devices[0].handle}/sign-out`).expect(204);
+    assert.deepEqual([await who(one), await who(two), await who(three)], ['ada', 'ada', null]);
+    assert.equal((await one.post('/sign-out-others')).body, 1);
+    assert.deepEqual([await who(one), await who(two), await who(other)], ['ada', null, 'grace']);
+    await one.post('/sign-out').expect(303);
+    assert.equal(await who(one), null);
+    assert.deepEqual(await store.sessionsOf('ada'), []);
   });
 
   describe('in a table of a million rows', function () {
@@ -326,12 +361,6 @@ describe('sessions of a user', () => {
     });
   });
 });
-
-/** From docs/cookbook.md. */
-async function keepAtMost(store: PgStore, user: string, limit: number): Promise<void> {
-  const sessions = await store.sessionsOf(user);
-  await Promise.all(sessions.slice(limit).map(({ handle }) => store.destroyByHandle(handle, { user })));
-}
 
 /** The plans of the statements that a store runs on a user's rows, asked of the server before each of them. */
 async function explained(table: string, work: (store: PgStore) => Promise<void>): Promise<string[]> {
