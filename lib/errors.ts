@@ -28,7 +28,7 @@ export function codeOf(error: unknown): string {
  * Says what failed in words that may be logged.
  *
  * PostgreSQL puts values into the `detail` and `where` of its errors, for data errors (SQLSTATE classes 22, 23, P0) even
- * into the message, and the client hangs a statement's parameters on them: none of these is kept.
+ * into the message, as triggers may, and the client hangs a statement's parameters on them: none of these is kept.
  */
 export function failure(call: string, error: unknown): Error {
   if (error instanceof PgStoreError) {
@@ -40,10 +40,15 @@ export function failure(call: string, error: unknown): Error {
     const message = error instanceof Error ? error.message : String(error);
     return new PgStoreError(`PgStore.${call}: ${message}`, code || 'INVALID_SESSION', error);
   }
-  const reason = /^(22|23|P0)/.test(code) ? `PostgreSQL refused a value (SQLSTATE ${code})` : error.message || code;
+  const reason = mayQuoteValues(error, code) ? `PostgreSQL refused a value (SQLSTATE ${code})` : error.message || code;
   const cause = Object.assign(new Error(reason), { code, ...serverFields(error) });
   cause.name = error.name;
   return new PgStoreError(`PgStore.${call}: ${reason}`, code, cause);
+}
+
+/** Data errors, and what a trigger raises under whatever code. */
+function mayQuoteValues(error: Error, code: string): boolean {
+  return /^(22|23|P0)/.test(code) || (error as { routine?: string }).routine === 'exec_stmt_raise';
 }
 
 /** From PostgreSQL, the client or the operating system: these carry a `code`, and may carry parameters. */
