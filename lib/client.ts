@@ -166,7 +166,8 @@ class HostSocket extends net.Socket {
 
   /** Takes back what was not delivered: once the network is there again, no statement may arrive that was given up. */
   abandon(): void {
-    if (this.connecting || this.remoteAddress === undefined) this.destroy();
+    // A socket that is being ended takes no reset (libuv: EINVAL), and Node.js would leave it open.
+    if (this.connecting || this.remoteAddress === undefined || this.writableEnded) this.destroy();
     else this.resetAndDestroy();
   }
 }
