@@ -150,6 +150,18 @@ describe('concurrency', () => {
       assert.deepEqual(await dataOf(store), { list: [1, 3], n: 3, only: [1, 2] });
     });
 
+    it('merges with what plain SQL changed, if that raised `version`', async () => {
+      const { store, table, sql } = await openPair();
+      await store.set('sid', plain({ cart: { tea: 1 } }));
+      const request = await loaded(store);
+      request.cart.milk = 1;
+      await sql`
+        update ${sql(table)}
+        set data = jsonb_set(data::jsonb, '{cart,tea}', '5')::json, version = version + 1 where sid = 'sid'`;
+      await store.set('sid', request);
+      assert.deepEqual(await dataOf(store), { cart: { tea: 5, milk: 1 } });
+    });
+
     it('tells of a merge, and how many tries it took', async () => {
       const { stores, store } = await openPair();
       await store.set('sid', plain());
