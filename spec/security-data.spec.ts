@@ -131,18 +131,18 @@ describe('data at rest', () => {
       const stores = [await open({ encryptionKey: KEY }), await open({ encryptionKey: KEY })];
       for (let round = 0; round < 5; round++) {
         const sid = `s${round}`;
-        await stores[0]?.set(sid, plain({ cart: { base: 1 } }));
+        await stores[0]?.set(sid, plain({ basket: { base: 1 } }));
         const requests = Array.from({ length: 20 }, async (_, n) => {
           const store = stores[n % 2] as PgStore;
           const mine = await loaded(store, sid);
           mine[`top${n}`] = n;
-          mine.cart[`nested${n}`] = n;
+          mine.basket[`nested${n}`] = n;
           await store.set(sid, mine);
         });
         await Promise.all(requests);
         const all = (await data(stores[1] as PgStore, sid)) as Record<string, any>;
         assert.equal(Object.keys(all).length, 21);
-        assert.equal(Object.keys(all.cart).length, 21);
+        assert.equal(Object.keys(all.basket).length, 21);
       }
     });
   });
