@@ -1,10 +1,12 @@
 /** Is a session's data readable and changeable only to who has the encryption key? And can stored data do harm? */
 
 import assert from 'node:assert/strict';
+import { execSync } from 'node:child_process';
 import { setImmediate as immediate } from 'node:timers/promises';
 import type { Sql } from 'postgres';
 import type { PgStore, PgStoreOptions } from '../lib/index.js';
 import { handleOf } from '../lib/session-id.js';
+import { documented } from './support/docs.js';
 import { closeStores, freshTable, openStore, sqlClient } from './support/postgres.js';
 import { type AnySession, load, plain } from './support/sessions.js';
 
@@ -253,6 +255,64 @@ describe('data at rest', () => {
     assert.equal((found as any).n, 1);
     assert.equal(found?.cookie.httpOnly, false);
     assert.deepEqual(await store.sessionsOf('ann'), []);
+  });
+
+  describe('as docs/security.md shows it', () => {
+    /** Runs a code block of the page, with these names. */
+    const run = (text: string, names: Record<string, unknown>) => {
+      const AsyncFunction = (async () => {}).constructor as FunctionConstructor;
+      const code = documented('docs/security.md', 'js', text);
+      return new AsyncFunction(...Object.keys(names), code)(...Object.values(names)) as Promise<void>;
+    };
+    const names = { oldSecret: 'old', newSecret: 'new', oldKey: KEY, newKey: NEWER };
+    /** `new PgStore` in a code block opens a store here. */
+    const opening = () => {
+      const opened: Promise<PgStore>[] = [];
+      class Opening {
+        constructor(options: PgStoreOptions) {
+          opened.push(open(options));
+        }
+      }
+      return { opened, PgStore: Opening };
+    };
+
+    it('a key is made, and all protections work together', async () => {
+      const key = execSync(documented('docs/security.md', 'sh', 'randomBytes'), { encoding: 'utf8' }).trim();
+      assert.equal(Buffer.from(key, 'base64').length, 32);
+      const { opened, PgStore } = opening();
+      await run('secret: process.env', { PgStore, process: { env: { STORE_SECRET: key, STORE_KEY: key } } });
+      const [store] = await Promise.all(opened);
+      assert(store);
+      await store.set('a', plain({ n: 1 }));
+      assert.deepEqual(await data(store, 'a'), { n: 1 });
+    });
+
+    it('a secret and a key change in three steps, without an end to any session', async () => {
+      const before = await open({ secret: 'old', encryptionKey: KEY });
+      for (const sid of ['a', 'b', 'c']) await before.set(sid, plain({ sid }));
+      const { opened, PgStore } = opening();
+      await run('new PgStore({ secret: [oldSecret', { PgStore, ...names });
+      const [first, second, third] = (await Promise.all(opened)) as [PgStore, PgStore, PgStore];
+      await first.set('d', plain({ sid: 'd' }));
+      for (const store of [before, first, second]) {
+        for (const sid of ['a', 'b', 'c', 'd']) assert.deepEqual(await data(store, sid), { sid });
+      }
+      assert.equal(await third.get('a'), null);
+      await second.set('e', plain({ sid: 'e' }));
+      assert.deepEqual(await data(first, 'e'), { sid: 'e' });
+      const byKey = () =>
+        sql.unsafe(documented('docs/security.md', 'sql', 'group by').replace('public.sessions', table));
+      assert.deepEqual((await byKey()).map(({ count }) => Number(count)).sort(), [1, 4]);
+      const parallel = await loaded(second, 'a');
+      parallel.more = 1;
+      await Promise.all([run('of await store.ids()', { store: second }), second.set('a', parallel)]);
+      assert.deepEqual(
+        (await byKey()).map(({ count }) => Number(count)),
+        [5],
+      );
+      assert.deepEqual(await data(third, 'a'), { sid: 'a', more: 1 });
+      for (const sid of ['b', 'c', 'd', 'e']) assert.deepEqual(await data(third, sid), { sid });
+    });
   });
 
   describe('stored by an attacker', () => {
