@@ -9,7 +9,7 @@ import postgres from 'postgres';
 import { createApp } from './app.js';
 import { PostgresServer } from './postgres-server.js';
 
-const FOLDER = path.resolve(process.env.DATA_DIR ?? path.join(import.meta.dirname, '..', '.data'));
+const FOLDER = path.resolve(process.env.DATA_DIR ?? defaultFolder());
 
 /** Undone in reverse order at the end. */
 const started: (() => Promise<unknown>)[] = [];
@@ -51,8 +51,12 @@ async function listen(server: http.Server, port: string, host: string): Promise<
 
 async function ownPostgres(): Promise<string> {
   const dataDir = path.join(FOLDER, 'postgres');
-  console.log(`Starting PostgreSQL; its data are kept in ${path.relative('', dataDir)}`);
-  const server = await PostgresServer.start({ dataDir });
+  console.log(`Starting PostgreSQL; its data are kept in ${dataDir}`);
+  const server = await PostgresServer.start({ dataDir }).catch((error: Error) => {
+    const [, other] = /lock file "postmaster.pid".*?PID (\d+)/s.exec(error.message) ?? [];
+    if (other === undefined) throw error;
+    throw new Error(`Another PostgreSQL uses these data already: process ${other}. Stop that one first.`);
+  });
   started.push(() => server.close());
   return server.uri;
 }
@@ -64,6 +68,16 @@ function cookieSecret(): string {
   fs.mkdirSync(FOLDER, { recursive: true });
   if (!fs.existsSync(file)) fs.writeFileSync(file, randomBytes(32).toString('hex'), { mode: 0o600 });
   return fs.readFileSync(file, 'utf8');
+}
+
+function defaultFolder(): string {
+  const folder = path.join(import.meta.dirname, '..', '.data');
+  if (process.getuid?.() !== 0) return folder;
+  // As root, PostgreSQL runs as another user, who may not enter a clone below /root.
+  for (let above = path.dirname(folder); above !== path.dirname(above); above = path.dirname(above)) {
+    if ((fs.statSync(above).mode & 0o001) === 0) return '/var/lib/express-pg-store-example';
+  }
+  return folder;
 }
 
 async function stop(code: number): Promise<void> {

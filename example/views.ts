@@ -169,7 +169,7 @@ function table(rows: readonly StoredRow[]): Html {
       )}
     </tbody>
   </table>
-  <p class="hint">The IDs are hashed (option <code>hashIds</code>): these rows are of no use to whoever reads them.</p>
+  <p class="hint">The IDs are hashed (option <code>hashIds</code>): nobody can take a session over by reading them.</p>
 </section>`;
 }
 

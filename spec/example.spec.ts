@@ -64,7 +64,9 @@ function isRunning(pid: number): boolean {
   }
 }
 
-describe('npm start', () => {
+describe('npm start', function () {
+  this.timeout(120_000);
+
   afterEach(async () => {
     for (const run of runs.splice(0)) {
       if (run.child.exitCode === null && run.child.signalCode === null) interrupt(run);
@@ -91,6 +93,11 @@ describe('npm start', () => {
     const second = start({ DATA_DIR });
     const again = await fetch(await second.address, { headers: { cookie: cookie.split(';')[0] } });
     assert.match(await again.text(), /<strong id="views">2</);
+
+    const third = start({ DATA_DIR });
+    assert.equal(await third.ended, 1);
+    assert.match(third.output(), /Another PostgreSQL uses these data already: process \d+\. Stop that one first\.\n$/);
+    assert.equal((await fetch(await second.address)).status, 200);
   });
 
   it('says that the port is taken, and ends with code 1', async () => {
