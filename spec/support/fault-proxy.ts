@@ -98,13 +98,17 @@ export class FaultProxy {
     server.on('data', (chunk) => pass(() => this.#toClient(link, chunk)));
     client.on('end', () => pass(() => server.end()));
     server.on('end', () => pass(() => client.end()));
+    const forget = () => client.destroyed && server.destroyed && this.#links.delete(link);
     client.on('close', (failed) => {
       // A reset takes back what was still under way.
       if (failed) link.held = [];
-      this.#links.delete(link);
       pass(() => (failed ? server.resetAndDestroy() : server.end()));
+      forget();
     });
-    server.on('close', (failed) => pass(() => (failed ? client.resetAndDestroy() : client.end())));
+    server.on('close', (failed) => {
+      pass(() => (failed ? client.resetAndDestroy() : client.end()));
+      forget();
+    });
   }
 
   #toServer(link: Link, chunk: Buffer): void {
