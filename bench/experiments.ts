@@ -1,0 +1,167 @@
+/**
+ * What would another choice cost or bring? Each table of docs/performance.md, `npx tsx bench/experiments.ts`; with names of
+ * tables as arguments only these.
+ */
+
+import fs from 'node:fs';
+import postgres, { type Sql } from 'postgres';
+import { PostgresServer } from '../example/postgres-server.js';
+import type { PgStoreOptions } from '../lib/index.js';
+import { build, builtModule } from './build.js';
+import { type Call, measure } from './measure.js';
+import { openPgStore, type Servers } from './peers.js';
+import { figure, table } from './report.js';
+import { ratioOf } from './results.js';
+import { OPERATIONS, type Operation, prepare, round, Samples, type Subject } from './store-level.js';
+
+interface Choice {
+  readonly name: string;
+  readonly options?: PgStoreOptions;
+  /** Statements in flight. */
+  readonly slots?: number;
+  /** Changes the table that the store has made, while it is empty. */
+  readonly alter?: (sql: Sql, table: string) => Promise<unknown>;
+}
+
+const dropExpiryIndex = (sql: Sql, name: string) => sql`drop index ${sql(`${name}_expires_at_idx`)}`;
+const fillfactor = (percent: number) => (sql: Sql, name: string) =>
+  sql.unsafe(`alter table ${name} set (fillfactor = ${percent})`);
+const connections = (maxConnections: number): Choice => ({
+  name: `${maxConnections} connections`,
+  options: { maxConnections },
+});
+
+/** The first of each is what the store does. */
+const EXPERIMENTS: Record<string, Choice[]> = {
+  table: [
+    { name: 'as it is' },
+    { name: 'fillfactor 90', alter: fillfactor(90) },
+    { name: 'fillfactor 50', alter: fillfactor(50) },
+    { name: 'no expiry index', alter: dropExpiryIndex },
+    {
+      name: 'no expiry index, fillfactor 50',
+      alter: async (sql, name) => {
+        await dropExpiryIndex(sql, name);
+        await fillfactor(50)(sql, name);
+      },
+    },
+  ],
+  slots: [{ name: '2 statements in flight' }, ...[1, 3, 4].map((slots) => ({ name: `${slots}`, slots }))],
+  connections: [connections(10), connections(1), connections(2), connections(4)],
+  type: [
+    { name: 'json' },
+    { name: 'jsonb', alter: (sql, name) => sql.unsafe(`alter table ${name} alter data type jsonb`) },
+  ],
+  durability: [
+    { name: 'durable' },
+    { name: 'synchronous_commit off', options: { postgres: { connection: { synchronous_commit: 'off' } } } },
+    { name: 'unlogged', alter: (sql, name) => sql.unsafe(`alter table ${name} set unlogged`) },
+  ],
+};
+
+const ROUNDS = 5;
+const MILLISECONDS = 700;
+
+build();
+const { DEFAULT_LIMITS } = await builtModule<typeof import('../lib/batcher.js')>('batcher');
+const usualSlots = DEFAULT_LIMITS.slots;
+const server = await PostgresServer.start();
+const servers: Servers = { postgres: server.uri, redis: undefined };
+const sql = postgres(server.uri, { max: 1, onnotice: () => {} });
+const asked = process.argv.slice(2);
+for (const [title, choices] of Object.entries(EXPERIMENTS)) {
+  if (asked.length === 0 || asked.includes(title)) await run(title, choices);
+}
+await sql.end();
+await server.close();
+
+async function run(title: string, choices: Choice[]): Promise<void> {
+  const subjects = [];
+  for (const [n, { name, options, slots, alter }] of choices.entries()) {
+    const tableName = `${title}_${n}`;
+    const peer = await openPgStore(servers, { table: tableName, touchAfter: 0, ...options }, name);
+    await (peer.store as unknown as { ready(): Promise<void> }).ready();
+    await alter?.(sql, tableName);
+    const { calls } = await prepare(peer);
+    subjects.push({ peer, calls: withSlots(calls, slots) });
+  }
+  const samples = new Samples();
+  const costs = new Map<string, Cost>();
+  await round(subjects, MILLISECONDS / 2, 0, () => {}, [128]);
+  for (let n = 0; n < ROUNDS; n++) {
+    for (const operation of OPERATIONS) {
+      for (let turn = 0; turn < subjects.length; turn++) {
+        const { peer, calls } = subjects[(turn + n) % subjects.length];
+        const before = await cost();
+        const sample = await measure(calls[operation], 128, MILLISECONDS);
+        const after = await cost();
+        samples.add(peer.name, operation, 128, sample);
+        const made = (sample.rate * MILLISECONDS) / 1000;
+        const sum = costs.get(`${peer.name} ${operation}`) ?? { cpu: 0, wal: 0 };
+        sum.cpu += (after.cpu - before.cpu) / made / ROUNDS;
+        sum.wal += (after.wal - before.wal) / made / ROUNDS;
+        costs.set(`${peer.name} ${operation}`, sum);
+      }
+    }
+  }
+  for (const { peer } of subjects) await peer.close();
+  // The server's counters follow after a second.
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  const rows = [];
+  for (const [n, { name }] of choices.entries()) {
+    const [{ hot }] = await sql`
+      select n_tup_hot_upd::float8 / n_tup_upd as hot from pg_stat_user_tables where relname = ${`${title}_${n}`}`;
+    const of = (operation: Operation) => costs.get(`${name} ${operation}`) as Cost;
+    rows.push([
+      name,
+      ...OPERATIONS.map((operation) => figure(ratioOf(samples, name, choices[0].name, operation, 128))),
+      ...OPERATIONS.map((operation) => figure(of(operation).cpu)),
+      ...(['set', 'touch'] as const).map((operation) => Math.round(of(operation).wal)),
+      `${Math.round(hot * 100)} %`,
+    ]);
+  }
+  const costHead = ['server µs get', 'set', 'touch', 'WAL bytes set', 'touch', 'HOT updates'];
+  console.log(`\n${table([`${title}: rates, the first = 1`, ...OPERATIONS, ...costHead], rows)}`);
+}
+
+interface Cost {
+  /** Microseconds of the server's processes. */
+  cpu: number;
+  /** Bytes. */
+  wal: number;
+}
+
+async function cost(): Promise<Cost> {
+  const [{ wal }] = await sql`select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8 as wal`;
+  return { cpu: serverCpu(), wal };
+}
+
+/** Linux only: elsewhere not a number. A clock tick is a hundredth of a second there. */
+function serverCpu(): number {
+  try {
+    const postmaster = fs.readFileSync(`${server.dataDir}/postmaster.pid`, 'utf8').split('\n')[0];
+    const ticks = fs
+      .readdirSync('/proc')
+      .filter((name) => /^\d+$/.test(name))
+      .map((pid) => {
+        const stat = fs.existsSync(`/proc/${pid}/stat`) ? fs.readFileSync(`/proc/${pid}/stat`, 'utf8') : '';
+        // After the name in parentheses: state, parent, ..., user and system time.
+        const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+        return fields[1] === postmaster ? Number(fields[11]) + Number(fields[12]) : 0;
+      });
+    return ticks.reduce((sum, own) => sum + own, 0) * 10_000;
+  } catch {
+    return Number.NaN;
+  }
+}
+
+/** All batchers share these limits, and one store is measured at a time. */
+function withSlots(calls: Subject['calls'], slots = usualSlots): Subject['calls'] {
+  const limited =
+    (call: Call): Call =>
+    (n, done) => {
+      (DEFAULT_LIMITS as { slots: number }).slots = slots;
+      call(n, done);
+    };
+  return { get: limited(calls.get), set: limited(calls.set), touch: limited(calls.touch) };
+}
