@@ -20,7 +20,7 @@ interface Block {
   readonly code: string;
 }
 
-/** What a block without imports may take for granted from the text around it. */
+/** What a block without imports may take for granted from the text around it; `…` in it is what was left out. */
 const GIVEN = `declare const app: any, passport: any, store: import('express-pg-store').PgStore;
 declare function keepAtMost(...args: any[]): Promise<void>;
 `;
@@ -33,14 +33,14 @@ describe('documentation', () => {
       const whole: string[] = [];
       const excerpts: string[] = [];
       for (const { place, language, code } of blocks('ts', 'typescript', 'js', 'javascript')) {
-        const kind = language.startsWith('t') ? 'mts' : code.includes('require(') ? 'cjs' : 'mjs';
-        const name = `${place.replace(/\W+/g, '-')}.${kind}`;
+        const name = place.replace(/\W+/g, '-');
         if (/^import |require\(/m.test(code)) {
-          whole.push(name);
-          fs.writeFileSync(path.join(folder, name), code);
+          const kind = language.startsWith('t') ? 'mts' : code.includes('require(') ? 'cjs' : 'mjs';
+          whole.push(`${name}.${kind}`);
+          fs.writeFileSync(path.join(folder, `${name}.${kind}`), code);
         } else {
-          excerpts.push(`excerpts/${name}`);
-          fs.writeFileSync(path.join(folder, 'excerpts', name), GIVEN + code);
+          excerpts.push(`excerpts/${name}.mts`);
+          fs.writeFileSync(path.join(folder, 'excerpts', `${name}.mts`), GIVEN + code.replaceAll('…', 'undefined'));
         }
       }
       assert(whole.length > 0);
@@ -104,7 +104,7 @@ describe('documentation', () => {
   });
 
   it('names only files that are there', () => {
-    const known = new Set(fs.readdirSync(path.join(ROOT, 'lib')));
+    const known = new Set(['lib', 'spec', 'example'].flatMap((folder) => fs.readdirSync(path.join(ROOT, folder))));
     for (const page of PAGES) {
       for (const [, name] of prose(page).matchAll(
         /`((?:(?:lib|spec|docs|bench|example)\/)?[\w./-]+\.(?:ts|sql|md))`/g,
