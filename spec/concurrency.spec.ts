@@ -152,14 +152,14 @@ describe('concurrency', () => {
 
     it('merges with what plain SQL changed, if that raised `version`', async () => {
       const { store, table, sql } = await openPair();
-      await store.set('sid', plain({ cart: { tea: 1 } }));
+      await store.set('sid', plain({ basket: { tea: 1 } }));
       const request = await loaded(store);
-      request.cart.milk = 1;
+      request.basket.milk = 1;
       await sql`
         update ${sql(table)}
-        set data = jsonb_set(data::jsonb, '{cart,tea}', '5')::json, version = version + 1 where sid = 'sid'`;
+        set data = jsonb_set(data::jsonb, '{basket,tea}', '5')::json, version = version + 1 where sid = 'sid'`;
       await store.set('sid', request);
-      assert.deepEqual(await dataOf(store), { cart: { tea: 5, milk: 1 } });
+      assert.deepEqual(await dataOf(store), { basket: { tea: 5, milk: 1 } });
     });
 
     it('tells of a merge, and how many tries it took', async () => {
