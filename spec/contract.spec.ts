@@ -12,7 +12,10 @@ function call(store: Store, method: string, ...args: unknown[]): Promise<any> {
   });
 }
 
-/** What `get` answers, comparable: no session is `null`, an expiry only says how it is written. */
+/**
+ * What `get` answers, comparable: no session is `null`, an expiry only says how it is written, and of `originalMaxAge`
+ * express-session sometimes takes a millisecond off.
+ */
 async function get(store: Store, sid: string): Promise<unknown> {
   return comparable(await call(store, 'get', sid));
 }
@@ -23,7 +26,8 @@ function comparable(found: any): unknown {
   const { expires, originalMaxAge, ...cookie } = found.cookie;
   const written = typeof expires === 'string' ? 'an ISO date' : expires;
   if (typeof expires === 'string') assert.equal(new Date(expires).toISOString(), expires);
-  return { ...found, cookie: { ...cookie, expires: written, originalMaxAge } };
+  const lifetime = originalMaxAge && Math.round(originalMaxAge / 100);
+  return { ...found, cookie: { ...cookie, expires: written, lifetime } };
 }
 
 /** All live sessions by session ID; MemoryStore answers with an object, PgStore with an array. */

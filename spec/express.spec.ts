@@ -103,6 +103,11 @@ for (const [name, express] of [
       return sql`select sid, data, cookie, expires_at from ${sql(table)} order by sid`;
     };
     const expiry = async () => (await rows())[0]?.expires_at.getTime();
+    /** express-session sometimes takes a millisecond off. */
+    const hasMaxAge = async (visitor: ReturnType<typeof request.agent>, expected: number) => {
+      const { body } = await visitor.get('/max-age').expect(200);
+      assert(Math.abs(body - expected) <= 10, `${body} ms`);
+    };
     const setCookie = (response: request.Response) => (response.headers['set-cookie']?.[0] ?? '') as string;
 
     afterEach(async () => {
@@ -251,15 +256,15 @@ for (const [name, express] of [
       const visitor = request.agent(await open());
       await visitor.get('/views');
       await visitor.get('/remember');
-      await visitor.get('/max-age').expect(200, '90000');
+      await hasMaxAge(visitor, 90_000);
       const [row] = await rows();
-      assert.equal(row?.cookie.originalMaxAge, 90_000);
+      assert.equal(Math.round(row?.cookie.originalMaxAge / 100), 900);
     });
 
     it('makes sessions outlive the browser with `permanent`', async () => {
       const visitor = request.agent(await open({}, { permanent: true, ttl: 3600 }));
       assert.match(setCookie(await visitor.get('/views')), /; Expires=/);
-      await visitor.get('/max-age').expect(200, '3600000');
+      await hasMaxAge(visitor, 3_600_000);
       const { body: id } = await visitor.get('/login');
       assert.match(setCookie(await visitor.get('/login')), /; Expires=/);
       assert.notEqual(id, undefined);
@@ -268,7 +273,7 @@ for (const [name, express] of [
     it('leaves a `maxAge` of the app alone with `permanent`', async () => {
       const visitor = request.agent(await open({ cookie: { maxAge: 60_000 } }, { permanent: true, ttl: 3600 }));
       await visitor.get('/views');
-      await visitor.get('/max-age').expect(200, '60000');
+      await hasMaxAge(visitor, 60_000);
     });
 
     it('answers a hundred requests at once, on one session and on a hundred', async () => {
