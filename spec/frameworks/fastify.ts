@@ -15,7 +15,7 @@ export async function fastifyApp(store: PgStore | SessionStore): Promise<Fastify
   const app = fastify();
   await app.register(fastifyCookie);
   await app.register(fastifySession, {
-    store: store as SessionStore,
+    store,
     secret: 'a secret of at least 32 characters',
     saveUninitialized: false,
     cookie: { secure: false, maxAge: 3_600_000 },
