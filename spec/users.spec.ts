@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import express from 'express';
 import session from 'express-session';
+import passport from 'passport';
 import postgres from 'postgres';
 import request from 'supertest';
 import { PgStore } from '../lib/index.js';
@@ -315,6 +316,14 @@ describe('sessions of a user', () => {
     await one.post('/sign-out').expect(303);
     assert.equal(await who(one), null);
     assert.deepEqual(await store.sessionsOf('ada'), []);
+
+    const { atMost } = await recipe('docs/cookbook.md', 'export async function keepAtMost');
+    app.post('/sign-in-limited', passport.authenticate('local'), atMost(2, store), (_: any, res: any) => res.end());
+    const agents = [request.agent(app), request.agent(app), request.agent(app)];
+    for (const agent of agents) {
+      await agent.post('/sign-in-limited').type('form').send({ username: 'ada', password: 'engine' }).expect(200);
+    }
+    assert.deepEqual(await Promise.all(agents.map(who)), [null, 'ada', 'ada']);
   });
 
   describe('in a table of a million rows', function () {
