@@ -186,6 +186,16 @@ describe('session IDs at rest', () => {
         assert.deepEqual(await keys(), []);
       });
 
+      it('destroys both rows where somebody put the old one back', async () => {
+        await (await openOld()).set('a', plain({ old: true }));
+        await (await open({ secret: 'new', hashIds })).set('a', plain({ fresh: true }));
+        const store = await openNew();
+        assert.equal((await keys()).length, 2);
+        assert.deepEqual(await data(store, 'a'), { fresh: true });
+        await store.destroy('a');
+        assert.deepEqual(await keys(), []);
+      });
+
       it('puts a new session in the place of an old row', async () => {
         await (await openOld()).set('a', plain({ old: true }));
         const store = await openNew();
