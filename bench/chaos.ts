@@ -46,6 +46,8 @@ let started = 0;
 
 interface App {
   readonly child: ChildProcess;
+  /** It has told something: it runs, and takes signals. */
+  readonly running: Promise<unknown>;
   readonly ended: Promise<number | null>;
   open: number;
 }
@@ -58,7 +60,8 @@ function startApp(slot: number): void {
     execArgv: ['--import', 'tsx'],
   });
   const ended = new Promise<number | null>((resolve) => child.once('close', (code) => resolve(code)));
-  const app: App = { child, ended, open: 0 };
+  const running = Promise.race([new Promise((resolve) => child.once('message', resolve)), ended]);
+  const app: App = { child, running, ended, open: 0 };
   apps[slot] = app;
   child.on('message', (message: FromApp) => {
     if ('destroying' in message) return log.destroying(message.destroying);
@@ -74,6 +77,7 @@ function tell(app: App | undefined, message: ToApp): void {
 
 /** Ends an app in order; what it leaves unanswered counts. */
 async function endApp(app: App, end: () => void): Promise<void> {
+  await app.running;
   end();
   const code = await Promise.race([app.ended, sleep(5 * TIMEOUT, 'late' as const, { ref: false })]);
   if (code === 0) return;
