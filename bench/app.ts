@@ -3,7 +3,7 @@
 import express, { type RequestHandler } from 'express';
 import session from 'express-session';
 import { SECRET, SESSIONS, sessionOf, sidOf } from './data.js';
-import { openPeer, type PeerName, type Servers, save } from './peers.js';
+import { openPeer, type PeerName, type Servers, saveAll } from './peers.js';
 
 /** What the parent process gets: the port first, then the CPU so far each time it asks. */
 export interface Answer {
@@ -15,7 +15,11 @@ export interface Answer {
 const { name, servers } = JSON.parse(process.argv[2] as string) as { name: PeerName; servers: Servers };
 
 const peer = await openPeer(name, servers);
-await Promise.all(Array.from({ length: SESSIONS }, (_, n) => save(peer, sidOf(n), sessionOf(n))));
+await saveAll(
+  peer,
+  Array.from({ length: SESSIONS }, (_, n) => sidOf(n)),
+  sessionOf,
+);
 
 const sessions = (rolling: boolean) =>
   session({

@@ -74,7 +74,8 @@ export async function deletion(
   const rows = 1_000_000;
   onStep(`${rows} expired rows`);
   // The server times this store's statements, and nobody else's.
-  const connection = { log_min_duration_statement: 0 };
+  // A string: the client leaves out a 0.
+  const connection = { log_min_duration_statement: '0' };
   const deleting = await openPgStore(servers, { table, postgres: { connection } }, 'deleting');
   const reading = await openPgStore(servers, { table });
   await fill(sql, reading, table, rows, '-1 second', SESSIONS);

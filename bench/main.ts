@@ -125,7 +125,8 @@ async function skippedTouches(): Promise<{ touches: number; statements: number }
 
 async function measureApps(): Promise<void> {
   const generator = new LoadGenerator();
-  const apps = await Promise.all(stores.map((name) => App.start(name, servers)));
+  const apps: App[] = [];
+  for (const name of stores) apps.push(await App.start(name, servers));
   const paths = ['read', 'change'] as const;
   for (const app of apps) for (const path of paths) await measureApp(app, generator, `/${path}`, quick ? 0.3 : 2);
   for (let n = 0; n < size.appRounds; n++) {

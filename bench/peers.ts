@@ -45,6 +45,7 @@ export async function openPeer(name: PeerName, servers: Servers, options: PgStor
     }
     case 'connect-redis': {
       const client = createClient({ url: servers.redis as string });
+      client.on('error', () => {});
       await client.connect();
       const store = new RedisStore({ client, prefix: REDIS_PREFIX });
       return { name, store, close: () => client.close() };
@@ -67,6 +68,13 @@ export async function openPgStore(servers: Servers, options: PgStoreOptions, nam
 
 export function save({ store }: Peer, sid: string, data: SessionData): Promise<void> {
   return new Promise((resolve, reject) => store.set(sid, data, (error) => (error ? reject(error) : resolve())));
+}
+
+/** Some at a time: clients with a time limit for each command would give up on a slow machine. */
+export async function saveAll(peer: Peer, sids: string[], sessionOf: (n: number) => SessionData): Promise<void> {
+  for (let first = 0; first < sids.length; first += 100) {
+    await Promise.all(sids.slice(first, first + 100).map((sid, n) => save(peer, sid, sessionOf(first + n))));
+  }
 }
 
 /** A session as a request gets it: read, then made by `createSession`. */

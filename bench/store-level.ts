@@ -2,7 +2,7 @@
 
 import { SESSIONS, sessionOf, sidOf } from './data.js';
 import { type Call, measure, type Sample } from './measure.js';
-import { type LoadedSession, load, type Peer, save } from './peers.js';
+import { type LoadedSession, load, type Peer, saveAll } from './peers.js';
 
 export const OPERATIONS = ['get', 'set', 'touch'] as const;
 export type Operation = (typeof OPERATIONS)[number];
@@ -15,7 +15,7 @@ export interface Subject {
 }
 
 export async function prepare(peer: Peer, sids = sidsOf(SESSIONS)): Promise<Subject> {
-  await Promise.all(sids.map((sid, n) => save(peer, sid, sessionOf(n))));
+  await saveAll(peer, sids, sessionOf);
   return subjectOf(peer, sids);
 }
 

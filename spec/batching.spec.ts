@@ -187,13 +187,14 @@ describe('batching on PostgreSQL', () => {
     await assert.rejects(store.get('s0'), { code: 'CLOSED' });
   });
 
-  it('makes no deadlock while four processes save, touch and destroy the same 300 sessions', async () => {
+  it('makes no deadlock while four processes save, touch and destroy the same 300 sessions', async function () {
+    this.timeout(120_000);
     const server = await PostgresServer.start({ settings: { fsync: 'off' } });
     try {
       const script = fileURLToPath(new URL('support/same-sessions.ts', import.meta.url));
       const args = ['--import', 'tsx', script, server.uri, 'sessions', '300', '10000'];
       const outputs = await Promise.all(
-        Array.from({ length: 4 }, () => promisify(execFile)(process.execPath, args, { timeout: 60_000 })),
+        Array.from({ length: 4 }, () => promisify(execFile)(process.execPath, args, { timeout: 100_000 })),
       );
       for (const { stdout } of outputs) {
         const calls = JSON.parse(stdout) as Record<string, number>;
