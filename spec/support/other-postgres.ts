@@ -1,7 +1,7 @@
 /**
  * Does the suite pass on another PostgreSQL, on a partitioned table, through a pooler?
  *
- *     npm run test:postgres -- 14 [--partitions 16] [--pooler transaction|session] [Mocha's arguments]
+ *     npm run test:postgres -- 14 [--partitions 16] [--pooler transaction|session] [spec files]
  */
 
 import { execFileSync, spawn } from 'node:child_process';
@@ -39,7 +39,8 @@ try {
     uri = bouncer.uri;
   }
   const env = { ...process.env, DATABASE_URL: uri, SESSIONS_PARTITIONS: partitions ?? '' };
-  process.exitCode = await run([path.join(ROOT, 'node_modules/mocha/bin/mocha.js'), ...mocha], env);
+  const specs = mocha.length > 0 ? mocha : ['spec/**/*.spec.ts'];
+  process.exitCode = await run([path.join(ROOT, 'node_modules/mocha/bin/mocha.js'), ...specs], env);
 } finally {
   for (const close of closing) await close();
 }
