@@ -163,17 +163,19 @@ describe('schema', () => {
   });
 
   it('may bear any keyword as its name', async () => {
-    await inFreshSchema(async (schema, sql) => {
-      const keywords = await sql`select word from pg_get_keywords() where catcode in ('R', 'T')`;
-      assert(keywords.length > 90);
-      for (const { word } of keywords) {
-        const store = await openStore({ sql, schema, table: word });
+    const sql = await sqlClient();
+    const keywords = await sql`select word from pg_get_keywords() where catcode in ('R', 'T')`;
+    assert(keywords.length > 90);
+    for (const { word } of keywords) {
+      try {
+        // After a schema's name PostgreSQL takes any word as it is: the schema has to be one too.
+        const store = await openStore({ sql, schema: word, table: word });
         await store.set('a', plain({ word }));
         assert.equal(((await store.get('a')) as any).word, word);
+      } finally {
+        await sql`drop schema if exists ${sql(word)} cascade`;
       }
-      const [count] = await sql`select count(*)::integer from pg_indexes where schemaname = ${schema}`;
-      assert.equal(count?.count, keywords.length * 3);
-    });
+    }
   });
 
   it('gives two tables with long, similar names indexes of their own', async () => {
