@@ -90,6 +90,10 @@ async function stop(code: number): Promise<void> {
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void stop(0));
 
+// npm hands a signal on to its shell only, and the shell dies of it alone.
+const shell = process.ppid;
+setInterval(() => process.ppid === shell || stopping || void stop(0), 500).unref();
+
 start().catch((error: Error) => {
   console.error(error.message);
   return stop(1);

@@ -88,11 +88,13 @@ export class PostgresServer {
     fs.closeSync(log);
     this.#process = child;
     running.add(this);
+    const guard = this.#guard(child);
     let failure: Error | undefined;
     child.once('error', (error) => {
       failure = error;
     });
     child.once('exit', () => {
+      guard.kill();
       running.delete(this);
       failure ??= new Error(`PostgreSQL did not start:\n${this.log.slice(-2000)}`);
       if (this.#process === child) this.#process = undefined;
@@ -132,6 +134,19 @@ export class PostgresServer {
     const folder = path.dirname(this.dataDir);
     fs.rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
     temporary.delete(folder);
+  }
+
+  /** Outlives this process, sees its end by the end of a pipe, and then stops the server: also after a `kill -9`. */
+  #guard(server: ChildProcess): ChildProcess {
+    const folder = this.#isTemporary ? path.dirname(this.dataDir) : '';
+    const script = 'cat; kill -QUIT "$1"; while kill -0 "$1"; do sleep 0.1; done; [ -z "$2" ] || rm -rf "$2"';
+    const guard = spawn('sh', ['-c', script, 'sh', String(server.pid), folder], {
+      detached: true,
+      stdio: ['pipe', 'ignore', 'ignore'],
+    });
+    guard.unref();
+    (guard.stdin as net.Socket | null)?.unref();
+    return guard;
   }
 
   #initialise(): void {

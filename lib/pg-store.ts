@@ -1,6 +1,7 @@
 /** What does express-session see? Its `Store`, with a callback or a promise for each method. */
 
-import session, { type SessionData } from 'express-session';
+import type session from 'express-session';
+import type { SessionData } from 'express-session';
 import { Autodelete } from './autodelete.js';
 import { type Callback, Calls } from './calls.js';
 import { ConcurrentSessions } from './concurrency.js';
@@ -259,11 +260,8 @@ export class PgStore extends EventfulStore {
 
   /** express-session's way from the data of `get` to `req.session`; the store remembers what the request saw. */
   override createSession(req: Request, data: SessionData): session.Session & SessionData {
-    // A row without a cookie would be a TypeError in express-session, at each request of that visitor.
-    if (typeof data.cookie !== 'object' || data.cookie === null) data.cookie = new session.Cookie();
-    // So would one whose `maxAge` is none.
-    const { originalMaxAge } = data.cookie;
-    if (typeof originalMaxAge !== 'number') data.cookie.originalMaxAge = null;
+    // A `maxAge` that is none, written by hand, would be an error at each request of that visitor.
+    if (data.cookie && typeof data.cookie.originalMaxAge !== 'number') data.cookie.originalMaxAge = null;
     const created = super.createSession(req, data);
     this.#sessions.snapshots.adopted(data, created);
     return created;

@@ -48,7 +48,7 @@ export class RowSets {
     const ofUser = `user_id = $1::text and ${inRange.replace('$2', '$3').replace('$1', '$2')}`;
     const chosen = `${ofUser} and not sid = any($4::text::text[])`;
     this.#texts = {
-      page: `select ${columns} from ${table} where ${inRange} and sid > $3::text and ${isLive} order by sid limit ${PAGE}`,
+      page: `select ${columns} from ${table} where ${inRange} and ${isLive} order by sid limit ${PAGE}`,
       count: `select count(*)::integer from ${table} where ${inRange} and ${isLive}`,
       ofUser: `select ${columns} from ${table} where ${ofUser} and ${isLive} order by updated_at desc, sid`,
       anyInRange: `select exists (select from ${table} where ${inRange})`,
@@ -61,13 +61,13 @@ export class RowSets {
 
   /** The live rows of a range, page after page by key: memory stays flat, and no transaction stays open meanwhile. */
   async *pages(run: RunQuery, [from, to]: [string, string]): AsyncGenerator<ListedRow[]> {
-    let after = '';
-    for (;;) {
-      const rows = await run((query) => query(this.#texts.page, [from, to, after]));
+    for (let first = from; ; ) {
+      const rows = await run((query) => query(this.#texts.page, [first, to]));
       const page = rows.map(listedRow);
       yield page;
       if (page.length < PAGE) return;
-      after = page.at(-1)?.key ?? '';
+      // The least text after the last key.
+      first = `${page.at(-1)?.key}\u0001`;
     }
   }
 

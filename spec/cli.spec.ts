@@ -351,7 +351,7 @@ describe('npx express-pg-store', () => {
       assert.deepEqual({ live, added, unreadable }, { live: 4, added: 2, unreadable: 2 });
       const store = await openStore({ table: to });
       assert.equal((await load(store, `quotes " ' \\ {,} ünï`))?.text, '\u0000 \ud800 " \\ {NULL}');
-      assert.equal((await load(store, 'no cookie'))?.a, 1);
+      assert.equal(((await store.get('no cookie')) as any)?.a, 1);
     });
 
     it('switches an app over under load: everybody stays signed in, no count is lost', async () => {
