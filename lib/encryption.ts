@@ -40,7 +40,8 @@ export class Encryption {
     const nonce = this.#nonce();
     const cipher = createCipheriv('aes-256-gcm', key.secret, nonce);
     cipher.setAAD(Buffer.from(rowKey));
-    const body = Buffer.concat([cipher.update(text, 'utf8'), cipher.final()]);
+    const body = cipher.update(text, 'utf8');
+    cipher.final();
     return Buffer.concat([Buffer.of(VERSION), key.id, nonce, cipher.getAuthTag(), body]).toString('base64url');
   }
 
@@ -59,7 +60,10 @@ export class Encryption {
     decipher.setAAD(Buffer.from(rowKey));
     decipher.setAuthTag(bytes.subarray(NONCE_END, TAG_END));
     try {
-      return decipher.update(bytes.subarray(TAG_END), undefined, 'utf8') + decipher.final('utf8');
+      // GCM is a stream: `update` gives all of the text, `final` only says whether it may be believed.
+      const text = decipher.update(bytes.subarray(TAG_END));
+      decipher.final();
+      return text.toString();
     } catch {
       throw new Unreadable('the data was changed, or belongs to another row');
     }
