@@ -3,6 +3,7 @@
 import type session from 'express-session';
 import type { SessionData } from 'express-session';
 import { Autodelete } from './autodelete.js';
+import { mendCookie } from './broken-cookie.js';
 import { type Callback, Calls } from './calls.js';
 import { ConcurrentSessions } from './concurrency.js';
 import { Database } from './database.js';
@@ -58,7 +59,12 @@ export class PgStore extends EventfulStore {
     const table = new SessionsTable(this.#options, maxLifetime);
     const statements = batchedStatements(table, this.#database);
     this.#sessions = new ConcurrentSessions(statements, this.#ids, this.#options, this.#tell);
-    this.#autodelete = new Autodelete(this.#options.autodelete, () => this.#deleteExpiredInBackground());
+    this.#autodelete = new Autodelete(this.#options.autodelete, () =>
+      this.autodelete().then(
+        (rows) => this.#tell('autodelete', rows),
+        (error) => this.#tell('autodelete', 0, error),
+      ),
+    );
     if (this.#options.permanent) makePermanent(this, (session) => this.#sessions.ttl(session));
   }
 
@@ -260,8 +266,7 @@ export class PgStore extends EventfulStore {
 
   /** express-session's way from the data of `get` to `req.session`; the store remembers what the request saw. */
   override createSession(req: Request, data: SessionData): session.Session & SessionData {
-    // A `maxAge` that is none, written by hand, would be an error at each request of that visitor.
-    if (data.cookie && typeof data.cookie.originalMaxAge !== 'number') data.cookie.originalMaxAge = null;
+    mendCookie(data);
     const created = super.createSession(req, data);
     this.#sessions.snapshots.adopted(data, created);
     return created;
@@ -286,14 +291,6 @@ export class PgStore extends EventfulStore {
 
   #query(call: string): RunQuery {
     return (work) => this.#database.run(call, this.#calls.deadline(), work);
-  }
-
-  async #deleteExpiredInBackground(): Promise<void> {
-    try {
-      this.#tell('autodelete', await this.autodelete());
-    } catch (error) {
-      this.#tell('autodelete', 0, error as Error);
-    }
   }
 
   /** Later: what a listener throws is the app's own uncaught exception, and no call's failure. */

@@ -217,9 +217,12 @@ describe('hostile input', () => {
       await beside(store, () => store.set('sid', hostile));
       const found: any = await store.get('sid');
       assert(found === null || found.n === 1);
-      if (found) {
+      const use = () => store.createSession({ sessionID: 'sid', sessionStore: store } as any, found);
+      // As with MemoryStore: an error for the request that comes with it.
+      if (found?.cookie === undefined) assert.throws(use, TypeError);
+      else {
         // As express-session uses it.
-        const loaded: any = store.createSession({ sessionID: 'sid', sessionStore: store } as any, found);
+        const loaded: any = use();
         loaded.touch();
         JSON.stringify(loaded);
         await beside(store, () => store.touch('sid', loaded));
@@ -261,7 +264,7 @@ describe('hostile input', () => {
           await sql.unsafe(`update "${table}" set ${change} where sid = 'sid'`);
           const [found, victim]: any[] = await Promise.all([store.get('sid'), store.get('victim')]);
           assert.equal(victim.n, 1);
-          if (found !== null && typeof found === 'object') {
+          if (found?.cookie !== undefined) {
             const loaded: any = store.createSession({ sessionID: 'sid', sessionStore: store } as any, found);
             loaded.changed = true;
             await beside(store, () => store.set('sid', loaded));
