@@ -55,7 +55,15 @@ export class RowSets {
       anyOfUser: `select exists (select from ${table} where ${chosen})`,
       deleteRange: deletion(inRange, String(PAGE)),
       deleteOfUser: deletion(chosen, 'all'),
-      deleteExpired: deletion('expires_at <= now()', String(PAGE)),
+      // Each statement goes on where the last one ended: not over index entries that it left dead.
+      deleteExpired: `with held as (
+    select sid, ctid as place, expires_at from ${table}
+    where expires_at >= $1::text::timestamptz and expires_at <= now()
+    order by expires_at limit ${PAGE} for update skip locked
+  ), gone as (
+    delete from ${table} s using held h where s.sid = h.sid and s.ctid = h.place returning s.sid
+  )
+  select (select count(*)::integer from gone), (select max(expires_at)::text from held)`,
     };
   }
 
@@ -93,10 +101,11 @@ export class RowSets {
   /** Deletes expired rows in short statements; rows that somebody holds are left to the next run. */
   async deleteExpired(run: RunQuery, isCancelled: () => boolean): Promise<number> {
     let total = 0;
-    for (;;) {
-      const rows = await run(async (query) => single(await query(this.#texts.deleteExpired, [])) as number);
-      total += rows;
-      if (rows < PAGE || isCancelled()) return total;
+    for (let from = '-infinity'; ; ) {
+      const [[rows, last] = []] = await run((query) => query(this.#texts.deleteExpired, [from]));
+      total += Number(rows);
+      if (Number(rows) < PAGE || isCancelled()) return total;
+      from = String(last);
     }
   }
 
