@@ -138,9 +138,8 @@ export class PostgresServer {
 
   /** Outlives this process, sees its end by the end of a pipe, and then stops the server: also after a `kill -9`. */
   #guard(server: ChildProcess): ChildProcess {
-    const folder = this.#isTemporary ? path.dirname(this.dataDir) : '';
-    const script = 'cat; kill -QUIT "$1"; while kill -0 "$1"; do sleep 0.1; done; [ -z "$2" ] || rm -rf "$2"';
-    const guard = spawn('sh', ['-c', script, 'sh', String(server.pid), folder], {
+    const script = 'cat; kill -QUIT "$0"; while kill -0 "$0"; do sleep 0.1; done; rm -rf "$@"';
+    const guard = spawn('sh', ['-c', script, String(server.pid), ...temporary], {
       detached: true,
       stdio: ['pipe', 'ignore', 'ignore'],
     });
@@ -219,13 +218,18 @@ function own(folder: string): void {
   if (uid !== undefined && gid !== undefined) fs.chownSync(folder, uid, gid);
 }
 
-/** As root, binaries below a folder that only root may enter are copied to one that all may enter. */
+const copies = new Map<string, string>();
+
+/** As root, binaries below a folder that only root may enter are copied, once, to one that all may enter. */
 function reachable(native: string): string {
   if (process.getuid?.() !== 0) return native;
+  const copied = copies.get(native);
+  if (copied) return copied;
   for (let folder = native; folder !== path.dirname(folder); folder = path.dirname(folder)) {
     if ((fs.statSync(folder).mode & 0o001) !== 0) continue;
     const copy = path.join(temporaryFolder(), 'native');
     fs.cpSync(native, copy, { recursive: true, verbatimSymlinks: true });
+    copies.set(native, copy);
     return copy;
   }
   return native;
