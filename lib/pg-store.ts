@@ -16,7 +16,7 @@ import { type Options, type PgStoreOptions, parseOptions } from './options.js';
 import { makePermanent } from './permanent.js';
 import { type ListedRow, RowSets, type RunQuery } from './row-sets.js';
 import { encode } from './session-codec.js';
-import { handleOf, SessionIds } from './session-id.js';
+import { handleOf, keyAfter, SessionIds } from './session-id.js';
 import { arrayLiteral, SessionsTable } from './sessions-table.js';
 import { batchedStatements } from './statements.js';
 
@@ -218,8 +218,7 @@ export class PgStore extends EventfulStore {
       const rows = await this.#sets.ofUser(this.#query('destroyByHandle'), userId(user), this.#ids.range);
       const row = rows.find(({ key }) => handleOf(key) === handle);
       if (!row) return false;
-      // No text lies between a key and the key followed by the smallest character: PostgreSQL's has no NUL.
-      const only: [string, string] = [row.key, `${row.key}\u0001`];
+      const only: [string, string] = [row.key, keyAfter(row.key)];
       return (await this.#sets.deleteOfUser(this.#query('destroyByHandle'), userId(user), only, arrayLiteral([]))) > 0;
     });
   }

@@ -2,6 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { qualified, type TableName } from './schema.js';
+import { keyAfter } from './session-id.js';
 import {
   lifeInterval,
   milliseconds,
@@ -74,8 +75,7 @@ export class RowSets {
       const page = rows.map(listedRow);
       yield page;
       if (page.length < PAGE) return;
-      // The least text after the last key.
-      first = `${page.at(-1)?.key}\u0001`;
+      first = keyAfter(page.at(-1)?.key ?? first);
     }
   }
 

@@ -66,6 +66,11 @@ export class SessionIds {
   }
 }
 
+/** The least text after a key, in the order of `collate "C"`: PostgreSQL's text has no NUL. */
+export function keyAfter(key: string): string {
+  return `${key}\u0001`;
+}
+
 /**
  * An opaque name of a session for logs and pages: stable while its row key is, and of no use as a session ID.
  */

@@ -8,22 +8,9 @@ import type { PgStore, PgStoreOptions } from '../lib/index.js';
 import { handleOf } from '../lib/session-id.js';
 import { documented } from './support/docs.js';
 import { closeStores, freshTable, openStore, sqlClient } from './support/postgres.js';
-import { type AnySession, load, plain } from './support/sessions.js';
+import { data, loaded, plain } from './support/sessions.js';
 
 const [KEY, NEWER] = ['an encryption key of some length', 'the one that comes after it'];
-
-async function loaded(store: PgStore, sid: string): Promise<AnySession> {
-  const found = await load(store, sid);
-  assert(found, `no session ${sid}`);
-  return found;
-}
-
-async function data(store: PgStore, sid: string): Promise<Record<string, unknown> | null> {
-  const found = await store.get(sid);
-  if (!found) return null;
-  const { cookie: _, ...rest } = found;
-  return rest;
-}
 
 /** What the store tells about unreadable rows: in the tick after the call that met them. */
 function unreadable(store: PgStore): [handle: string, why: string][] {

@@ -10,23 +10,10 @@ import request from 'supertest';
 import type { PgStore, PgStoreOptions } from '../lib/index.js';
 import { documented } from './support/docs.js';
 import { closeStores, freshTable, openStore, sqlClient } from './support/postgres.js';
-import { type AnySession, load, plain } from './support/sessions.js';
+import { data, load, loaded, plain } from './support/sessions.js';
 
 const sha256 = (text: string) => createHash('sha256').update(text).digest('base64url');
 const hmac = (secret: string, text: string) => createHmac('sha256', secret).update(text).digest('base64url');
-
-async function loaded(store: PgStore, sid: string): Promise<AnySession> {
-  const found = await load(store, sid);
-  assert(found, `no session ${sid}`);
-  return found;
-}
-
-async function data(store: PgStore, sid: string): Promise<Record<string, unknown> | null> {
-  const found = await store.get(sid);
-  if (!found) return null;
-  const { cookie: _, ...rest } = found;
-  return rest;
-}
 
 describe('session IDs at rest', () => {
   let sql: Sql;

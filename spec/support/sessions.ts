@@ -1,5 +1,6 @@
 /** Sessions as express-session makes and loads them, without HTTP. */
 
+import assert from 'node:assert/strict';
 import session, { type SessionData } from 'express-session';
 import type { PgStore } from '../../lib/index.js';
 
@@ -29,4 +30,19 @@ export function generated(
 export async function load(store: PgStore, sid: string): Promise<AnySession | undefined> {
   const data = await store.get(sid);
   return data ? (store.createSession({ sessionID: sid, sessionStore: store } as any, data) as AnySession) : undefined;
+}
+
+/** The same for a session that must be there. */
+export async function loaded(store: PgStore, sid: string): Promise<AnySession> {
+  const found = await load(store, sid);
+  assert(found, `no session ${sid}`);
+  return found;
+}
+
+/** What the row holds, without the cookie. */
+export async function data(store: PgStore, sid: string): Promise<Record<string, unknown> | null> {
+  const found = await store.get(sid);
+  if (!found) return null;
+  const { cookie: _, ...rest } = found;
+  return rest;
 }
