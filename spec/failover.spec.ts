@@ -6,6 +6,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import postgres from 'postgres';
 import { PostgresServer, temporaryFolder } from '../example/postgres-server.js';
+import type { PgStore } from '../lib/index.js';
 import { Load } from './support/fault-load.js';
 import { closeStores, openStore } from './support/postgres.js';
 import { plain } from './support/sessions.js';
@@ -54,22 +55,71 @@ describe('failover to a standby', () => {
     await sql.end();
   }
 
+  async function replicateAsynchronously(): Promise<void> {
+    await onPrimary(async (sql) => {
+      await sql`alter system reset synchronous_standby_names`;
+      await sql`select pg_reload_conf()`;
+      while ((await sql`select from pg_stat_replication where sync_state = 'async'`).length === 0) await sleep(25);
+    });
+  }
+
+  /** Waits until it can be read there. */
+  async function standbyHas(sid: string): Promise<void> {
+    const sql = postgres(standby.uri, { max: 1 });
+    while ((await sql`select from ${sql(TABLE)} where sid = ${sid}`).length === 0) await sleep(25);
+    await sql.end();
+  }
+
   /** Both hosts, in the order in which they are to be tried. */
   function hosts(...servers: PostgresServer[]): string {
     const list = servers.map(({ port }) => `127.0.0.1:${port}`).join(',');
     return `postgres://postgres@${list}/postgres?target_session_attrs=primary`;
   }
 
-  it('the primary killed under 32 writers, the standby promoted: no call fails, nothing acknowledged is lost', async () => {
+  it('the primary killed under 32 writers and 4 sign-outs, the standby promoted: no call fails, nothing acknowledged is lost', async () => {
     const store = await openStore({ uri: hosts(primary, standby), table: TABLE });
     const load = await Load.start(store);
-    await load.progress();
+    const signOuts = new SignOuts(store);
+    await Promise.all([load.progress(), signOuts.progress()]);
     await primary.stop('kill');
     await promote();
-    await load.progress();
-    await load.stop();
-    assert.deepEqual(load.errors, []);
+    await Promise.all([load.progress(), signOuts.progress()]);
+    await Promise.all([load.stop(), signOuts.stop()]);
+    assert.deepEqual([...load.errors, ...signOuts.errors], []);
     assert.equal(await load.lost(standby.uri, TABLE), 0);
+    const left = await store.ids();
+    assert.deepEqual(
+      left.filter((sid) => signOuts.acknowledged.has(sid)),
+      [],
+    );
+  });
+
+  it('asynchronous replication, the standby behind: a failover loses acknowledged writes, and the signed out is back', async () => {
+    await replicateAsynchronously();
+    const store = await openStore({ uri: hosts(primary, standby), table: TABLE });
+    await store.set('signed-out', plain({ user: 1 }));
+    await standbyHas('signed-out');
+    await standby.stop();
+    await store.destroy('signed-out');
+    await store.set('late', plain({ user: 2 }));
+    await primary.stop('kill');
+    await standby.start();
+    await promote();
+    assert.deepEqual(await store.ids(), ['signed-out']);
+  });
+
+  it('synchronous replication, the standby away: nothing is acknowledged that a failover would lose', async () => {
+    const store = await openStore({ uri: hosts(primary, standby), table: TABLE, timeout: 1000 });
+    await store.set('signed-out', plain({ user: 1 }));
+    await standby.stop();
+    await assert.rejects(store.destroy('signed-out'), { code: 'TIMEOUT' });
+    await assert.rejects(store.set('late', plain({ user: 2 })), { code: 'TIMEOUT' });
+    await primary.stop('kill');
+    await standby.start();
+    await promote();
+    assert.deepEqual(await store.ids(), ['signed-out']);
+    await store.destroy('signed-out');
+    assert.deepEqual(await store.ids(), []);
   });
 
   it('the standby named first: writes go to the primary; back and forth it finds the one that takes them', async () => {
@@ -104,6 +154,44 @@ describe('failover to a standby', () => {
     assert.equal(((await store.get('sid')) as any).n, 3);
   });
 });
+
+/** Four visitors, each of whom signs in and out, again and again. */
+class SignOuts {
+  readonly acknowledged = new Set<string>();
+  readonly errors: unknown[] = [];
+  readonly #store: PgStore;
+  readonly #visitors: Promise<void>[];
+  #stopped = false;
+
+  constructor(store: PgStore) {
+    this.#store = store;
+    this.#visitors = [0, 1, 2, 3].map((visitor) => this.#visit(visitor));
+  }
+
+  /** Resolves when so many more were acknowledged. */
+  async progress(signOuts = 20): Promise<void> {
+    const goal = this.acknowledged.size + signOuts;
+    while (this.acknowledged.size < goal) await sleep(10);
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await Promise.all(this.#visitors);
+  }
+
+  async #visit(visitor: number): Promise<void> {
+    for (let n = 0; !this.#stopped; n++) {
+      const sid = `visit-${visitor}-${n}`;
+      try {
+        await this.#store.set(sid, plain({ visitor }));
+        await this.#store.destroy(sid);
+        this.acknowledged.add(sid);
+      } catch (error) {
+        this.errors.push(error);
+      }
+    }
+  }
+}
 
 function count(text: string, part: string): number {
   return text.split(part).length - 1;
