@@ -1,5 +1,6 @@
 /** The package's public names. */
 
+export type { Callback } from './calls.js';
 export type { PgStoreDiagnostics } from './diagnostics.js';
 export { PgStoreError } from './errors.js';
 export type { PgStoreEvents } from './events.js';

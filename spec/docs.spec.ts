@@ -5,6 +5,7 @@ import { execFile, execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
+import { apiReference } from './support/api-docs.js';
 import { apart } from './support/built-package.js';
 import { sqlClient } from './support/postgres.js';
 
@@ -113,6 +114,22 @@ describe('documentation', () => {
         const isThere = known.has(name as string) || fs.existsSync(path.join(ROOT, name as string));
         assert(isThere || fs.existsSync(path.join(ROOT, path.dirname(page), name as string)), `${page}: ${name}`);
       }
+    }
+  });
+
+  it('has the API reference that the docstrings make (`npm run docs:api`)', () => {
+    assert.equal(read('docs/api.md'), apiReference());
+  }).timeout(300_000);
+
+  it('shows the tree of dependencies that npm installs', () => {
+    const tree = blocks('text').find(({ code }) => code.startsWith('express-pg-store@'));
+    assert(tree, 'no tree');
+    const { version, dependencies } = JSON.parse(read('package.json'));
+    const { packages } = JSON.parse(read('package-lock.json'));
+    const direct = Object.keys(dependencies).map((name) => `${name}@${packages[`node_modules/${name}`].version}`);
+    assert.deepEqual(tree.code.match(/\S+@\S+/g), [`express-pg-store@${version}`, ...direct.sort()]);
+    for (const name of Object.keys(dependencies)) {
+      assert.equal(packages[`node_modules/${name}`].dependencies, undefined, `${name} brings others`);
     }
   });
 

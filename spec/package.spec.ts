@@ -59,10 +59,14 @@ describe('package', () => {
   });
 
   it('holds what a user needs, and nothing else', () => {
-    const sources = fs.readdirSync(path.join(root, 'lib')).map((file) => path.basename(file, '.ts'));
+    const ends = {
+      '.ts': ['.js', '.js.map', '.d.ts', '.d.ts.map'],
+      '.cts': ['.cjs', '.cjs.map', '.d.cts', '.d.cts.map'],
+    };
+    const sources = fs.readdirSync(path.join(root, 'lib')).map((file) => path.parse(file));
     const expected = [
-      ...sources.flatMap((name) => ['.js', '.js.map', '.d.ts', '.d.ts.map'].map((end) => `dist/${name}${end}`)),
-      ...sources.map((name) => `lib/${name}.ts`),
+      ...sources.flatMap(({ name, ext }) => ends[ext as keyof typeof ends].map((end) => `dist/${name}${end}`)),
+      ...sources.map(({ base }) => `lib/${base}`),
       ...['CHANGELOG.md', 'LICENSE', 'README.md', 'SECURITY.md'].filter((file) => fs.existsSync(path.join(root, file))),
       // npm takes `SECURITY.md` in `files` for that name in any folder and any case.
       ...['docs/security.md'].filter((file) => files.includes(file)),

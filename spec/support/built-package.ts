@@ -43,7 +43,7 @@ export function apart(name: string): string {
 
 /** A package that only a spec needs, in a folder of its own; the folder it was installed in. */
 export function installApart(name: string, version: string, ...others: string[]): string {
-  const folder = path.join(CACHE, `${name}-${version}`.replaceAll('/', '-'));
+  const folder = path.join(CACHE, [`${name}-${version}`, ...others].join('-').replaceAll('/', '-'));
   const installed = path.join(folder, 'node_modules', name);
   if (!fs.existsSync(path.join(installed, 'package.json'))) {
     fs.mkdirSync(folder, { recursive: true });
