@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import postgres from 'postgres';
 import { type PgStore, PgStore as Store } from '../lib/index.js';
-import { closeStores, freshTable, openStore, postgresUri, sqlClient } from './support/postgres.js';
+import { closeStores, directUri, freshTable, openStore, postgresUri, sqlClient } from './support/postgres.js';
 import { generated, load, plain } from './support/sessions.js';
 
 const expected = { text: 'ä\0', snake_case: { inner_key: 1 }, list: [1, null], undefinedLike: null };
@@ -101,7 +101,8 @@ describe('client', () => {
 
   it('passes options on to a client of its own', async () => {
     const name = freshTable();
-    const store = await openStore({ postgres: { prepare: false, connection: { application_name: name } } });
+    const uri = await directUri();
+    const store = await openStore({ uri, postgres: { prepare: false, connection: { application_name: name } } });
     await exercise(store);
     assert((await connections(name)) > 0);
     await store.close();
@@ -110,7 +111,8 @@ describe('client', () => {
 
   it('opens no more than `maxConnections`, and closes them all', async () => {
     const name = freshTable();
-    const store = await openStore({ maxConnections: 2, postgres: { connection: { application_name: name } } });
+    const uri = await directUri();
+    const store = await openStore({ uri, maxConnections: 2, postgres: { connection: { application_name: name } } });
     await store.ready();
     const calls = Array.from({ length: 200 }, (_, n) => [store.set(`s${n}`, plain()), store.get(`t${n}`)]);
     let isDone = false;

@@ -10,7 +10,7 @@ import postgres from 'postgres';
 import request from 'supertest';
 import { PostgresServer } from '../example/postgres-server.js';
 import { PgStore, type PgStoreOptions } from '../lib/index.js';
-import { closeStores, freshTable, openStore, postgresUri, sqlClient } from './support/postgres.js';
+import { closeStores, directUri, freshTable, openStore, postgresUri, sqlClient } from './support/postgres.js';
 import { generated, plain } from './support/sessions.js';
 
 const manifest = JSON.parse(fs.readFileSync(path.join(import.meta.dirname, '..', 'package.json'), 'utf8'));
@@ -60,7 +60,7 @@ describe('what FlaskPgSession does', () => {
     const inside = postgres(uri.href, { max: 1 });
     const found = await inside`select schemaname, tablename from pg_tables where tablename = 'sessions'`;
     await inside.end();
-    await sql`drop database ${sql(database)}`;
+    await sql`drop database ${sql(database)} with (force)`; // a pooler may still be connected
     assert.deepEqual([...found], [{ schemaname: 'public', tablename: 'sessions' }]);
 
     await (await openStore({ schema: other, table: other })).ready();
@@ -133,7 +133,8 @@ describe('what FlaskPgSession does', () => {
 
   it('SESSION_PG_MAX_DB_CONN: `maxConnections`', async () => {
     const name = freshTable();
-    const store = await openStore({ maxConnections: 1, postgres: { connection: { application_name: name } } });
+    const uri = await directUri();
+    const store = await openStore({ uri, maxConnections: 1, postgres: { connection: { application_name: name } } });
     await Promise.all(Array.from({ length: 30 }, (_, n) => [store.set(`s${n}`, plain()), store.get(`t${n}`)]).flat());
     const sql = await sqlClient();
     const [row] = await sql`select count(*)::integer from pg_stat_activity where application_name = ${name}`;

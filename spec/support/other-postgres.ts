@@ -38,7 +38,12 @@ try {
     closing.unshift(() => bouncer.close());
     uri = bouncer.uri;
   }
-  const env = { ...process.env, DATABASE_URL: uri, SESSIONS_PARTITIONS: partitions ?? '' };
+  const env = {
+    ...process.env,
+    DATABASE_URL: uri,
+    DIRECT_DATABASE_URL: server.uri,
+    SESSIONS_PARTITIONS: partitions ?? '',
+  };
   const specs = mocha.length > 0 ? mocha : ['spec/**/*.spec.ts'];
   process.exitCode = await run([path.join(ROOT, 'node_modules/mocha/bin/mocha.js'), ...specs], env);
 } finally {

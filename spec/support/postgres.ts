@@ -16,6 +16,11 @@ export async function postgresUri(): Promise<string> {
   return (await starting).uri;
 }
 
+/** The same past a pooler, for specs that count the connections which the server has. */
+export async function directUri(): Promise<string> {
+  return process.env.DIRECT_DATABASE_URL ?? (await postgresUri());
+}
+
 /** A client for looking at tables as SQL sees them. */
 export async function sqlClient(): Promise<Sql> {
   admin ??= postgres(await postgresUri(), { onnotice: () => {}, max: 5 });
