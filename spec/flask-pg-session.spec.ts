@@ -143,7 +143,7 @@ describe('what FlaskPgSession does', () => {
 
   it('makes schema, table and indexes: at first use, and again after a failure', async () => {
     const table = freshTable();
-    const store = await openStore({ table });
+    const store = await openStore({ schema: 'public', table });
     assert.equal(await tableExists('public', table), false);
     await store.get('a');
     assert.equal(await tableExists('public', table), true);

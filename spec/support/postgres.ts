@@ -45,7 +45,11 @@ const made = new Map<string, Promise<unknown>>();
 
 async function makePartitioned(table: string): Promise<void> {
   const sql = await sqlClient();
-  if (!made.has(table)) made.set(table, sql.unsafe(createTableSql({ schema: 'public', table }, PARTITIONS)).simple());
+  const make = async () => {
+    const [{ isThere }] = await sql`select to_regclass(format('public.%I', ${table}::text)) is not null as "isThere"`;
+    if (!isThere) await sql.unsafe(createTableSql({ schema: 'public', table }, PARTITIONS)).simple();
+  };
+  if (!made.has(table)) made.set(table, make());
   await made.get(table);
 }
 

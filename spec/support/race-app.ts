@@ -6,6 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { promisify } from 'node:util';
 import express5, { type Express, type Request } from 'express';
 import session, { type SessionOptions, type Store } from 'express-session';
+import { maxAgeOf } from './sessions.js';
 
 // npm's alias for Express 4; it comes without types.
 const express4: () => Express = createRequire(import.meta.url)('express4');
@@ -84,7 +85,7 @@ export function raceApp({ store, gate, express = 5, session: options, onError }:
 
   app.get('/session', (req, res) => {
     const { cookie, ...data } = sessionOf(req);
-    res.json({ data, maxAge: cookie.originalMaxAge, sameSite: cookie.sameSite });
+    res.json({ data, maxAge: maxAgeOf(cookie), sameSite: cookie.sameSite });
   });
   route('/login/:name', (req, name) => {
     Object.assign(req.session, { user: name, files: {}, deep: { in: { side: {} } } });

@@ -46,3 +46,8 @@ export async function data(store: PgStore, sid: string): Promise<Record<string, 
   const { cookie: _, ...rest } = found;
   return rest;
 }
+
+/** A cookie's `originalMaxAge`, to the second: its `maxAge` setter sometimes takes a millisecond off. */
+export function maxAgeOf({ originalMaxAge }: session.Cookie | SessionData['cookie']): number | null {
+  return originalMaxAge && Math.round(originalMaxAge / 1000) * 1000;
+}
