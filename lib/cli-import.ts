@@ -103,12 +103,12 @@ function statements(old: string, target: string, ttl: number) {
       count(*) filter (where s.sid is not null and ${mayRefresh})::integer
       from i left join ${target} s on s.sid = i.sid`,
     copy: `${input}, held as (
-      select i.*, s.ctid as place from i join ${target} s on s.sid = i.sid where ${mayRefresh}
+      select i.* from i join ${target} s on s.sid = i.sid where ${mayRefresh}
       for update of s skip locked
     ), refreshed as (
       update ${target} s set data = h.data::json, cookie = h.cookie::json, user_id = h.user_id,
         expires_at = h.expires_at, version = s.version % 2147483647 + 1
-      from held h where s.sid = h.sid and s.ctid = h.place returning s.sid
+      from held h where s.sid = h.sid returning s.sid
     ), added as (
       insert into ${target} (sid, data, cookie, user_id, expires_at)
       select i.sid, i.data::json, i.cookie::json, i.user_id, i.expires_at from i order by i.sid

@@ -40,12 +40,12 @@ export class RowSets {
     // Six columns with or without a lifetime, then the times.
     const columns = `${storedColumns(life)}${life ? '' : ', null'}, ${times.map((time) => milliseconds(time)).join(', ')}`;
     // Rows that somebody holds are left for the next round: no deletion waits, and none can be part of a deadlock.
-    const deletion = (which: string, limit: string) => `with held as (
-    select sid, ctid as place from ${table} where ${which} limit ${limit} for update skip locked
+    const deletion = (which: string) => `with held as (
+    select sid, expires_at from ${table} where ${which} for update skip locked
   ), gone as (
-    delete from ${table} s using held h where s.sid = h.sid and s.ctid = h.place returning s.sid
+    delete from ${table} s using held h where s.sid = h.sid returning s.sid
   )
-  select count(*)::integer from gone`;
+  select (select count(*)::integer from gone), (select max(expires_at)::text from held)`;
     const ofUser = `user_id = $1::text and ${inRange.replace('$2', '$3').replace('$1', '$2')}`;
     const chosen = `${ofUser} and not sid = any($4::text::text[])`;
     this.#texts = {
@@ -54,17 +54,12 @@ export class RowSets {
       ofUser: `select ${columns} from ${table} where ${ofUser} and ${isLive} order by updated_at desc, sid`,
       anyInRange: `select exists (select from ${table} where ${inRange})`,
       anyOfUser: `select exists (select from ${table} where ${chosen})`,
-      deleteRange: deletion(inRange, String(PAGE)),
-      deleteOfUser: deletion(chosen, 'all'),
+      deleteRange: deletion(`${inRange} limit ${PAGE}`),
+      deleteOfUser: deletion(chosen),
       // Each statement goes on where the last one ended: not over index entries that it left dead.
-      deleteExpired: `with held as (
-    select sid, ctid as place, expires_at from ${table}
-    where expires_at >= $1::text::timestamptz and expires_at <= now()
-    order by expires_at limit ${PAGE} for update skip locked
-  ), gone as (
-    delete from ${table} s using held h where s.sid = h.sid and s.ctid = h.place returning s.sid
-  )
-  select (select count(*)::integer from gone), (select max(expires_at)::text from held)`,
+      deleteExpired: deletion(
+        `expires_at >= $1::text::timestamptz and expires_at <= now() order by expires_at limit ${PAGE}`,
+      ),
     };
   }
 

@@ -58,8 +58,8 @@ export type Written = number | undefined;
  * which others put into a schema of the search path is a better match (CVE-2018-1058).
  *
  * A write takes its rows with `for update skip locked` and joins on what it got, so no statement ever waits for a row that
- * somebody holds, and none can be part of a deadlock (PostgreSQL: Explicit Locking). It joins by `ctid` and `sid`: a
- * `ctid` repeats across partitions. Each statement has a form for one row, which plans and runs faster, and one for many.
+ * somebody holds, and none can be part of a deadlock (PostgreSQL: Explicit Locking). It joins by `sid`: a `ctid` repeats
+ * across partitions, and gains nothing. Each statement has a form for one row, which plans and runs faster, and one for many.
  */
 export class SessionsTable {
   readonly #read: Pair;
@@ -77,9 +77,8 @@ export class SessionsTable {
       return life ? `least(${due}, ${created} + ${life})` : due;
     };
     const held = (input: string) => `${input}, held as (
-    select i.*, s.ctid as place from i join ${table} s on s.sid = i.sid for update of s skip locked
+    select i.* from i join ${table} s on s.sid = i.sid for update of s skip locked
   )`;
-    const isHeld = 's.sid = i.sid and s.ctid = i.place';
     const keepsCookie = 'not i.cookie_changed and s.cookie::text is distinct from i.cookie';
     const cookieAndExpiry = `cookie = case when ${keepsCookie} then s.cookie else i.cookie::json end,
       expires_at = case when i.expires_in is null or ${keepsCookie} then s.expires_at else ${expiry('s.created_at')} end,
@@ -101,7 +100,7 @@ export class SessionsTable {
     update ${table} s
     set data = i.data::json, cookie = i.cookie::json, user_id = i.user_id, version = ${nextVersion},
       created_at = ${created}, updated_at = now(), expires_at = ${expiry(created)}
-    from held i where ${isHeld}
+    from held i where s.sid = i.sid
     returning s.sid, s.version
   ), inserted as (
     insert into ${table} as s (sid, data, cookie, user_id, version, expires_at)
@@ -128,7 +127,7 @@ export class SessionsTable {
       (input) => `${held(input)}
   update ${table} s
   set sid = i.new_sid, data = i.data::json, user_id = i.user_id, version = ${nextVersion}, ${cookieAndExpiry}
-  from held i where ${isHeld} and s.version = i.version
+  from held i where s.sid = i.sid and s.version = i.version
   returning i.sid, s.version`,
     );
 
@@ -136,14 +135,14 @@ export class SessionsTable {
       { sid: 'text', cookie: 'json', cookie_changed: 'boolean', expires_in: 'float8' },
       (input) => `${held(input)}
   update ${table} s set ${cookieAndExpiry}
-  from held i where ${isHeld} and s.expires_at > now()
+  from held i where s.sid = i.sid and s.expires_at > now()
   returning s.sid, s.version`,
     );
 
     this.#destroy = statement(
       { sid: 'text' },
       (input) => `${held(input)}
-  delete from ${table} s using held i where ${isHeld}
+  delete from ${table} s using held i where s.sid = i.sid
   returning s.sid, s.version`,
     );
   }
