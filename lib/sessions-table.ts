@@ -272,12 +272,18 @@ export function lifeInterval(maxLifetime: number | undefined): string | undefine
 
 /** The columns of which `storedRow` makes a row. */
 export function storedColumns(life: string | undefined): string {
-  const lifeLeft = life ? `, ${milliseconds(`created_at + ${life} - now()`)}` : '';
-  return `sid, data::text, cookie::text, version, ${milliseconds('expires_at - now()')}${lifeLeft}`;
+  const lifeLeft = life ? `, ${millisecondsUntil(`created_at + ${life}`)}` : '';
+  return `sid, data::text, cookie::text, version, ${millisecondsUntil('expires_at')}${lifeLeft}`;
 }
 
-export function milliseconds(interval: string): string {
-  return `extract(epoch from ${interval})::float8 * 1000::float8`;
+/** Of a time, since 1970. */
+export function milliseconds(time: string): string {
+  return `extract(epoch from ${time})::float8 * 1000::float8`;
+}
+
+/** Each time by itself: before PostgreSQL 17, a row whose expiry somebody made `infinity` would fail the subtraction. */
+function millisecondsUntil(time: string): string {
+  return `${milliseconds(time)} - ${milliseconds('now()')}`;
 }
 
 export function storedRow(row: Row): StoredRow {
