@@ -105,6 +105,32 @@ describe('frameworks', () => {
       }
     });
 
+    it('from a first save by a request on, its next one keeps what another request saved between them', async () => {
+      const store = await openStore();
+      const app = await fastifyApp(store);
+      let saved = () => {};
+      let goOn = () => {};
+      const isSaved = new Promise<void>((resolve) => (saved = resolve));
+      const isFree = new Promise<void>((resolve) => (goOn = resolve));
+      app.post('/twice', async ({ session }) => {
+        session.cart = { ...session.cart, first: 1 };
+        await session.save();
+        saved();
+        await isFree;
+        session.cart = { ...session.cart, second: 1 };
+        return session.cart;
+      });
+      closing.push(() => app.close());
+      const visitor = new Visitor(await app.listen({ port: 0, host: '127.0.0.1' }));
+      await visitor.json('POST', '/cart/tea');
+      const twice = visitor.json('POST', '/twice');
+      await isSaved;
+      await visitor.another(visitor.cookie).json('POST', '/cart/milk');
+      goOn();
+      await twice;
+      assert.deepEqual(Object.keys(await visitor.json('GET', '/cart')).sort(), ['first', 'milk', 'second', 'tea']);
+    });
+
     it('regenerates a session under a new ID, and an ID that nobody signed finds none', async () => {
       const store = await openStore();
       const app = await fastifyApp(store);
