@@ -56,7 +56,9 @@ function ownClient(options: Options, firstHost = 0): Client {
   const counted = async <T>(answer: Promise<T>): Promise<T> => {
     running++;
     try {
-      return await answer;
+      const result = await answer;
+      sockets.agree();
+      return result;
     } finally {
       if (--running === 0 && isReplaced) void leave();
     }
@@ -114,6 +116,11 @@ class Sockets {
   #host: number;
   /** Sockets in a row that ended soon after they were opened. */
   #misses = 0;
+  /** All that the client was given, and the list that it looks at itself. */
+  #hosts: readonly string[] = [];
+  #seen: string[] = [];
+  /** The only host that the client sees, if so. */
+  #agreed: number | undefined;
 
   /** @param host the one to try first, counted on and on over all of them */
   constructor(host: number) {
@@ -126,23 +133,41 @@ class Sockets {
 
   /** Postgres.js calls this with its parsed options where it would open a socket of its own. */
   readonly open = async ({ host, port, path }: Address): Promise<net.Socket> => {
+    if (this.#seen !== host) [this.#seen, this.#hosts] = [host, [...host]];
+    const hosts = this.#hosts;
     // The client tries the next host at once, for ever: with none of them fit that would be a busy loop. It has to have its
     // listeners on the socket before that may fail, so never in this tick.
-    await (this.#misses >= host.length ? sleep(100, undefined, { ref: false }) : undefined);
+    await (this.#misses >= hosts.length ? sleep(100, undefined, { ref: false }) : undefined);
     if (this.#closed) throw new PgStoreError('the connection was given up', 'CONNECTION_ENDED');
     const current = this.#host;
-    const n = current % host.length;
+    const n = current % hosts.length;
+    if (n !== this.#agreed) this.#show(hosts, undefined);
     const opened = performance.now();
-    const socket = new HostSocket(() => {
+    const socket = new HostSocket(n, () => {
       this.#open.delete(socket);
       this.#misses = performance.now() - opened < 1000 ? this.#misses + 1 : 0;
       if (this.#host === current) this.#host++;
     });
     this.#open.add(socket);
     if (path) return socket.connect(path);
-    const address = { host: host[n] ?? 'localhost', port: port[n] ?? 5432 };
+    const address = { host: hosts[n] ?? 'localhost', port: port[n] ?? 5432 };
     return Object.assign(socket.connect(address), address);
   };
+
+  /**
+   * A statement was answered. While Postgres.js 3.4 sees a second host, it takes a connection that breaks under its first
+   * statement for one that did not come about, and never answers the statement: so it sees only the one that all are at.
+   */
+  agree(): void {
+    if (this.#hosts.length < 2 || this.#agreed !== undefined) return;
+    const [n, ...others] = new Set([...this.#open].map((socket) => socket.n));
+    if (n !== undefined && others.length === 0) this.#show(this.#hosts.slice(n, n + 1), n);
+  }
+
+  #show(hosts: readonly string[], agreed: number | undefined): void {
+    this.#seen.splice(0, this.#seen.length, ...hosts);
+    this.#agreed = agreed;
+  }
 
   readonly close = (): void => {
     this.#closed = true;
@@ -152,10 +177,13 @@ class Sockets {
 
 /** Says when it ends. Not by a listener: the client removes those when it puts TLS on the socket. */
 class HostSocket extends net.Socket {
+  /** Which host it goes to. */
+  readonly n: number;
   readonly #ended: () => void;
 
-  constructor(ended: () => void) {
+  constructor(n: number, ended: () => void) {
     super();
+    this.n = n;
     this.#ended = ended;
   }
 

@@ -78,9 +78,6 @@ describe('failover to a standby', () => {
 
   it('the primary killed under 32 writers and 4 sign-outs, the standby promoted: no call fails, nothing acknowledged is lost', async () => {
     const store = await openStore({ uri: hosts(primary, standby), table: TABLE });
-    // All connections, and one statement on each. With several hosts, Postgres.js 3.4 never answers the first statement of a
-    // connection that breaks under it: that call fails by `timeout`.
-    await Promise.all(Array.from({ length: 10 }, () => store.length()));
     const load = await Load.start(store);
     const signOuts = new SignOuts(store);
     await Promise.all([load.progress(), signOuts.progress()]);

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import postgres from 'postgres';
 import { PostgresServer } from '../example/postgres-server.js';
 import type { PgStoreOptions } from '../lib/index.js';
+import { createTableSql } from '../lib/schema.js';
 import { Load } from './support/fault-load.js';
 import { FaultProxy } from './support/fault-proxy.js';
 import { closeStores, freshTable, openStore } from './support/postgres.js';
@@ -66,6 +67,28 @@ describe('faults: the network', () => {
       assert.equal((await row(table, sid))?.data.text, `marker-${n}`);
     }
     assert.equal(proxy.hits, 3);
+  });
+
+  it('with several hosts too: also the first statement of a connection is repeated', async () => {
+    const table = freshTable();
+    const host = `127.0.0.1:${proxy.port}`;
+    const store = await openStore({ uri: `postgres://postgres@${host},${host}/postgres`, table, createTable: false });
+    const sql = postgres(server.uri, { max: 2 });
+    await sql.unsafe(createTableSql({ schema: 'public', table })).simple();
+    await store.get('a');
+    const calls: Promise<unknown>[] = [];
+    await sql.begin(async (lock) => {
+      await lock`lock table ${lock(table)} in access exclusive mode`;
+      calls.push(store.get('a'), store.length(), store.set('b', plain()), store.ids());
+      while ((await sql`select from pg_locks where not granted`).length < calls.length) await sleep(10);
+      proxy.cut();
+    });
+    const ended = await Promise.allSettled(calls);
+    await sql.end();
+    assert.deepEqual(
+      ended.map(({ status }) => status),
+      Array(4).fill('fulfilled'),
+    );
   });
 
   /** A merge for counters: both sides' increments count. */
