@@ -6,7 +6,7 @@ import postgres from 'postgres';
 import { freePort, PostgresServer } from '../example/postgres-server.js';
 import { PgStore, PgStoreError } from '../lib/index.js';
 import { everythingOf, Load } from './support/fault-load.js';
-import { closeStores, openStore } from './support/postgres.js';
+import { closeStores, freshTable, openStore } from './support/postgres.js';
 import { plain } from './support/sessions.js';
 
 describe('faults: the server goes away', () => {
@@ -18,45 +18,63 @@ describe('faults: the server goes away', () => {
   afterEach(closeStores);
   after(() => server.close());
 
-  /** Runs a fault under 32 writers with default options. */
-  async function underLoad(table: string, fault: (load: Load) => Promise<void>): Promise<Load> {
-    const store = await openStore({ uri: server.uri, table });
-    const load = await Load.start(store);
-    await load.progress();
-    await fault(load);
-    await load.progress();
-    await load.stop();
-    assert.deepEqual(load.errors, []);
-    assert.equal(await load.lost(server.uri, table), 0);
-    return load;
+  /**
+   * Runs a fault under 32 writers with default options: their `retry` lasts for 3.1 s at least. A machine that took longer to
+   * bring the server back has another try.
+   *
+   * @param fault resolves with how long the server was away at most, in milliseconds
+   */
+  async function underLoad(fault: (load: Load) => Promise<number>): Promise<void> {
+    for (;;) {
+      const table = freshTable();
+      const store = await openStore({ uri: server.uri, table });
+      const load = await Load.start(store);
+      await load.progress();
+      const away = await fault(load);
+      await load.progress();
+      await load.stop();
+      assert.equal(await load.lost(server.uri, table), 0);
+      if (load.errors.length > 0 && away > 3000) continue;
+      return assert.deepEqual(load.errors, []);
+    }
   }
 
-  it('kill -9 of the whole server, back after 1.5 s: no call fails, no acknowledged write is lost', async () => {
-    await underLoad('killed', async () => {
-      await server.stop('kill');
-      await sleep(1500);
-      await server.start();
-    });
+  /** How many milliseconds that took. */
+  async function timed(work: () => Promise<unknown>): Promise<number> {
+    const start = performance.now();
+    await work();
+    return performance.now() - start;
+  }
+
+  it('kill -9 of the whole server, back after about 1.5 s: no call fails, no acknowledged write is lost', async () => {
+    await underLoad(() =>
+      timed(async () => {
+        await server.stop('kill');
+        await sleep(1000);
+        await server.start();
+      }),
+    );
   });
 
   it('fast restart, immediate restart: no call fails, no acknowledged write is lost', async () => {
-    await underLoad('restarted', async (load) => {
-      await server.restart('fast');
+    await underLoad(async (load) => {
+      const fast = await timed(() => server.restart('fast'));
       await load.progress();
-      await server.restart('immediate');
+      return Math.max(fast, await timed(() => server.restart('immediate')));
     });
   });
 
   it('all connections terminated every 100 ms for 10 s: no call fails, no acknowledged write is lost', async () => {
     const admin = postgres(server.uri, { max: 1 });
     let terminated = 0;
-    await underLoad('terminated', async () => {
+    await underLoad(async () => {
       for (const end = Date.now() + 10_000; Date.now() < end; await sleep(100)) {
         const gone = await admin`
           select pg_terminate_backend(pid) from pg_stat_activity
           where backend_type = 'client backend' and pid <> pg_backend_pid()`;
         terminated += gone.length;
       }
+      return 0;
     });
     await admin.end();
     assert(terminated > 20, `${terminated} connections were terminated`);
