@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import session, { type Store } from 'express-session';
 import { closeStores, openStore } from './support/postgres.js';
-import { generated, plain } from './support/sessions.js';
+import { generated, maxAgeOf, plain } from './support/sessions.js';
 
 /** One call, as express-session makes it; resolves with what the callback got. */
 function call(store: Store, method: string, ...args: unknown[]): Promise<any> {
@@ -23,11 +23,10 @@ async function get(store: Store, sid: string): Promise<unknown> {
 function comparable(found: any): unknown {
   if (!found) return null;
   if (!found.cookie) return found;
-  const { expires, originalMaxAge, ...cookie } = found.cookie;
+  const { expires, originalMaxAge: _, ...cookie } = found.cookie;
   const written = typeof expires === 'string' ? 'an ISO date' : expires;
   if (typeof expires === 'string') assert.equal(new Date(expires).toISOString(), expires);
-  const lifetime = originalMaxAge && Math.round(originalMaxAge / 100);
-  return { ...found, cookie: { ...cookie, expires: written, lifetime } };
+  return { ...found, cookie: { ...cookie, expires: written, lifetime: maxAgeOf(found.cookie) } };
 }
 
 /** All live sessions by session ID; MemoryStore answers with an object, PgStore with an array. */

@@ -10,7 +10,7 @@ import postgres, { type Sql } from 'postgres';
 import type { PgStore, PgStoreOptions } from '../lib/index.js';
 import { createTableSql, identifier, indexName } from '../lib/schema.js';
 import { type Ended, runNode } from './support/child.js';
-import { closeStores, freshTable, openStore, postgresUri, sqlClient } from './support/postgres.js';
+import { closeStores, freshTable, inFreshSchema, openStore, postgresUri, sqlClient } from './support/postgres.js';
 import { load, plain } from './support/sessions.js';
 
 const fresh = (kind: string) => `${kind}_${randomBytes(6).toString('hex')}`;
@@ -51,18 +51,6 @@ async function inFreshDatabase<T>(work: (uri: string, sql: Sql) => Promise<T>): 
     await closeStores();
     await sql.end();
     await admin`drop database ${admin(database)} with (force)`; // a pooler may still be connected
-  }
-}
-
-async function inFreshSchema(work: (schema: string, sql: Sql) => Promise<void>): Promise<void> {
-  const sql = await sqlClient();
-  const schema = fresh('schema');
-  await sql`create schema ${sql(schema)}`;
-  try {
-    await work(schema, sql);
-  } finally {
-    await closeStores();
-    await sql`drop schema ${sql(schema)} cascade`;
   }
 }
 

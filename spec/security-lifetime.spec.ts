@@ -7,16 +7,10 @@ import type { Sql } from 'postgres';
 import request from 'supertest';
 import type { PgStore, PgStoreOptions } from '../lib/index.js';
 import { closeStores, freshTable, openStore, sqlClient } from './support/postgres.js';
-import { type AnySession, generated, load, plain } from './support/sessions.js';
+import { generated, loaded, plain } from './support/sessions.js';
 
 const HOUR = 3600;
 const WEEK_MS = 7 * 24 * HOUR * 1000;
-
-async function loaded(store: PgStore, sid: string): Promise<AnySession> {
-  const found = await load(store, sid);
-  assert(found, `no session ${sid}`);
-  return found;
-}
 
 describe('maxLifetime', () => {
   let sql: Sql;

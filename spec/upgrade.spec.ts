@@ -1,33 +1,18 @@
 /** Does a table of an earlier release keep working, and today's table for processes that still run that release? */
 
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import type { Sql } from 'postgres';
 import { createTableSql } from '../lib/schema.js';
-import { closeStores, openStore, sqlClient } from './support/postgres.js';
+import { inFreshSchema, openStore } from './support/postgres.js';
 import { type KeptRow, RELEASES } from './support/release.js';
 import { data, loaded } from './support/sessions.js';
 
 const ROOT = path.resolve(import.meta.dirname, '..');
 
 describe('upgrade', () => {
-  let sql: Sql;
-  let schema: string;
-
-  beforeEach(async () => {
-    sql = await sqlClient();
-    schema = `release_${randomBytes(6).toString('hex')}`;
-    await sql`create schema ${sql(schema)}`;
-  });
-
-  afterEach(async () => {
-    await closeStores();
-    await sql`drop schema ${sql(schema)} cascade`;
-  });
-
-  const insert = async ({ row }: KeptRow) => {
+  const insert = async (sql: Sql, schema: string, { row }: KeptRow) => {
     await sql`insert into ${sql(schema)}.sessions (sid, data, cookie, user_id, version, expires_at) values (
       ${row.sid}, ${row.data}::text::json, ${row.cookie}::text::json, ${row.user_id}, ${row.version}, now() + interval '1 minute')`;
   };
@@ -44,33 +29,35 @@ describe('upgrade', () => {
     const schemaSql = fs.readFileSync(path.join(RELEASES, release, 'schema.sql'), 'utf8');
 
     for (const old of kept) {
-      it(`from ${release}: its table and its row work on, with ${JSON.stringify(Object.keys(old.options))}`, async () => {
-        await sql.unsafe(schemaSql.replaceAll('public.', `${schema}.`));
-        await insert(old);
-        const store = await openStore({ ...old.options, schema, table: 'sessions', touchAfter: 0 });
+      it(`from ${release}: its table and its row work on, with ${JSON.stringify(Object.keys(old.options))}`, () =>
+        inFreshSchema(async (schema, sql) => {
+          await sql.unsafe(schemaSql.replaceAll('public.', `${schema}.`));
+          await insert(sql, schema, old);
+          const store = await openStore({ ...old.options, schema, table: 'sessions', touchAfter: 0 });
 
-        assert.deepEqual(await data(store, old.sid), old.session);
-        assert.equal(await store.length(), 1);
-        assert.equal((await store.sessionsOf('ann')).length, 1);
+          assert.deepEqual(await data(store, old.sid), old.session);
+          assert.equal(await store.length(), 1);
+          assert.equal((await store.sessionsOf('ann')).length, 1);
 
-        const [one, two] = [await loaded(store, old.sid), await loaded(store, old.sid)];
-        one.one = 1;
-        two.nested.two = 2;
-        await Promise.all([store.set(old.sid, one), store.set(old.sid, two)]);
-        await store.touch(old.sid, await loaded(store, old.sid));
-        const nested = { ...(old.session.nested as object), two: 2 };
-        assert.deepEqual(await data(store, old.sid), { ...old.session, nested, one: 1 });
+          const [one, two] = [await loaded(store, old.sid), await loaded(store, old.sid)];
+          one.one = 1;
+          two.nested.two = 2;
+          await Promise.all([store.set(old.sid, one), store.set(old.sid, two)]);
+          await store.touch(old.sid, await loaded(store, old.sid));
+          const nested = { ...(old.session.nested as object), two: 2 };
+          assert.deepEqual(await data(store, old.sid), { ...old.session, nested, one: 1 });
 
-        await store.destroy(old.sid);
-        assert.equal(await store.get(old.sid), null);
-        assert.equal((await sql`select from ${sql(schema)}.sessions`).length, 0);
-      });
+          await store.destroy(old.sid);
+          assert.equal(await store.get(old.sid), null);
+          assert.equal((await sql`select from ${sql(schema)}.sessions`).length, 0);
+        }));
     }
 
-    it(`to ${release}: today's table takes the rows that it writes`, async () => {
-      await sql.unsafe(createTableSql({ schema, table: 'sessions' }));
-      for (const old of kept) await insert(old);
-      assert.equal((await sql`select from ${sql(schema)}.sessions`).length, kept.length);
-    });
+    it(`to ${release}: today's table takes the rows that it writes`, () =>
+      inFreshSchema(async (schema, sql) => {
+        await sql.unsafe(createTableSql({ schema, table: 'sessions' }));
+        for (const old of kept) await insert(sql, schema, old);
+        assert.equal((await sql`select from ${sql(schema)}.sessions`).length, kept.length);
+      }));
   }
 });

@@ -72,3 +72,16 @@ export async function closeStores(): Promise<void> {
   await Promise.all([...open].map((store) => store.close()));
   open.clear();
 }
+
+/** Runs with a schema of its own; the schema goes with it, and so do the stores that `openStore` opened. */
+export async function inFreshSchema(work: (schema: string, sql: Sql) => Promise<void>): Promise<void> {
+  const sql = await sqlClient();
+  const schema = `schema_${randomBytes(6).toString('hex')}`;
+  await sql`create schema ${sql(schema)}`;
+  try {
+    await work(schema, sql);
+  } finally {
+    await closeStores();
+    await sql`drop schema ${sql(schema)} cascade`;
+  }
+}

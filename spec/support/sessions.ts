@@ -47,7 +47,7 @@ export async function data(store: PgStore, sid: string): Promise<Record<string, 
   return rest;
 }
 
-/** A cookie's `originalMaxAge`, to the second: its `maxAge` setter sometimes takes a millisecond off. */
+/** A cookie's `originalMaxAge`, to a tenth of a second: its `maxAge` setter sometimes takes a millisecond off. */
 export function maxAgeOf({ originalMaxAge }: session.Cookie | SessionData['cookie']): number | null {
-  return originalMaxAge && Math.round(originalMaxAge / 1000) * 1000;
+  return originalMaxAge && Math.round(originalMaxAge / 100) * 100;
 }
