@@ -20,8 +20,9 @@ export interface Client {
   end(): Promise<void>;
 }
 
-export function createClient(options: Options): Client {
-  return options.sql ? appClient(options.sql) : ownClient(options);
+/** @param lost is told of a client that lost one of its connections: new statements need another one at once */
+export function createClient(options: Options, lost: (client: Client) => void): Client {
+  return options.sql ? appClient(options.sql) : ownClient(options, lost);
 }
 
 function appClient(sql: Sql): Client {
@@ -29,8 +30,8 @@ function appClient(sql: Sql): Client {
   return client;
 }
 
-function ownClient(options: Options, firstHost = 0): Client {
-  const sockets = new Sockets(firstHost);
+function ownClient(options: Options, lost: (client: Client) => void, firstHost = 0): Client {
+  const sockets = new Sockets(firstHost, () => isEnding || lost(client));
   const { uri, timeout } = options;
   const settings = {
     max: options.maxConnections,
@@ -46,7 +47,7 @@ function ownClient(options: Options, firstHost = 0): Client {
   const sql = uri === undefined ? (postgres(settings as object) as Sql) : clientOf(uri, settings);
   const { query, script } = functionsOf(sql);
   let running = 0;
-  let isReplaced = false;
+  let isEnding = false;
   const abandon = () => {
     sockets.close();
     // A client with several hosts would go on looking for one that answers; `sockets` gives it none any more.
@@ -57,26 +58,29 @@ function ownClient(options: Options, firstHost = 0): Client {
     running++;
     try {
       const result = await answer;
-      sockets.agree();
+      sockets.settle();
       return result;
     } finally {
-      if (--running === 0 && isReplaced) void leave();
+      if (--running === 0 && isEnding) void leave();
     }
   };
-  return {
+  const client: Client = {
     query: (text, values) => counted(query(text, values)),
     script: (text) => counted(script(text)),
     renew: (when) => {
-      isReplaced = true;
+      isEnding = true;
+      sockets.refuse();
       if (when === 'at once') abandon();
       else if (running === 0) void leave();
-      return ownClient(options, sockets.host);
+      return ownClient(options, lost, sockets.host);
     },
     end: async () => {
+      isEnding = true;
       await sql.end({ timeout: Math.max(1, timeout / 1000) });
       sockets.close();
     },
   };
+  return client;
 }
 
 /** @throws TypeError without the address: the URL parser's own quotes it, with its password */
@@ -112,19 +116,22 @@ interface Address {
  */
 class Sockets {
   readonly #open = new Set<HostSocket>();
-  #closed = false;
+  readonly #lost: () => unknown;
+  #state: 'looking' | 'settled' | 'refusing' | 'closed' = 'looking';
   #host: number;
   /** Sockets in a row that ended soon after they were opened. */
   #misses = 0;
-  /** All that the client was given, and the list that it looks at itself. */
+  /** All hosts that the client was given, and the list that it looks at itself. */
   #hosts: readonly string[] = [];
   #seen: string[] = [];
-  /** The only host that the client sees, if so. */
-  #agreed: number | undefined;
 
-  /** @param host the one to try first, counted on and on over all of them */
-  constructor(host: number) {
+  /**
+   * @param host the one to try first, counted on and on over all of them
+   * @param lost is told of each socket that ends once statements have been answered
+   */
+  constructor(host: number, lost: () => unknown) {
     this.#host = host;
+    this.#lost = lost;
   }
 
   get host(): number {
@@ -138,52 +145,66 @@ class Sockets {
     // The client tries the next host at once, for ever: with none of them fit that would be a busy loop. It has to have its
     // listeners on the socket before that may fail, so never in this tick.
     await (this.#misses >= hosts.length ? sleep(100, undefined, { ref: false }) : undefined);
-    if (this.#closed) throw new PgStoreError('the connection was given up', 'CONNECTION_ENDED');
+    if (this.#state === 'closed') throw givenUp();
     const current = this.#host;
-    const n = current % hosts.length;
-    if (n !== this.#agreed) this.#show(hosts, undefined);
     const opened = performance.now();
-    const socket = new HostSocket(n, () => {
+    const socket = new HostSocket(() => {
       this.#open.delete(socket);
       this.#misses = performance.now() - opened < 1000 ? this.#misses + 1 : 0;
       if (this.#host === current) this.#host++;
+      if (this.#state === 'settled') this.#lost();
     });
+    if (this.#state === 'refusing') {
+      this.#showOneHost();
+      // Not thrown: only with the end of a socket does the client go on to the next statement that waits for one.
+      setImmediate(() => socket.destroy(givenUp()));
+      return socket;
+    }
     this.#open.add(socket);
     if (path) return socket.connect(path);
+    const n = current % hosts.length;
     const address = { host: hosts[n] ?? 'localhost', port: port[n] ?? 5432 };
     return Object.assign(socket.connect(address), address);
   };
 
   /**
-   * A statement was answered. While Postgres.js 3.4 sees a second host, it takes a connection that breaks under its first
-   * statement for one that did not come about, and never answers the statement: so it sees only the one that all are at.
+   * A statement was answered, so the first of the hosts that are fit is found, and the next end of a socket is a loss.
    */
-  agree(): void {
-    if (this.#hosts.length < 2 || this.#agreed !== undefined) return;
-    const [n, ...others] = new Set([...this.#open].map((socket) => socket.n));
-    if (n !== undefined && others.length === 0) this.#show(this.#hosts.slice(n, n + 1), n);
+  settle(): void {
+    if (this.#state !== 'looking') return;
+    this.#state = 'settled';
+    this.#showOneHost();
   }
 
-  #show(hosts: readonly string[], agreed: number | undefined): void {
-    this.#seen.splice(0, this.#seen.length, ...hosts);
-    this.#agreed = agreed;
+  /** From now on each socket that is opened fails at once. */
+  refuse(): void {
+    this.#state = 'refusing';
   }
 
   readonly close = (): void => {
-    this.#closed = true;
+    this.#state = 'closed';
     for (const socket of this.#open) socket.abandon();
   };
+
+  /**
+   * While Postgres.js 3.4 sees a second host, it takes a connection that breaks under its first statement for one that did
+   * not come about, and never answers the statement.
+   */
+  #showOneHost(): void {
+    this.#seen.splice(1);
+  }
+}
+
+function givenUp(): PgStoreError {
+  return new PgStoreError('the connection was given up', 'CONNECTION_ENDED');
 }
 
 /** Says when it ends. Not by a listener: the client removes those when it puts TLS on the socket. */
 class HostSocket extends net.Socket {
-  /** Which host it goes to. */
-  readonly n: number;
   readonly #ended: () => void;
 
-  constructor(n: number, ended: () => void) {
+  constructor(ended: () => void) {
     super();
-    this.n = n;
     this.#ended = ended;
   }
 

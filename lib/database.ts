@@ -29,7 +29,7 @@ export class Database {
     this.#options = options;
     this.#onRetry = onRetry;
     this.#name = `${options.schema}.${options.table}`;
-    this.#client = createClient(options);
+    this.#client = createClient(options, (client) => this.#renew(client, 'after'));
     this.#tableIsThere = !options.createTable;
   }
 

@@ -1,7 +1,7 @@
 /** Does the store keep working when the network cuts, loses answers or falls silent? */
 
 import assert from 'node:assert/strict';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import postgres from 'postgres';
 import { PostgresServer } from '../example/postgres-server.js';
 import type { PgStoreOptions } from '../lib/index.js';
@@ -67,6 +67,17 @@ describe('faults: the network', () => {
       assert.equal((await row(table, sid))?.data.text, `marker-${n}`);
     }
     assert.equal(proxy.hits, 3);
+  });
+
+  it('an idle connection cut: a statement is answered at whichever moment of the cut it comes', async () => {
+    const store = await openStore({ uri: proxy.uri, table: freshTable(), maxConnections: 1 });
+    for (let turns = 0; turns < 8; turns++) {
+      await store.get('sid');
+      proxy.cut();
+      for (let n = 0; n < turns; n++) await setImmediate();
+      await store.set('sid', plain({ turns }));
+      assert.equal(((await store.get('sid')) as any).turns, turns);
+    }
   });
 
   it('with several hosts too: also the first statement of a connection is repeated', async () => {
