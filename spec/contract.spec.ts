@@ -83,7 +83,7 @@ const cases: Record<string, (store: Store) => Promise<unknown>> = {
 
   'many odd sessions at once stay apart': async (store) => {
     const odd = ['a\0b', '\ud83d', '",NULL,"', '],[', '\\', '{}', 'null', '\u2028', '"', "'", '', '💥'];
-    // With the number in the key: JSON.parse of Node.js 24 may take the key `"` for the key `\\` of an earlier object.
+    // With the number in the key: JSON.parse of Node.js 24 may take the key `"` for the key `\` of an earlier object.
     await Promise.all(odd.map((text, n) => call(store, 'set', `s${n}`, plain({ text, [text + n]: n }))));
     return Promise.all(odd.map((_, n) => get(store, `s${n}`)));
   },
