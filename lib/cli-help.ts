@@ -40,7 +40,7 @@ repeated: a session that the new app has saved or touched is left as it is. Give
   --from NAME           connect-pg-simple's table (default: session)
   --from-schema NAME    its schema (default: public)
   --since TIME          only sessions that the old app wrote since then: once the new app is in use, so that sessions
-                        that ended there do not come back
+                        that ended there do not come back (unless the old app wrote them since then)
   --ttl SECONDS         connect-pg-simple's option ttl: --since needs it for cookies without an expiry (default: 86400)
   --prefix TEXT         the store's option prefix
   --secret TEXT         its option secret; several times for several, newest first (default: PG_STORE_SECRET)

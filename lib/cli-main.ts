@@ -84,7 +84,7 @@ export async function main(args: string[], io: Io = PROCESS_IO): Promise<0 | 1 |
   } catch (error) {
     const isUsage =
       error instanceof UsageError || (error instanceof TypeError && error.message.startsWith('PgStore: '));
-    io.err(`express-pg-store: ${messageOf(error).replace(/^PgStore(\.\w+)?: /, '')}\n`);
+    io.err(`express-pg-store: ${messageOf(error).replace(/^PgStore(\.\w*)?: /, '')}\n`);
     if (isUsage) io.err(`Try 'express-pg-store ${command ? `${command} ` : ''}--help'.\n`);
     return isUsage ? 2 : 1;
   }

@@ -215,9 +215,11 @@ export class ConcurrentSessions {
 
   #merge(snapshot: Snapshot, ours: string): string {
     const combine = this.#options.merge ?? merge;
-    const merged = combine(JSON.parse(snapshot.seen), JSON.parse(ours), JSON.parse(snapshot.stored));
+    const merged: unknown = combine(JSON.parse(snapshot.seen), JSON.parse(ours), JSON.parse(snapshot.stored));
     const text = JSON.stringify(merged);
-    if (text === undefined) throw new PgStoreError('option `merge` returned nothing', 'INVALID_SESSION');
+    // Anything else would be stored as an empty session, a promise for one.
+    if (!text?.startsWith('{') || typeof (merged as { then?: unknown }).then === 'function')
+      throw new PgStoreError('option `merge` returned no object', 'INVALID_SESSION');
     return text;
   }
 

@@ -34,8 +34,10 @@ export function failure(call: string, error: unknown): Error {
   if (error instanceof PgStoreError) {
     return new PgStoreError(`PgStore.${call}: ${error.message}`, error.code, error.cause);
   }
-  const code = codeOf(error);
-  if (!isServerOrSystemError(error)) {
+  const isServers = isServerOrSystemError(error);
+  // express-session takes a store's `ENOENT` for "no such session" and would begin a new one: here a Unix socket is missing.
+  const code = isServers && codeOf(error) === 'ENOENT' ? 'ECONNREFUSED' : codeOf(error);
+  if (!isServers) {
     // What the app's own code (an option's function, a toJSON) threw, or JSON.stringify: the app's to read.
     const message = error instanceof Error ? error.message : String(error);
     return new PgStoreError(`PgStore.${call}: ${message}`, code || 'INVALID_SESSION', error);

@@ -55,7 +55,7 @@ export class PgStore extends EventfulStore {
     this.#database = new Database(this.#options, (what, attempt, error) =>
       this.#tell('retry', what, attempt, failure(what, error)),
     );
-    this.#sets = new RowSets(this.#options, maxLifetime);
+    this.#sets = new RowSets(this.#options, maxLifetime, timeout);
     const table = new SessionsTable(this.#options, maxLifetime);
     const statements = batchedStatements(table, this.#database);
     this.#sessions = new ConcurrentSessions(statements, this.#ids, this.#options, this.#tell);
@@ -109,10 +109,13 @@ export class PgStore extends EventfulStore {
   override destroy(sid: string): Promise<void>;
   override destroy(sid: string, callback: Callback<void> | undefined): void;
   override destroy(sid: string, callback?: Callback<void>): Promise<void> | undefined {
-    return this.#calls.start('destroy', callback, async (deadline) => {
+    const answer = this.#calls.start('destroy', callback, async (deadline) => {
       if (SessionIds.flawOf(sid)) return;
       return this.#order.write(sid, () => this.#sessions.destroy(sid, deadline));
     });
+    // `req.session.destroy()` without a callback drops the promise: its failure must not end the process.
+    answer?.catch(() => {});
+    return answer;
   }
 
   /** All live sessions of the prefix. For many, use `sessions()`: this array holds them all at once. */
@@ -182,11 +185,7 @@ export class PgStore extends EventfulStore {
     });
   }
 
-  /**
-   * Ends a user's sessions, all but the session ID in `except`.
-   *
-   * @returns how many were ended
-   */
+  /** Ends a user's sessions, all but the session ID in `except`; answers how many rows went, expired ones included. */
   destroySessionsOf(user: string | number, options?: { except?: string }): Promise<number>;
   destroySessionsOf(user: string | number, options: { except?: string }, callback: Callback<number>): void;
   destroySessionsOf(

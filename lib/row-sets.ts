@@ -1,6 +1,7 @@
 /** Which statements concern many sessions: those of a prefix, of a user, the expired ones? */
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { timedOut } from './errors.js';
 import { qualified, type TableName } from './schema.js';
 import { keyAfter } from './session-id.js';
 import {
@@ -29,9 +30,14 @@ const PAGE = 500;
 /** Statements on sets of rows. Ranges are of row keys: from the first, to before the second. */
 export class RowSets {
   readonly #texts;
+  readonly #timeout: number;
 
-  /** @param maxLifetime seconds */
-  constructor(name: TableName, maxLifetime?: number) {
+  /**
+   * @param maxLifetime seconds
+   * @param timeout milliseconds after which a deletion gives up on rows that somebody holds
+   */
+  constructor(name: TableName, maxLifetime?: number, timeout = 10_000) {
+    this.#timeout = timeout;
     const table = qualified(name);
     const life = lifeInterval(maxLifetime);
     const isLive = life ? `least(expires_at, created_at + ${life}) > now()` : 'expires_at > now()';
@@ -83,7 +89,7 @@ export class RowSets {
     return run(async (query) => (await query(this.#texts.ofUser, [user, ...range])).map(listedRow));
   }
 
-  /** Deletes until none is left. */
+  /** Deletes until none is left. @throws PgStoreError `TIMEOUT` where somebody holds a row for so long */
   async deleteRange(run: RunQuery, range: [string, string]): Promise<number> {
     return this.#deleteAll(run, this.#texts.deleteRange, this.#texts.anyInRange, range);
   }
@@ -106,11 +112,14 @@ export class RowSets {
 
   async #deleteAll(run: RunQuery, deletion: string, anyLeft: string, values: string[]): Promise<number> {
     let total = 0;
+    let progress = performance.now();
     for (let idle = 0; ; ) {
       const rows = await run(async (query) => single(await query(deletion, values)) as number);
       total += rows;
       const left = await run(async (query) => single(await query(anyLeft, values)) as boolean);
       if (!left) return total;
+      if (rows > 0) progress = performance.now();
+      else if (performance.now() - progress >= this.#timeout) throw timedOut();
       idle = rows > 0 ? 0 : idle + 1;
       if (idle > 0) await sleep(Math.min(2 ** idle, 100));
     }

@@ -828,13 +828,16 @@ describe('concurrency', () => {
       assert.deepEqual(await dataOf(store), { n: 111, merged: true });
     });
 
-    it('must return something', async () => {
-      const { stores } = await openPair({ merge: () => undefined });
-      await stores[0].set('sid', plain());
-      const [one, two] = [await loaded(stores[0]), await loaded(stores[1])];
-      one.a = two.b = 1;
-      await stores[0].set('sid', one);
-      await assert.rejects(stores[1].set('sid', two), { code: 'INVALID_SESSION', message: /option `merge`/ });
+    it('must return an object', async () => {
+      for (const merged of [undefined, null, 5, 'text', [1], new Date(), Promise.resolve({ a: 1 })]) {
+        const { stores } = await openPair({ merge: (() => merged) as any });
+        await stores[0].set('sid', plain());
+        const [one, two] = [await loaded(stores[0]), await loaded(stores[1])];
+        one.a = two.b = 1;
+        await stores[0].set('sid', one);
+        await assert.rejects(stores[1].set('sid', two), { code: 'INVALID_SESSION', message: /option `merge`/ });
+        assert.deepEqual(await dataOf(stores[0]), { a: 1 });
+      }
     });
   });
 

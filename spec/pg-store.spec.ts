@@ -35,6 +35,37 @@ describe('pg-store', () => {
     assert.equal(defaultExport, PgStore);
   });
 
+  it('fails a destroy whose promise nobody takes, as of `req.session.destroy()`, without ending the process', async () => {
+    const store = await openStore({ uri: 'postgres://127.0.0.1:1/none', retry: { attempts: 1 } });
+    // Mocha fails a spec under which a rejection is left unhandled.
+    store.destroy('dropped');
+    await assert.rejects(store.destroy('awaited'), { code: 'ECONNREFUSED' });
+    await new Promise((resolve) => setImmediate(resolve));
+  });
+
+  it('never says ENOENT, which express-session takes for an unknown session: not of a missing Unix socket', async () => {
+    const store = await openStore({ postgres: { host: '/nowhere/postgresql' }, retry: { attempts: 1 } });
+    await assert.rejects(store.get('sid'), { code: 'ECONNREFUSED', message: /ENOENT/ });
+  });
+
+  it('gives up on rows that somebody holds after `timeout`, in clear and destroySessionsOf too, and goes on', async () => {
+    const table = freshTable();
+    const store = await openStore({ table, timeout: 300, user: () => 'ann' });
+    await store.set('held', plain());
+    const sql = await sqlClient();
+    await sql.begin(async (sql) => {
+      await sql`select from ${sql(table)} where sid = 'held' for update`;
+      await assert.rejects(store.destroySessionsOf('ann'), {
+        code: 'TIMEOUT',
+        message: /^PgStore.destroySessionsOf: /,
+      });
+      await assert.rejects(store.clear(), { code: 'TIMEOUT', message: /^PgStore.clear: / });
+      await store.set('other', plain());
+    });
+    await store.clear();
+    assert.equal(await store.length(), 0);
+  });
+
   it('gives each method a promise without a callback, and nothing with one', async () => {
     const store = await openStore();
     const calls: [string, unknown[]][] = [
