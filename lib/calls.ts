@@ -98,7 +98,7 @@ export class Calls {
 }
 
 function answered<T>(callback: Callback<T> | undefined, answer: Promise<T>): Promise<T> | undefined {
-  if (callback === undefined) return answer;
+  if (!callback) return answer;
   answer.then(
     (result) => process.nextTick(callback, null, result),
     (error) => process.nextTick(callback, error),

@@ -43,6 +43,14 @@ describe('pg-store', () => {
     await new Promise((resolve) => setImmediate(resolve));
   });
 
+  it('takes null for no callback, as MemoryStore does', async () => {
+    const store: any = await openStore();
+    await store.set('sid', plain({ n: 1 }), null);
+    assert.equal((await store.get('sid', null)).n, 1);
+    await store.destroy('sid', null);
+    await store.clear(null);
+  });
+
   it('never says ENOENT, which express-session takes for an unknown session: not of a missing Unix socket', async () => {
     const store = await openStore({ postgres: { host: '/nowhere/postgresql' }, retry: { attempts: 1 } });
     await assert.rejects(store.get('sid'), { code: 'ECONNREFUSED', message: /ENOENT/ });
