@@ -50,8 +50,9 @@ function ownClient(options: Options, lost: (client: Client) => void, firstHost =
   let isEnding = false;
   const abandon = () => {
     sockets.close();
-    // A client with several hosts would go on looking for one that answers; `sockets` gives it none any more.
-    sql.end({ timeout: 0 }).catch(() => {});
+    // A client with several hosts would go on looking for one that answers; `sockets` gives it none any more. It hears of the
+    // end of its sockets in the closing phase of the event loop: earlier, it would write to one under TLS, which throws.
+    setImmediate(() => setTimeout(() => sql.end({ timeout: 0 }).catch(() => {})));
   };
   const leave = () => sql.end({ timeout: 1 }).then(sockets.close, sockets.close);
   const counted = async <T>(answer: Promise<T>): Promise<T> => {
