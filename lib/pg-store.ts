@@ -55,7 +55,7 @@ export class PgStore extends EventfulStore {
     this.#database = new Database(this.#options, (what, attempt, error) =>
       this.#tell('retry', what, attempt, failure(what, error)),
     );
-    this.#sets = new RowSets(this.#options, maxLifetime, timeout);
+    this.#sets = new RowSets(this.#options, timeout, maxLifetime);
     const table = new SessionsTable(this.#options, maxLifetime);
     const statements = batchedStatements(table, this.#database);
     this.#sessions = new ConcurrentSessions(statements, this.#ids, this.#options, this.#tell);

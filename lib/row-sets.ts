@@ -33,10 +33,10 @@ export class RowSets {
   readonly #timeout: number;
 
   /**
-   * @param maxLifetime seconds
    * @param timeout milliseconds after which a deletion gives up on rows that somebody holds
+   * @param maxLifetime seconds
    */
-  constructor(name: TableName, maxLifetime?: number, timeout = 10_000) {
+  constructor(name: TableName, timeout: number, maxLifetime?: number) {
     this.#timeout = timeout;
     const table = qualified(name);
     const life = lifeInterval(maxLifetime);

@@ -1,12 +1,12 @@
 /** Does the store keep working when the network cuts, loses answers or falls silent? */
 
 import assert from 'node:assert/strict';
-import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import postgres from 'postgres';
 import { PostgresServer } from '../example/postgres-server.js';
 import type { PgStoreOptions } from '../lib/index.js';
 import { createTableSql } from '../lib/schema.js';
-import { Load } from './support/fault-load.js';
+import { assertAnswersDuringCuts, assertSurvivesCuts } from './support/connection-cuts.js';
 import { FaultProxy } from './support/fault-proxy.js';
 import { closeStores, freshTable, openStore } from './support/postgres.js';
 import { load, plain } from './support/sessions.js';
@@ -46,15 +46,7 @@ describe('faults: the network', () => {
   it('connections cut again and again under 32 writers: no call fails, no acknowledged write is lost', async () => {
     const table = freshTable();
     const store = await openStore({ uri: proxy.uri, table });
-    const writers = await Load.start(store);
-    for (let n = 0; n < 15; n++) {
-      await writers.progress(20);
-      proxy.cut();
-    }
-    await writers.progress();
-    await writers.stop();
-    assert.deepEqual(writers.errors, []);
-    assert.equal(await writers.lost(server.uri, table), 0);
+    await assertSurvivesCuts(store, proxy, 15, { uri: server.uri, table });
   });
 
   it('a connection cut in the middle of a statement: the statement is repeated', async () => {
@@ -71,13 +63,7 @@ describe('faults: the network', () => {
 
   it('an idle connection cut: a statement is answered at whichever moment of the cut it comes', async () => {
     const store = await openStore({ uri: proxy.uri, table: freshTable(), maxConnections: 1 });
-    for (let turns = 0; turns < 8; turns++) {
-      await store.get('sid');
-      proxy.cut();
-      for (let n = 0; n < turns; n++) await setImmediate();
-      await store.set('sid', plain({ turns }));
-      assert.equal(((await store.get('sid')) as any).turns, turns);
-    }
+    await assertAnswersDuringCuts(store, proxy);
   });
 
   it('with several hosts too: also the first statement of a connection is repeated', async () => {

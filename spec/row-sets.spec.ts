@@ -18,7 +18,7 @@ async function open(maxLifetime?: number) {
       statements++;
       return sql.unsafe(text, values).values() as any;
     });
-  return { sql, table: name.table, run, sets: new RowSets(name, maxLifetime), statements: () => statements };
+  return { sql, table: name.table, run, sets: new RowSets(name, 10_000, maxLifetime), statements: () => statements };
 }
 
 /** Live rows `PREFIX0000` and on. */

@@ -3,11 +3,11 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
-import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import postgres, { type Sql } from 'postgres';
 import { generate } from 'selfsigned';
 import { PostgresServer } from '../example/postgres-server.js';
-import { Load } from './support/fault-load.js';
+import { assertAnswersDuringCuts, assertSurvivesCuts } from './support/connection-cuts.js';
 import { FaultProxy } from './support/fault-proxy.js';
 import { closeStores, freshTable, openStore } from './support/postgres.js';
 import { plain } from './support/sessions.js';
@@ -115,26 +115,12 @@ describe('TLS', () => {
     it(`connections cut again and again, ${name}: no call fails, no acknowledged write is lost`, async () => {
       const table = freshTable();
       const store = await openStore({ uri: uri(), table });
-      const writers = await Load.start(store);
-      for (let n = 0; n < 10; n++) {
-        await writers.progress(20);
-        proxy.cut();
-      }
-      await writers.progress();
-      await writers.stop();
-      assert.deepEqual(writers.errors, []);
-      assert.equal(await writers.lost(server.uri, table), 0);
+      await assertSurvivesCuts(store, proxy, 10, { uri: server.uri, table });
     });
 
     it(`an idle connection cut, ${name}: a statement is answered at whichever moment of the cut it comes`, async () => {
       const store = await openStore({ uri: uri(), table: freshTable(), maxConnections: 1 });
-      for (let turns = 0; turns < 8; turns++) {
-        await store.get('sid');
-        proxy.cut();
-        for (let n = 0; n < turns; n++) await setImmediate();
-        await store.set('sid', plain({ turns }));
-        assert.equal(((await store.get('sid')) as any).turns, turns);
-      }
+      await assertAnswersDuringCuts(store, proxy);
     });
 
     it(`a silent network, ${name}: calls fail within \`timeout\`, no socket is left, everything works afterwards`, async () => {

@@ -1,0 +1,37 @@
+/** What must hold while a network cuts connections? The same over each transport. */
+
+import assert from 'node:assert/strict';
+import { setImmediate } from 'node:timers/promises';
+import type { PgStore } from '../../lib/index.js';
+import { Load } from './fault-load.js';
+import type { FaultProxy } from './fault-proxy.js';
+import { plain } from './sessions.js';
+
+/** Connections cut again and again under 32 writers: no call fails, no acknowledged write is lost. */
+export async function assertSurvivesCuts(
+  store: PgStore,
+  proxy: FaultProxy,
+  cuts: number,
+  { uri, table }: { uri: string; table: string },
+): Promise<void> {
+  const writers = await Load.start(store);
+  for (let n = 0; n < cuts; n++) {
+    await writers.progress(20);
+    proxy.cut();
+  }
+  await writers.progress();
+  await writers.stop();
+  assert.deepEqual(writers.errors, []);
+  assert.equal(await writers.lost(uri, table), 0);
+}
+
+/** An idle connection cut: a statement is answered at whichever moment of the cut it comes. `store` has one connection. */
+export async function assertAnswersDuringCuts(store: PgStore, proxy: FaultProxy): Promise<void> {
+  for (let turns = 0; turns < 8; turns++) {
+    await store.get('sid');
+    proxy.cut();
+    for (let n = 0; n < turns; n++) await setImmediate();
+    await store.set('sid', plain({ turns }));
+    assert.equal(((await store.get('sid')) as any).turns, turns);
+  }
+}
