@@ -2,7 +2,7 @@
 
 import express, { type RequestHandler } from 'express';
 import session from 'express-session';
-import { SECRET, SESSIONS, sessionOf, sidOf } from './data.js';
+import { SECRET, SESSIONS, sessionIdFrom, sessionOf } from './data.js';
 import { openPeer, type PeerName, type Servers, saveAll } from './peers.js';
 
 /** What the parent process gets: the port first, then the CPU so far each time it asks. */
@@ -17,7 +17,7 @@ const { name, servers } = JSON.parse(process.argv[2] as string) as { name: PeerN
 const peer = await openPeer(name, servers);
 await saveAll(
   peer,
-  Array.from({ length: SESSIONS }, (_, n) => sidOf(n)),
+  Array.from({ length: SESSIONS }, (_, n) => sessionIdFrom(n)),
   sessionOf,
 );
 

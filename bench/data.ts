@@ -4,7 +4,7 @@ import session from 'express-session';
 
 export const SESSIONS = 2_000;
 
-export function sidOf(n: number): string {
+export function sessionIdFrom(n: number): string {
   return `bench-session-${String(n).padStart(8, '0')}`;
 }
 

@@ -18,7 +18,7 @@ interface Choice {
   readonly name: string;
   readonly options?: PgStoreOptions;
   /** Statements in flight. */
-  readonly slots?: number;
+  readonly maxInFlight?: number;
   /** Changes the table that the store has made, while it is empty. */
   readonly alter?: (sql: Sql, table: string) => Promise<unknown>;
 }
@@ -46,7 +46,10 @@ const EXPERIMENTS: Record<string, Choice[]> = {
       },
     },
   ],
-  slots: [{ name: '2 statements in flight' }, ...[1, 3, 4].map((slots) => ({ name: `${slots}`, slots }))],
+  maxInFlight: [
+    { name: '2 statements in flight' },
+    ...[1, 3, 4].map((maxInFlight) => ({ name: `${maxInFlight}`, maxInFlight })),
+  ],
   connections: [connections(10), connections(1), connections(2), connections(4)],
   type: [
     { name: 'json' },
@@ -63,8 +66,8 @@ const ROUNDS = 5;
 const MILLISECONDS = 700;
 
 build();
-const { DEFAULT_LIMITS } = await builtModule<typeof import('../lib/batcher.js')>('batcher');
-const usualSlots = DEFAULT_LIMITS.slots;
+const { DEFAULT_LIMITS } = await builtModule<typeof import('../lib/calls/batcher.js')>('batcher');
+const usualSlots = DEFAULT_LIMITS.maxInFlight;
 const server = await PostgresServer.start();
 const servers: Servers = { postgres: server.uri, redis: undefined };
 const sql = postgres(server.uri, { max: 1, onnotice: () => {} });
@@ -77,13 +80,13 @@ await server.close();
 
 async function run(title: string, choices: Choice[]): Promise<void> {
   const subjects = [];
-  for (const [n, { name, options, slots, alter }] of choices.entries()) {
+  for (const [n, { name, options, maxInFlight, alter }] of choices.entries()) {
     const tableName = `${title}_${n}`;
     const peer = await openPgStore(servers, { table: tableName, touchAfter: 0, ...options }, name);
     await (peer.store as unknown as { ready(): Promise<void> }).ready();
     await alter?.(sql, tableName);
     const { calls } = await prepare(peer);
-    subjects.push({ peer, calls: withSlots(calls, slots) });
+    subjects.push({ peer, calls: withSlots(calls, maxInFlight) });
   }
   const samples = new Samples();
   const costs = new Map<string, Cost>();
@@ -156,11 +159,11 @@ function serverCpu(): number {
 }
 
 /** All batchers share these limits, and one store is measured at a time. */
-function withSlots(calls: Subject['calls'], slots = usualSlots): Subject['calls'] {
+function withSlots(calls: Subject['calls'], maxInFlight = usualSlots): Subject['calls'] {
   const limited =
     (call: Call): Call =>
     (n, done) => {
-      (DEFAULT_LIMITS as { slots: number }).slots = slots;
+      (DEFAULT_LIMITS as { maxInFlight: number }).maxInFlight = maxInFlight;
       call(n, done);
     };
   return { get: limited(calls.get), set: limited(calls.set), touch: limited(calls.touch) };

@@ -2,7 +2,7 @@
 
 import autocannon from 'autocannon';
 import { sign } from 'cookie-signature';
-import { SECRET, SESSIONS, sidOf } from './data.js';
+import { SECRET, SESSIONS, sessionIdFrom } from './data.js';
 
 export interface Load {
   port: number;
@@ -58,5 +58,5 @@ process.on('message', async ({ port, path, connections, seconds, requests }: Loa
 process.on('disconnect', () => process.exit());
 
 function cookieOf(n: number): string {
-  return `connect.sid=${encodeURIComponent(`s:${sign(sidOf(n), SECRET)}`)}`;
+  return `connect.sid=${encodeURIComponent(`s:${sign(sessionIdFrom(n), SECRET)}`)}`;
 }

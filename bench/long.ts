@@ -4,7 +4,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import postgres, { type Sql } from 'postgres';
 import type { PostgresServer } from '../example/postgres-server.js';
-import { SESSIONS, sessionOf, sidOf } from './data.js';
+import { SESSIONS, sessionIdFrom, sessionOf } from './data.js';
 import { type Call, measure, median, percentiles } from './measure.js';
 import { load, openPgStore, type Peer, type Servers, save } from './peers.js';
 import { callsOf, prepare } from './store-level.js';
@@ -31,8 +31,8 @@ export async function growth(
     const table = `rows_${size}`;
     const peer = await openPgStore(servers, { table });
     await fill(sql, peer, table, size, '1 day');
-    const any: Call = (_, done) => peer.store.get(sidOf(Math.floor(Math.random() * size)), done);
-    const sids = Array.from({ length: 10_000 }, (_, n) => sidOf(Math.floor((n * size) / 10_000)));
+    const any: Call = (_, done) => peer.store.get(sessionIdFrom(Math.floor(Math.random() * size)), done);
+    const sids = Array.from({ length: 10_000 }, (_, n) => sessionIdFrom(Math.floor((n * size) / 10_000)));
     const sessions = await Promise.all(sids.map((sid) => load(peer, sid)));
     subjects.push({ get: any, set: callsOf(peer, sids, sessions).set, close: peer.close });
   }

@@ -6,9 +6,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import postgres, { type Sql } from 'postgres';
 import { PostgresServer } from '../example/postgres-server.js';
-import { createTableSql } from '../lib/schema.js';
+import { createTableSql } from '../lib/database/schema.js';
 import { build } from './build.js';
-import { sessionOf, sidOf } from './data.js';
+import { sessionIdFrom, sessionOf } from './data.js';
 import { load, openPgStore, type Peer, save } from './peers.js';
 import { figure, table } from './report.js';
 import { DEFAULTS, type Scenario, simulate } from './simulate.js';
@@ -73,9 +73,9 @@ async function visit(sql: Sql, peer: Peer, scenario: Scenario): Promise<{ counte
     new Promise<void>((resolve, reject) => call((error) => (error ? reject(error) : resolve())));
   let due: { at: number; call: () => Promise<void> }[] = [];
   const visitors = new Visitors(scenario, {
-    create: (row, at) => due.push({ at, call: () => save(peer, sidOf(row), visitorOf(row, scenario)) }),
-    request: (row, at, changes) => due.push({ at, call: () => request(sidOf(row), changes) }),
-    destroy: (row, at) => due.push({ at, call: () => answered((done) => store.destroy(sidOf(row), done)) }),
+    create: (row, at) => due.push({ at, call: () => save(peer, sessionIdFrom(row), visitorOf(row, scenario)) }),
+    request: (row, at, changes) => due.push({ at, call: () => request(sessionIdFrom(row), changes) }),
+    destroy: (row, at) => due.push({ at, call: () => answered((done) => store.destroy(sessionIdFrom(row), done)) }),
     expire: () => {},
   });
   const request = async (sid: string, changes: boolean) => {

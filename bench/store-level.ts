@@ -1,6 +1,6 @@
 /** How fast is each store by itself, without HTTP? */
 
-import { SESSIONS, sessionOf, sidOf } from './data.js';
+import { SESSIONS, sessionIdFrom, sessionOf } from './data.js';
 import { type Call, measure, type Sample } from './measure.js';
 import { type LoadedSession, load, type Peer, saveAll } from './peers.js';
 
@@ -26,7 +26,7 @@ export async function subjectOf(peer: Peer, sids: string[]): Promise<Subject> {
 }
 
 export function sidsOf(count: number): string[] {
-  return Array.from({ length: count }, (_, n) => sidOf(n));
+  return Array.from({ length: count }, (_, n) => sessionIdFrom(n));
 }
 
 export function callsOf({ store }: Peer, sids: string[], sessions: LoadedSession[]): Record<Operation, Call> {

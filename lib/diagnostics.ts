@@ -49,7 +49,12 @@ export interface Batch {
 }
 
 /** Tells of a statement when it is answered. */
-export function watched<T>(running: Promise<T>, table: string, kind: string, batch: Batch | undefined): Promise<T> {
+export function traceStatement<T>(
+  running: Promise<T>,
+  table: string,
+  kind: string,
+  batch: Batch | undefined,
+): Promise<T> {
   if (!statements.hasSubscribers) return running;
   const started = performance.now();
   const message = { table, kind, rows: batch?.rows ?? 1, waitMs: batch?.waited() ?? 0 };
@@ -66,7 +71,7 @@ export function watched<T>(running: Promise<T>, table: string, kind: string, bat
   );
 }
 
-export function isHeard(event: keyof PgStoreEvents): boolean {
+export function hasSubscribers(event: keyof PgStoreEvents): boolean {
   return events[event].hasSubscribers;
 }
 

@@ -15,7 +15,7 @@ export class PgStoreError extends Error {
   }
 }
 
-export function timedOut(): PgStoreError {
+export function timeoutError(): PgStoreError {
   return new PgStoreError('no answer in time (option `timeout`)', 'TIMEOUT');
 }
 
@@ -30,7 +30,7 @@ export function codeOf(error: unknown): string {
  * PostgreSQL puts values into the `detail` and `where` of its errors, for data errors (SQLSTATE classes 22, 23, P0) even
  * into the message, as triggers may, and the client hangs a statement's parameters on them: none of these is kept.
  */
-export function failure(call: string, error: unknown): Error {
+export function toPgStoreError(call: string, error: unknown): Error {
   if (error instanceof PgStoreError) {
     return new PgStoreError(`PgStore.${call}: ${error.message}`, error.code, error.cause);
   }
@@ -74,4 +74,4 @@ function serverFields(error: object): Record<string, unknown> {
 }
 
 /** A row that cannot be read is no session: says why, without what is in the row. */
-export class Unreadable extends Error {}
+export class UnreadableRowError extends Error {}

@@ -25,4 +25,4 @@ interface TypedEvents {
 }
 
 /** express-session's `Store`, its events with their types. */
-export const EventfulStore = session.Store as unknown as abstract new () => TypedEvents & session.Store;
+export const TypedStore = session.Store as unknown as abstract new () => TypedEvents & session.Store;

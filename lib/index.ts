@@ -1,11 +1,11 @@
 /** The package's public names. */
 
-export type { Callback } from './calls.js';
+export type { Callback } from './calls/operation-tracker.js';
+export type { RetryOptions } from './database/retry.js';
 export type { PgStoreDiagnostics } from './diagnostics.js';
 export { PgStoreError } from './errors.js';
 export type { PgStoreEvents } from './events.js';
-export type { ListedSession, UserSession } from './listing.js';
-export type { Merge } from './merge.js';
 export type { PgStoreOptions } from './options.js';
 export { PgStore, PgStore as default } from './pg-store.js';
-export type { RetryOptions } from './retry.js';
+export type { ListedSession, UserSession } from './session/listing.js';
+export type { Merge } from './session/merge.js';

@@ -2,8 +2,8 @@
 
 import type { SessionData } from 'express-session';
 import type { Sql } from 'postgres';
-import type { Merge } from './merge.js';
-import type { RetryOptions } from './retry.js';
+import type { RetryOptions } from './database/retry.js';
+import type { Merge } from './session/merge.js';
 
 /** Options of `new PgStore(options)`. All are optional. */
 export interface PgStoreOptions {

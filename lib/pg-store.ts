@@ -1,24 +1,25 @@
 /** What does express-session see? Its `Store`, with a callback or a promise for each method. */
 
-import type session from 'express-session';
-import type { SessionData } from 'express-session';
-import { Autodelete } from './autodelete.js';
-import { mendCookie } from './broken-cookie.js';
-import { type Callback, Calls } from './calls.js';
-import { ConcurrentSessions } from './concurrency.js';
-import { Database } from './database.js';
-import { isHeard, publish } from './diagnostics.js';
-import { failure, PgStoreError } from './errors.js';
-import { type Emit, EventfulStore } from './events.js';
-import { KeyOrder } from './key-order.js';
-import { type ListedSession, type UserSession, userId, userSession } from './listing.js';
+import session, { type SessionData } from 'express-session';
+import { Autodelete } from './calls/autodelete.js';
+import { KeyedReadWriteLock } from './calls/keyed-read-write-lock.js';
+import { type Callback, OperationTracker } from './calls/operation-tracker.js';
+import { batchedStatements } from './database/batched-statements.js';
+import { BulkStatements, type RunQuery } from './database/bulk-statements.js';
+import { Database } from './database/database.js';
+import { arrayLiteral } from './database/query.js';
+import { SessionsTable } from './database/sessions-table.js';
+import { hasSubscribers, publish } from './diagnostics.js';
+import { PgStoreError, toPgStoreError } from './errors.js';
+import { type Emit, TypedStore } from './events.js';
 import { type Options, type PgStoreOptions, parseOptions } from './options.js';
-import { makePermanent } from './permanent.js';
-import { type ListedRow, RowSets, type RunQuery } from './row-sets.js';
-import { encode } from './session-codec.js';
-import { handleOf, keyAfter, SessionIds } from './session-id.js';
-import { arrayLiteral, SessionsTable } from './sessions-table.js';
-import { batchedStatements } from './statements.js';
+import { type ListedSession, type UserSession, userId, userSession } from './session/listing.js';
+import { normalizeCookie } from './session/normalize-cookie.js';
+import { ConcurrentSessions } from './session/optimistic-concurrency.js';
+import { makePermanent } from './session/permanent.js';
+import type { ListedRow } from './session/row.js';
+import { encode } from './session/session-codec.js';
+import { handleOf, nextKey, SessionIds } from './session/session-id.js';
 
 type Request = Parameters<session.Store['createSession']>[0];
 
@@ -34,13 +35,13 @@ type Request = Parameters<session.Store['createSession']>[0];
  * failed. Each method takes a callback as express-session's README has it ("Session Store Implementation"), or returns a
  * promise without one. A failed call gives a `PgStoreError` that names the call.
  */
-export class PgStore extends EventfulStore {
+export class PgStore extends TypedStore {
   readonly #options: Options;
   readonly #ids: SessionIds;
-  readonly #calls: Calls;
-  readonly #order = new KeyOrder();
+  readonly #calls: OperationTracker;
+  readonly #order = new KeyedReadWriteLock();
   readonly #database: Database;
-  readonly #sets: RowSets;
+  readonly #bulk: BulkStatements;
   readonly #sessions: ConcurrentSessions;
   readonly #autodelete: Autodelete;
   #closing: Promise<void> | undefined;
@@ -51,18 +52,18 @@ export class PgStore extends EventfulStore {
     this.#options = parseOptions(options);
     const { secrets, maxLifetime, timeout } = this.#options;
     this.#ids = new SessionIds({ ...this.#options, secrets });
-    this.#calls = new Calls(timeout);
+    this.#calls = new OperationTracker(timeout);
     this.#database = new Database(this.#options, (what, attempt, error) =>
-      this.#tell('retry', what, attempt, failure(what, error)),
+      this.#notify('retry', what, attempt, toPgStoreError(what, error)),
     );
-    this.#sets = new RowSets(this.#options, timeout, maxLifetime);
+    this.#bulk = new BulkStatements(this.#options, timeout, maxLifetime);
     const table = new SessionsTable(this.#options, maxLifetime);
     const statements = batchedStatements(table, this.#database);
-    this.#sessions = new ConcurrentSessions(statements, this.#ids, this.#options, this.#tell);
+    this.#sessions = new ConcurrentSessions(statements, this.#ids, this.#options, this.#notify);
     this.#autodelete = new Autodelete(this.#options.autodelete, () =>
       this.autodelete().then(
-        (rows) => this.#tell('autodelete', rows),
-        (error) => this.#tell('autodelete', 0, error),
+        (rows) => this.#notify('autodelete', rows),
+        (error) => this.#notify('autodelete', 0, error),
       ),
     );
     if (this.#options.permanent) makePermanent(this, (session) => this.#sessions.ttl(session));
@@ -72,8 +73,8 @@ export class PgStore extends EventfulStore {
   override get(sid: string): Promise<SessionData | null>;
   override get(sid: string, callback: Callback<SessionData | null>): void;
   override get(sid: string, callback?: Callback<SessionData | null>): Promise<SessionData | null> | undefined {
-    return this.#calls.start('get', callback, (deadline) => {
-      if (SessionIds.flawOf(sid)) return Promise.resolve(null);
+    return this.#calls.run('get', callback, (deadline) => {
+      if (SessionIds.validateSessionId(sid)) return Promise.resolve(null);
       return this.#order.read(sid, () => this.#sessions.load(sid, deadline) as Promise<SessionData | null>);
     });
   }
@@ -85,8 +86,8 @@ export class PgStore extends EventfulStore {
   override set(sid: string, session: SessionData): Promise<void>;
   override set(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
   override set(sid: string, session: SessionData, callback?: Callback<void>): Promise<void> | undefined {
-    return this.#calls.start('set', callback, async (deadline) => {
-      const flaw = SessionIds.flawOf(sid);
+    return this.#calls.run('set', callback, async (deadline) => {
+      const flaw = SessionIds.validateSessionId(sid);
       if (flaw) throw new PgStoreError(flaw, 'INVALID_SID');
       // In this tick: what the app changes afterwards is not part of this save.
       const encoded = encode(session);
@@ -98,8 +99,8 @@ export class PgStore extends EventfulStore {
   override touch(sid: string, session: SessionData): Promise<void>;
   override touch(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
   override touch(sid: string, session: SessionData, callback?: Callback<void>): Promise<void> | undefined {
-    return this.#calls.start('touch', callback, async (deadline) => {
-      if (SessionIds.flawOf(sid)) return;
+    return this.#calls.run('touch', callback, async (deadline) => {
+      if (SessionIds.validateSessionId(sid)) return;
       const encoded = encode({ cookie: session?.cookie });
       return this.#order.write(sid, () => this.#sessions.touch(sid, encoded, session, deadline));
     });
@@ -109,8 +110,8 @@ export class PgStore extends EventfulStore {
   override destroy(sid: string): Promise<void>;
   override destroy(sid: string, callback: Callback<void> | undefined): void;
   override destroy(sid: string, callback?: Callback<void>): Promise<void> | undefined {
-    const answer = this.#calls.start('destroy', callback, async (deadline) => {
-      if (SessionIds.flawOf(sid)) return;
+    const answer = this.#calls.run('destroy', callback, async (deadline) => {
+      if (SessionIds.validateSessionId(sid)) return;
       return this.#order.write(sid, () => this.#sessions.destroy(sid, deadline));
     });
     // `req.session.destroy()` without a callback drops the promise: its failure must not end the process.
@@ -122,7 +123,7 @@ export class PgStore extends EventfulStore {
   override all(): Promise<ListedSession[]>;
   override all(callback: Callback<ListedSession[]>): void;
   override all(callback?: Callback<ListedSession[]>): Promise<ListedSession[]> | undefined {
-    return this.#calls.startLong('all', callback, async () => {
+    return this.#calls.runWithoutDeadline('all', callback, async () => {
       const sessions: ListedSession[] = [];
       for await (const session of this.#listed(this.#query('all'))) sessions.push(session);
       return sessions;
@@ -134,7 +135,7 @@ export class PgStore extends EventfulStore {
     // Each page is a call of its own: closing the store does not wait for a slow reader.
     const query = this.#query('sessions');
     return this.#listed(
-      (work) => this.#calls.startLong('sessions', undefined, () => query(work)) as ReturnType<typeof work>,
+      (work) => this.#calls.runWithoutDeadline('sessions', undefined, () => query(work)) as ReturnType<typeof work>,
     );
   }
 
@@ -142,13 +143,13 @@ export class PgStore extends EventfulStore {
   ids(): Promise<string[]>;
   ids(callback: Callback<string[]>): void;
   ids(callback?: Callback<string[]>): Promise<string[]> | undefined {
-    return this.#calls.startLong('ids', callback, async () => {
+    return this.#calls.runWithoutDeadline('ids', callback, async () => {
       if (!this.#ids.reversible) {
         throw new PgStoreError('with option `hashIds` the table holds no session IDs', 'INVALID_SID');
       }
       const ids: string[] = [];
-      for await (const page of this.#sets.pages(this.#query('ids'), this.#ids.range)) {
-        ids.push(...page.flatMap(({ key }) => this.#ids.sidOf(key) ?? []));
+      for await (const page of this.#bulk.pages(this.#query('ids'), this.#ids.range)) {
+        ids.push(...page.flatMap(({ key }) => this.#ids.sessionIdFrom(key) ?? []));
       }
       return ids;
     });
@@ -158,16 +159,18 @@ export class PgStore extends EventfulStore {
   override length(): Promise<number>;
   override length(callback: Callback<number>): void;
   override length(callback?: Callback<number>): Promise<number> | undefined {
-    return this.#calls.startLong('length', callback, () => this.#sets.count(this.#query('length'), this.#ids.range));
+    return this.#calls.runWithoutDeadline('length', callback, () =>
+      this.#bulk.count(this.#query('length'), this.#ids.range),
+    );
   }
 
   /** Ends all sessions of the prefix. */
   override clear(): Promise<void>;
   override clear(callback: Callback<void> | undefined): void;
   override clear(callback?: Callback<void>): Promise<void> | undefined {
-    return this.#calls.startLong('clear', callback, () =>
+    return this.#calls.runWithoutDeadline('clear', callback, () =>
       this.#order.exclusive(async () => {
-        await this.#sets.deleteRange(this.#query('clear'), this.#ids.range);
+        await this.#bulk.deleteRange(this.#query('clear'), this.#ids.range);
       }),
     );
   }
@@ -176,8 +179,8 @@ export class PgStore extends EventfulStore {
   sessionsOf(user: string | number): Promise<UserSession[]>;
   sessionsOf(user: string | number, callback: Callback<UserSession[]>): void;
   sessionsOf(user: string | number, callback?: Callback<UserSession[]>): Promise<UserSession[]> | undefined {
-    return this.#calls.startLong('sessionsOf', callback, async () => {
-      const rows = await this.#sets.ofUser(this.#query('sessionsOf'), userId(user), this.#ids.range);
+    return this.#calls.runWithoutDeadline('sessionsOf', callback, async () => {
+      const rows = await this.#bulk.ofUser(this.#query('sessionsOf'), userId(user), this.#ids.range);
       return rows.flatMap((row) => {
         const session = this.#sessionOf(row);
         return session ? [userSession(row, session)] : [];
@@ -193,11 +196,11 @@ export class PgStore extends EventfulStore {
     { except }: { except?: string } = {},
     callback?: Callback<number>,
   ): Promise<number> | undefined {
-    return this.#calls.startLong('destroySessionsOf', callback, async () => {
-      const flaw = except === undefined ? undefined : SessionIds.flawOf(except);
+    return this.#calls.runWithoutDeadline('destroySessionsOf', callback, async () => {
+      const flaw = except === undefined ? undefined : SessionIds.validateSessionId(except);
       if (flaw) throw new PgStoreError(`\`except\`: ${flaw}`, 'INVALID_SID');
-      const kept = arrayLiteral(except === undefined ? [] : this.#ids.keysOf(except));
-      return this.#sets.deleteOfUser(this.#query('destroySessionsOf'), userId(user), this.#ids.range, kept);
+      const kept = arrayLiteral(except === undefined ? [] : this.#ids.rowKeysFor(except));
+      return this.#bulk.deleteOfUser(this.#query('destroySessionsOf'), userId(user), this.#ids.range, kept);
     });
   }
 
@@ -213,12 +216,12 @@ export class PgStore extends EventfulStore {
     { user }: { user: string | number },
     callback?: Callback<boolean>,
   ): Promise<boolean> | undefined {
-    return this.#calls.startLong('destroyByHandle', callback, async () => {
-      const rows = await this.#sets.ofUser(this.#query('destroyByHandle'), userId(user), this.#ids.range);
+    return this.#calls.runWithoutDeadline('destroyByHandle', callback, async () => {
+      const rows = await this.#bulk.ofUser(this.#query('destroyByHandle'), userId(user), this.#ids.range);
       const row = rows.find(({ key }) => handleOf(key) === handle);
       if (!row) return false;
-      const only: [string, string] = [row.key, keyAfter(row.key)];
-      return (await this.#sets.deleteOfUser(this.#query('destroyByHandle'), userId(user), only, arrayLiteral([]))) > 0;
+      const only: [string, string] = [row.key, nextKey(row.key)];
+      return (await this.#bulk.deleteOfUser(this.#query('destroyByHandle'), userId(user), only, arrayLiteral([]))) > 0;
     });
   }
 
@@ -226,7 +229,7 @@ export class PgStore extends EventfulStore {
   ready(): Promise<void>;
   ready(callback: Callback<void>): void;
   ready(callback?: Callback<void>): Promise<void> | undefined {
-    return this.#calls.start('ready', callback, (deadline) =>
+    return this.#calls.run('ready', callback, (deadline) =>
       this.#database.run('ready', deadline, () => this.#database.ensureTable()),
     );
   }
@@ -239,8 +242,8 @@ export class PgStore extends EventfulStore {
   autodelete(): Promise<number>;
   autodelete(callback: Callback<number>): void;
   autodelete(callback?: Callback<number>): Promise<number> | undefined {
-    return this.#calls.startLong('autodelete', callback, () =>
-      this.#sets.deleteExpired(this.#query('autodelete'), () => this.#closing !== undefined),
+    return this.#calls.runWithoutDeadline('autodelete', callback, () =>
+      this.#bulk.deleteExpired(this.#query('autodelete'), () => this.#closing !== undefined),
     );
   }
 
@@ -264,14 +267,14 @@ export class PgStore extends EventfulStore {
 
   /** express-session's way from the data of `get` to `req.session`; the store remembers what the request saw. */
   override createSession(req: Request, data: SessionData): session.Session & SessionData {
-    mendCookie(data);
+    normalizeCookie(data, () => new session.Cookie());
     const created = super.createSession(req, data);
-    this.#sessions.snapshots.adopted(data, created);
+    this.#sessions.snapshots.transfer(data, created);
     return created;
   }
 
   async *#listed(query: RunQuery): AsyncGenerator<ListedSession, void, undefined> {
-    for await (const page of this.#sets.pages(query, this.#ids.range)) {
+    for await (const page of this.#bulk.pages(query, this.#ids.range)) {
       for (const row of page) {
         const session = this.#sessionOf(row);
         if (session) yield session;
@@ -280,7 +283,7 @@ export class PgStore extends EventfulStore {
   }
 
   #sessionOf(row: ListedRow): ListedSession | undefined {
-    const sid = this.#ids.sidOf(row.key);
+    const sid = this.#ids.sessionIdFrom(row.key);
     if (this.#ids.reversible && sid === undefined) return undefined;
     const session = this.#sessions.read(row)?.session;
     if (typeof session !== 'object' || session === null) return undefined;
@@ -292,8 +295,8 @@ export class PgStore extends EventfulStore {
   }
 
   /** Later: what a listener throws is the app's own uncaught exception, and no call's failure. */
-  readonly #tell: Emit = (event, ...args) => {
+  readonly #notify: Emit = (event, ...args) => {
     if (this.listenerCount(event) > 0) process.nextTick(() => this.emit(event, ...args));
-    if (isHeard(event)) publish(`${this.#options.schema}.${this.#options.table}`, event, args);
+    if (hasSubscribers(event)) publish(`${this.#options.schema}.${this.#options.table}`, event, args);
   };
 }

@@ -3,8 +3,8 @@
 import { randomBytes } from 'node:crypto';
 import postgres, { type Sql } from 'postgres';
 import { PostgresServer } from '../../example/postgres-server.js';
+import { createTableSql } from '../../lib/database/schema.js';
 import { PgStore, type PgStoreOptions } from '../../lib/index.js';
-import { createTableSql } from '../../lib/schema.js';
 
 let starting: Promise<PostgresServer> | undefined;
 let admin: Sql | undefined;

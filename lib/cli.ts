@@ -1,9 +1,0 @@
-#!/usr/bin/env node
-/** What does `npx express-pg-store` run? */
-
-import { main } from './cli-main.js';
-
-// A reader that has seen enough, such as `head`, is no failure.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
-
-process.exitCode = await main(process.argv.slice(2));

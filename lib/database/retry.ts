@@ -1,0 +1,67 @@
+/** Which failures pass by themselves, and how long to wait for them? */
+
+import { codeOf } from '../errors.js';
+
+/** When to try a statement again after a failure that passes by itself. */
+export interface RetryOptions {
+  /** Tries in all, the first included. Default 6. */
+  readonly attempts: number;
+  /** Milliseconds before the second try, doubled for each further one. Default 100: 3 to 5 s in all. */
+  readonly delay: number;
+}
+
+/**
+ * SQLSTATEs of PostgreSQL's Appendix A: connection exceptions (class 08), server shutting down, crashed or starting
+ * (57P01–57P03), too many connections, and transactions that the server asks to repeat.
+ */
+const TRANSIENT_SQLSTATES = /^(08...|57P0[123]|53300|40001|40P01)$/;
+
+const TRANSIENT_CODES = new Set([
+  'CONNECTION_CLOSED',
+  'CONNECTION_DESTROYED',
+  'CONNECTION_ENDED',
+  'CONNECT_TIMEOUT',
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'ECONNABORTED',
+  'EPIPE',
+  'ETIMEDOUT',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'EAI_AGAIN',
+  'ENOTFOUND',
+  // A Unix socket's file is missing while its server is down.
+  'ENOENT',
+]);
+
+export function isTransient(error: unknown): boolean {
+  const code = codeOf(error);
+  return TRANSIENT_CODES.has(code) || TRANSIENT_SQLSTATES.test(code);
+}
+
+/**
+ * Whether a connection broke under a statement. Postgres.js 3.4 then keeps remains of it, which fail or hang the next
+ * statement on the connection that it opens in its place (its issues #1133, #1208): better a client without a past.
+ */
+export function isConnectionLoss(error: unknown): boolean {
+  return /^(CONNECTION_CLOSED|ECONNRESET|ECONNABORTED|EPIPE|ETIMEDOUT)$/.test(codeOf(error));
+}
+
+/**
+ * Milliseconds to wait after the given attempt (1 for the first): doubling, and up to half as much again at random, so
+ * that processes which failed together do not come back together.
+ */
+export function backoffDelay(attempt: number, { delay }: RetryOptions, random = Math.random): number {
+  return delay * 2 ** (attempt - 1) * (1 + random() / 2);
+}
+
+/**
+ * Whether a statement of many rows may have failed because of one of them. Not so where the statement as such could not
+ * run: connection, rights, missing table or column, resources.
+ */
+export function isRowLevelError(error: unknown): boolean {
+  const code = codeOf(error);
+  if (isTransient(error) || code === 'TIMEOUT') return false;
+  // 42501 is also a row that row-level security refuses.
+  return !/^(0|25|26|28|3|42(?!501)|53|57P|58|F0)/.test(code);
+}

@@ -1,0 +1,241 @@
+/** What does the store say to PostgreSQL? One method, one statement. Knows no Express. */
+
+import type { ChangedRow, NewRow, NewVersion, StoredRow, TouchedRow } from '../session/row.js';
+import { arrayLiteral, type Query, qualified, type Row, type TableName, type Value } from './query.js';
+
+/**
+ * The statements on one table, their texts built once. Types match exactly and `unnest` has its schema, so that nothing
+ * which others put into a schema of the search path is a better match (CVE-2018-1058).
+ *
+ * A write takes its rows with `for update skip locked` and joins on what it got, so no statement ever waits for a row that
+ * somebody holds, and none can be part of a deadlock (PostgreSQL: Explicit Locking). It joins by `sid`: a `ctid` repeats
+ * across partitions, and gains nothing. Each statement has a form for one row, which plans and runs faster, and one for many.
+ */
+export class SessionsTable {
+  readonly #read: StatementForms;
+  readonly #replace: StatementForms;
+  readonly #update: StatementForms;
+  readonly #touch: StatementForms;
+  readonly #destroy: StatementForms;
+
+  /** @param maxLifetime seconds */
+  constructor(name: TableName, maxLifetime?: number) {
+    const table = qualified(name);
+    const life = lifeInterval(maxLifetime);
+    const expiry = (created: string) => {
+      const due = `now() + i.expires_in * interval '1 millisecond'`;
+      return life ? `least(${due}, ${created} + ${life})` : due;
+    };
+    const locked = (input: string) => `${input}, locked as (
+    select i.* from i join ${table} s on s.sid = i.sid for update of s skip locked
+  )`;
+    const keepsCookie = 'not i.cookie_changed and s.cookie::text is distinct from i.cookie';
+    const cookieAndExpiry = `cookie = case when ${keepsCookie} then s.cookie else i.cookie::json end,
+      expires_at = case when i.expires_in is null or ${keepsCookie} then s.expires_at else ${expiry('s.created_at')} end,
+      updated_at = now()`;
+    const nextVersion = 's.version % 2147483647 + 1';
+
+    const columns = storedColumns(life);
+    this.#read = {
+      one: `select ${columns} from ${table} where sid = $1::text`,
+      many: `select ${columns} from ${table} where sid = any($1::text::text[])`,
+    };
+
+    // An expired row is no session: what takes its place is a new one.
+    const end = life ? `least(s.expires_at, s.created_at + ${life})` : 's.expires_at';
+    const created = `case when ${end} > now() then s.created_at else now() end`;
+    this.#replace = statement(
+      { sid: 'text', data: 'json', cookie: 'json', user_id: 'text', expires_in: 'float8' },
+      (input) => `${locked(input)}, replaced as (
+    update ${table} s
+    set data = i.data::json, cookie = i.cookie::json, user_id = i.user_id, version = ${nextVersion},
+      created_at = ${created}, updated_at = now(), expires_at = ${expiry(created)}
+    from locked i where s.sid = i.sid
+    returning s.sid, s.version
+  ), inserted as (
+    insert into ${table} as s (sid, data, cookie, user_id, version, expires_at)
+    select i.sid, i.data::json, i.cookie::json, i.user_id, 1 + floor(random() * 1073741823::float8)::integer, ${expiry('now()')}
+    from i where not exists (select from ${table} s where s.sid = i.sid)
+    order by i.sid
+    on conflict do nothing
+    returning s.sid, s.version
+  )
+  select * from replaced union all select * from inserted`,
+    );
+
+    this.#update = statement(
+      {
+        sid: 'text',
+        new_sid: 'text',
+        version: 'integer',
+        data: 'json',
+        user_id: 'text',
+        cookie: 'json',
+        cookie_changed: 'boolean',
+        expires_in: 'float8',
+      },
+      (input) => `${locked(input)}
+  update ${table} s
+  set sid = i.new_sid, data = i.data::json, user_id = i.user_id, version = ${nextVersion}, ${cookieAndExpiry}
+  from locked i where s.sid = i.sid and s.version = i.version
+  returning i.sid, s.version`,
+    );
+
+    this.#touch = statement(
+      { sid: 'text', cookie: 'json', cookie_changed: 'boolean', expires_in: 'float8' },
+      (input) => `${locked(input)}
+  update ${table} s set ${cookieAndExpiry}
+  from locked i where s.sid = i.sid and s.expires_at > now()
+  returning s.sid, s.version`,
+    );
+
+    this.#destroy = statement(
+      { sid: 'text' },
+      (input) => `${locked(input)}
+  delete from ${table} s using locked i where s.sid = i.sid
+  returning s.sid, s.version`,
+    );
+  }
+
+  /**
+   * Each session's row under the first of its keys that has one; expired rows too, as long as they are there. One statement
+   * sees one moment: a row that moves from key to key meanwhile is not missed.
+   */
+  async read(query: Query, sessions: readonly (readonly string[])[]): Promise<(StoredRow | undefined)[]> {
+    const keys = sessions.flat();
+    if (keys.length === 1) {
+      const [row] = await query(this.#read.one, keys);
+      return [row && storedRow(row)];
+    }
+    const found = new Map<string, StoredRow>();
+    for (const row of await query(this.#read.many, [arrayLiteral([...new Set(keys)])])) {
+      found.set(row[0] as string, storedRow(row));
+    }
+    return sessions.map((own) => {
+      const key = own.find((candidate) => found.has(candidate));
+      return key === undefined ? undefined : found.get(key);
+    });
+  }
+
+  replace(query: Query, rows: NewRow[]): Promise<NewVersion[]> {
+    return run(query, this.#replace, rows, (row) => [row.key, row.data, row.cookie, row.user, String(row.expiresIn)]);
+  }
+
+  update(query: Query, rows: ChangedRow[]): Promise<NewVersion[]> {
+    return run(query, this.#update, rows, (row) => [
+      row.key,
+      row.newKey,
+      String(row.version),
+      row.data,
+      row.user,
+      row.cookie,
+      String(row.cookieChanged),
+      row.expiresIn === null ? null : String(row.expiresIn),
+    ]);
+  }
+
+  touch(query: Query, rows: TouchedRow[]): Promise<NewVersion[]> {
+    return run(query, this.#touch, rows, (row) => [
+      row.key,
+      row.cookie,
+      String(row.cookieChanged),
+      row.expiresIn === null ? null : String(row.expiresIn),
+    ]);
+  }
+
+  destroy(query: Query, keys: string[]): Promise<NewVersion[]> {
+    return run(
+      query,
+      this.#destroy,
+      keys.map((key) => ({ key })),
+      (row) => [row.key],
+    );
+  }
+}
+
+/** One statement in two forms: for a single row, and for many. */
+interface StatementForms {
+  readonly one: string;
+  readonly many: string;
+  /** Which of the values are JSON. */
+  readonly json?: readonly boolean[];
+}
+
+/** Never part of JSON's text: JSON.stringify escapes control characters. */
+const UNIT_SEPARATOR = '\x1f';
+
+/**
+ * Puts the input rows before a statement as `i`: scalars for one row, arrays for many. Everything travels as text. In an
+ * array's text form each quote must be escaped, which for JSON is dear: its texts travel joined by a separator instead.
+ *
+ * @param input the columns' types; `json`: the text of JSON
+ */
+function statement(input: Record<string, string>, body: (input: string) => string): StatementForms {
+  const columns = Object.entries(input);
+  const scalars = columns.map(([name, type], n) => `$${n + 1}::text::${type === 'json' ? 'text' : type} as ${name}`);
+  const arrays = columns.map(([, type], n) => {
+    const array = type === 'json' ? `string_to_array($${n + 1}::text, e'\\x1f', '')` : `$${n + 1}::text::${type}[]`;
+    return `pg_catalog.unnest(${array})`;
+  });
+  const names = columns.map(([name]) => name);
+  return {
+    json: columns.map(([, type]) => type === 'json'),
+    // Not a value that the planner knows: of a partitioned table it would plan each call anew.
+    one: body(`with i as materialized (select ${scalars.join(', ')})`),
+    many: body(`with i as (select * from rows from (${arrays.join(', ')}) as i (${names.join(', ')}))`),
+  };
+}
+
+async function run<T extends { readonly key: string }>(
+  query: Query,
+  pair: StatementForms,
+  rows: readonly T[],
+  valuesOf: (row: T) => Value[],
+): Promise<NewVersion[]> {
+  const [first] = rows;
+  if (first && rows.length === 1) {
+    const [written] = await query(pair.one, valuesOf(first));
+    return [written && Number(written[1])];
+  }
+  const values = rows.map(valuesOf);
+  const columns = (values[0] ?? []).map((_, n) => {
+    const column = values.map((row) => row[n] ?? null);
+    return pair.json?.[n] ? column.join(UNIT_SEPARATOR) : arrayLiteral(column);
+  });
+  const versions = new Map<unknown, number>();
+  for (const [key, version] of await query(pair.many, columns)) versions.set(key, Number(version));
+  return rows.map((row) => versions.get(row.key));
+}
+
+/** An SQL expression for `maxLifetime` seconds. */
+export function lifeInterval(maxLifetime: number | undefined): string | undefined {
+  return maxLifetime === undefined ? undefined : `${maxLifetime}::float8 * interval '1 second'`;
+}
+
+/** The columns of which `storedRow` makes a row. */
+export function storedColumns(life: string | undefined): string {
+  const remainingLifetimeMs = life ? `, ${millisecondsUntil(`created_at + ${life}`)}` : '';
+  return `sid, data::text, cookie::text, version, ${millisecondsUntil('expires_at')}${remainingLifetimeMs}`;
+}
+
+/** Of a time, since 1970. */
+export function milliseconds(time: string): string {
+  return `extract(epoch from ${time})::float8 * 1000::float8`;
+}
+
+/** Each time by itself: before PostgreSQL 17, a row whose expiry somebody made `infinity` would fail the subtraction. */
+function millisecondsUntil(time: string): string {
+  return `${milliseconds(time)} - ${milliseconds('now()')}`;
+}
+
+export function storedRow(row: Row): StoredRow {
+  const remainingLifetimeMs = row[5] === undefined ? Number.POSITIVE_INFINITY : Number(row[5]);
+  return {
+    key: row[0] as string,
+    data: row[1] as string,
+    cookie: (row[2] ?? null) as string | null,
+    version: Number(row[3]),
+    expiresInMs: Math.min(Number(row[4]), remainingLifetimeMs),
+    remainingLifetimeMs,
+  };
+}

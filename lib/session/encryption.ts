@@ -1,0 +1,87 @@
+/** How is a session's data kept secret at rest, and found out when it was changed? */
+
+import { createCipheriv, createDecipheriv, hkdfSync, randomFillSync } from 'node:crypto';
+import { UnreadableRowError } from '../errors.js';
+
+/** Envelope, before base64url: version (1 byte), key id (4), nonce (12), tag (16), ciphertext. */
+const VERSION = 1;
+const KEY_ID_END = 5;
+const NONCE_END = 17;
+const TAG_END = 33;
+
+interface Key {
+  readonly id: Buffer;
+  readonly secret: Buffer;
+}
+
+/**
+ * AES-256-GCM (NIST SP 800-38D) with a fresh random nonce per write, and the row key as additional data: an envelope that
+ * was changed, cut or moved to another row does not open.
+ */
+export class Encryption {
+  /** How envelopes of the newest key begin: version and most of the key id. */
+  readonly newestHead: string;
+  readonly #keys: readonly [Key, ...Key[]];
+  /** Random bytes for nonces, drawn in bulk: one call to the generator for many nonces. */
+  readonly #random = Buffer.alloc(12 * 256);
+  #used = this.#random.length;
+
+  /** @param keys newest first: the first one seals, all of them open */
+  constructor(keys: readonly [string, ...string[]]) {
+    this.#keys = keys.map(deriveKey) as [Key, ...Key[]];
+    // Six characters are 36 of the 40 bits; the seventh has bits of the nonce.
+    this.newestHead = Buffer.of(VERSION, ...this.#keys[0].id)
+      .toString('base64url')
+      .slice(0, 6);
+  }
+
+  seal(rowKey: string, text: string): string {
+    const key = this.#keys[0];
+    const nonce = this.#nonce();
+    const cipher = createCipheriv('aes-256-gcm', key.secret, nonce);
+    cipher.setAAD(Buffer.from(rowKey));
+    const body = cipher.update(text, 'utf8');
+    cipher.final();
+    return Buffer.concat([Buffer.of(VERSION), key.id, nonce, cipher.getAuthTag(), body]).toString('base64url');
+  }
+
+  /** @throws UnreadableRowError */
+  open(rowKey: string, envelope: string): string {
+    const bytes = Buffer.from(envelope, 'base64url');
+    // Buffer's decoder passes over what is not base64url.
+    if (bytes.length < TAG_END || bytes[0] !== VERSION || bytes.toString('base64url') !== envelope)
+      throw new UnreadableRowError('not an envelope of this version');
+    const id = bytes.subarray(1, KEY_ID_END);
+    const key = this.#keys.find((candidate) => candidate.id.equals(id));
+    if (!key) throw new UnreadableRowError('encrypted with a key that is not in `encryptionKey`');
+    const decipher = createDecipheriv('aes-256-gcm', key.secret, bytes.subarray(KEY_ID_END, NONCE_END), {
+      authTagLength: 16,
+    });
+    decipher.setAAD(Buffer.from(rowKey));
+    decipher.setAuthTag(bytes.subarray(NONCE_END, TAG_END));
+    try {
+      // GCM is a stream: `update` gives all of the text, `final` only says whether it may be believed.
+      const text = decipher.update(bytes.subarray(TAG_END));
+      decipher.final();
+      return text.toString();
+    } catch {
+      throw new UnreadableRowError('the data was changed, or belongs to another row');
+    }
+  }
+
+  #nonce(): Buffer {
+    if (this.#used === this.#random.length) {
+      randomFillSync(this.#random);
+      this.#used = 0;
+    }
+    const start = this.#used;
+    this.#used += 12;
+    return this.#random.subarray(start, this.#used);
+  }
+}
+
+/** HKDF-SHA-256 (RFC 5869), no salt: the key's own 32 bytes, and an id that says nothing about them. */
+function deriveKey(keyMaterial: string): Key {
+  const derive = (info: string, bytes: number) => Buffer.from(hkdfSync('sha256', keyMaterial, '', info, bytes));
+  return { id: derive('express-pg-store key id', 4), secret: derive('express-pg-store data', 32) };
+}

@@ -1,0 +1,288 @@
+/** How does a call keep what other requests did meanwhile? Optimistic concurrency with a three-way merge. */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { SessionData } from 'express-session';
+import { PgStoreError, timeoutError, UnreadableRowError } from '../errors.js';
+import type { Emit } from '../events.js';
+import type { Options } from '../options.js';
+import { Encryption } from './encryption.js';
+import { merge } from './merge.js';
+import type { SentRow, Statements, StoredRow, TouchedRow } from './row.js';
+import { decode, type EncodedSession, isSealedNewest, open, sameCookie, seal } from './session-codec.js';
+import { handleOf, type SessionIds } from './session-id.js';
+import { type Snapshot, Snapshots } from './snapshot.js';
+
+/**
+ * What each call on one session does with its row. Knows neither SQL nor Express; the caller runs calls on one session ID
+ * one after the other.
+ */
+export class ConcurrentSessions {
+  readonly snapshots = new Snapshots();
+  readonly #statements: Statements;
+  readonly #ids: SessionIds;
+  readonly #options: Options;
+  readonly #emit: Emit;
+  readonly #encryption: Encryption | undefined;
+
+  constructor(statements: Statements, ids: SessionIds, options: Options, emit: Emit) {
+    this.#statements = statements;
+    this.#ids = ids;
+    this.#options = options;
+    this.#emit = emit;
+    const [newest, ...older] = options.encryptionKeys;
+    this.#encryption = newest === undefined ? undefined : new Encryption([newest, ...older]);
+  }
+
+  async load(sid: string, deadline: number): Promise<unknown> {
+    const keys = this.#ids.rowKeysFor(sid);
+    const row = await this.#statements.read(keys, deadline);
+    if (!row || row.expiresInMs <= 0) return null;
+    const opened = this.read(row);
+    if (!opened) return null;
+    const { session, data } = opened;
+    if (typeof session === 'object' && session !== null) {
+      this.snapshots.attach(session, snapshotOf(sid, row, data, this.#needsRekey(row, keys)));
+    }
+    return session ?? null;
+  }
+
+  /** A row's session and its data's JSON, or nothing, with an `unreadable` event. */
+  read(row: StoredRow): { session: unknown; data: string } | undefined {
+    try {
+      const data = open(this.#encryption, this.#options.allowPlaintext, row.key, row.data);
+      return { session: decode(data, row.cookie, row.expiresInMs), data };
+    } catch (error) {
+      if (!(error instanceof UnreadableRowError)) throw error;
+      this.#emit('unreadable', handleOf(row.key), error.message);
+      return undefined;
+    }
+  }
+
+  async save(sid: string, encoded: EncodedSession, session: unknown, deadline: number): Promise<void> {
+    const expiresIn = this.#lifetime(encoded, session);
+    const snapshot = this.snapshots.of(session, sid);
+    if (!snapshot) return this.#replace(sid, encoded, session, expiresIn, deadline);
+    const isChanged = encoded.data !== snapshot.seen;
+    if (!isChanged && !snapshot.needsRekey) return this.#touch(sid, snapshot, encoded, expiresIn, deadline, 'set');
+
+    const keys = this.#ids.rowKeysFor(sid);
+    let next = snapshot.seen === snapshot.stored ? encoded.data : this.#merge(snapshot, encoded.data);
+    let met = false;
+    for (let tries = 1; ; tries++) {
+      const change = this.#change(snapshot, encoded, expiresIn);
+      const column = seal(this.#encryption, keys[0], next);
+      const user = this.#user(next === encoded.data ? session : { ...JSON.parse(next), cookie: cookieOf(session) });
+      const known = snapshot.version;
+      const row: SentRow = {
+        key: snapshot.key,
+        newKey: keys[0],
+        version: known,
+        data: column,
+        user,
+        cookie: change.cookie,
+        cookieChanged: change.cookieChanged,
+        expiresIn: change.expiresIn,
+        commitUnknown: snapshot.commitUnknown,
+      };
+      snapshot.commitUnknown = true;
+      const version = await this.#statements.update(row, deadline);
+      snapshot.commitUnknown = false;
+      if (version !== undefined) {
+        Object.assign(snapshot, { key: keys[0], version, seen: encoded.data, stored: next, needsRekey: false });
+        noteExpiry(snapshot, change);
+        if (met) this.#emit('conflict', handleOf(snapshot.key), tries);
+        return;
+      }
+      const now = await this.#statements.read(keys, deadline);
+      const theirs = now && this.read(now);
+      if (!theirs) return this.#dropped(snapshot, 'set');
+      if (now.key === snapshot.key && now.version === snapshot.version) {
+        await backOffFromLockedRow(tries, deadline);
+        continue;
+      }
+      // This very change, saved by a try whose answer was lost: merging it with itself could count it twice. Without such
+      // a try it is another request's change that looks the same, and both count.
+      const isOurs = row.commitUnknown && now.version === nextVersion(known) && now.data === column;
+      const needsRekey = this.#needsRekey(now, keys);
+      Object.assign(snapshot, { key: now.key, version: now.version, stored: theirs.data, needsRekey });
+      if (!isOurs) {
+        next = this.#merge(snapshot, encoded.data);
+        met = isChanged;
+      }
+      if (next === snapshot.stored && !needsRekey) {
+        snapshot.seen = encoded.data;
+        return this.#touch(sid, snapshot, encoded, expiresIn, deadline, 'set');
+      }
+    }
+  }
+
+  async touch(sid: string, encoded: EncodedSession, session: unknown, deadline: number): Promise<void> {
+    const expiresIn = this.#lifetime(encoded, session);
+    await this.#touch(sid, this.snapshots.of(session, sid), encoded, expiresIn, deadline, 'touch');
+  }
+
+  async destroy(sid: string, deadline: number): Promise<void> {
+    const keys = this.#ids.rowKeysFor(sid);
+    for (let tries = 1, [key] = keys; ; tries++) {
+      const isGone = (await this.#statements.destroy(key, deadline)) !== undefined;
+      if (isGone && keys.length === 1) return;
+      const left = await this.#statements.read(keys, deadline);
+      if (!left) return;
+      if (left.key === key) await backOffFromLockedRow(tries, deadline);
+      key = left.key;
+    }
+  }
+
+  /** As MemoryStore does: whatever is there is replaced, without a look. */
+  async #replace(
+    sid: string,
+    encoded: EncodedSession,
+    session: unknown,
+    expiresIn: number,
+    deadline: number,
+  ): Promise<void> {
+    const keys = this.#ids.rowKeysFor(sid);
+    const data = seal(this.#encryption, keys[0], encoded.data);
+    const { cookie } = encoded;
+    const row = { key: keys[0], data, cookie, user: this.#user(session), expiresIn };
+    let version: number | undefined;
+    for (let tries = 1; version === undefined; tries++) {
+      const old = keys.length > 1 ? await this.#statements.read(keys, deadline) : undefined;
+      if (!old || old.key === row.key) version = await this.#statements.replace(row, deadline);
+      // What has expired is no session, and the new one is not as old.
+      else if (old.expiresInMs <= 0) await this.#statements.destroy(old.key, deadline);
+      else {
+        const { key, version: known } = old;
+        const moved = { ...row, key, newKey: row.key, version: known, cookieChanged: true, commitUnknown: false };
+        version = await this.#statements.update(moved, deadline);
+      }
+      if (version === undefined) await backOffFromLockedRow(tries, deadline);
+    }
+    if (typeof session !== 'object' || session === null) return;
+    const { maxLifetime } = this.#options;
+    const remainingLifetimeMs = maxLifetime === undefined ? Number.POSITIVE_INFINITY : maxLifetime * 1000;
+    const stored: StoredRow = { key: row.key, data, cookie, version, expiresInMs: expiresIn, remainingLifetimeMs };
+    this.snapshots.record(session, snapshotOf(sid, stored, encoded.data, false));
+  }
+
+  async #touch(
+    sid: string,
+    snapshot: Snapshot | undefined,
+    encoded: EncodedSession,
+    expiresIn: number,
+    deadline: number,
+    call: 'set' | 'touch',
+  ): Promise<void> {
+    const keys = this.#ids.rowKeysFor(sid);
+    const change = snapshot
+      ? this.#change(snapshot, encoded, expiresIn)
+      : { cookie: encoded.cookie, cookieChanged: true, expiresIn };
+    if (change.expiresIn === null) return;
+    for (let tries = 1, key = snapshot?.key ?? keys[0]; ; tries++) {
+      if ((await this.#statements.touch({ ...change, key }, deadline)) !== undefined) break;
+      const now = await this.#statements.read(keys, deadline);
+      if (!now || now.expiresInMs <= 0) {
+        if (snapshot) this.#dropped(snapshot, call);
+        return;
+      }
+      if (now.key === key) await backOffFromLockedRow(tries, deadline);
+      key = now.key;
+    }
+    if (snapshot) noteExpiry(snapshot, change);
+  }
+
+  #change(snapshot: Snapshot, encoded: EncodedSession, expiresIn: number): Omit<TouchedRow, 'key'> {
+    const cookieChanged = !sameCookie(snapshot.cookie, encoded.cookie);
+    const canWait = !cookieChanged && this.#isFresh(snapshot, expiresIn);
+    return {
+      cookie: cookieChanged ? encoded.cookie : snapshot.cookie,
+      cookieChanged,
+      expiresIn: canWait ? null : expiresIn,
+    };
+  }
+
+  /** Whether the row expires so nearly when it should that writing it can wait. */
+  #isFresh(snapshot: Snapshot, expiresIn: number): boolean {
+    const due = Math.min(performance.now() + expiresIn, snapshot.endsAt);
+    return Math.abs(due - snapshot.expiresAt) < Math.min(this.#options.touchAfter * 1000, expiresIn / 10);
+  }
+
+  /** Whether the row still has an older secret's key or data that were not encrypted with the newest encryption key. */
+  #needsRekey(row: StoredRow, [newest]: readonly string[]): boolean {
+    return row.key !== newest || !isSealedNewest(this.#encryption, row.data);
+  }
+
+  #merge(snapshot: Snapshot, ours: string): string {
+    const combine = this.#options.merge ?? merge;
+    const merged: unknown = combine(JSON.parse(snapshot.seen), JSON.parse(ours), JSON.parse(snapshot.stored));
+    const text = JSON.stringify(merged);
+    // Anything else would be stored as an empty session, a promise for one.
+    if (!text?.startsWith('{') || typeof (merged as { then?: unknown }).then === 'function')
+      throw new PgStoreError('option `merge` returned no object', 'INVALID_SESSION');
+    return text;
+  }
+
+  #dropped(snapshot: Snapshot, call: 'set' | 'touch'): void {
+    this.#emit('dropped', handleOf(snapshot.key), call);
+  }
+
+  /** Milliseconds that the session has from now on. */
+  #lifetime(encoded: EncodedSession, session: unknown): number {
+    return encoded.expiresIn ?? this.ttl(session as SessionData);
+  }
+
+  /** Milliseconds that a session lives whose cookie has no expiry. */
+  ttl(session: SessionData): number {
+    const { ttl } = this.#options;
+    const seconds: unknown = typeof ttl === 'function' ? ttl(session) : ttl;
+    if (typeof seconds === 'number' && seconds >= 0 && seconds <= 1e11) return seconds * 1000;
+    throw new PgStoreError('option `ttl` returned no number of seconds', 'INVALID_SESSION');
+  }
+
+  #user(session: unknown): string | null {
+    if (typeof session !== 'object' || session === null) return null;
+    const user: unknown = this.#options.user(session as SessionData);
+    if (user === undefined || user === null) return null;
+    if (typeof user === 'string' || typeof user === 'number') return String(user);
+    throw new PgStoreError(`option \`user\` returned ${typeof user}, not a string or a number`, 'INVALID_SESSION');
+  }
+}
+
+/** The version that a row has after the next write, as the statements count: within PostgreSQL's `integer`. */
+function nextVersion(version: number): number {
+  return (version % 2147483647) + 1;
+}
+
+function cookieOf(session: unknown): unknown {
+  return (session as { cookie?: unknown }).cookie;
+}
+
+function snapshotOf(sid: string, row: StoredRow, data: string, needsRekey: boolean): Snapshot {
+  const now = performance.now();
+  return {
+    sid,
+    key: row.key,
+    version: row.version,
+    seen: data,
+    stored: data,
+    needsRekey,
+    commitUnknown: false,
+    cookie: row.cookie,
+    expiresAt: now + row.expiresInMs,
+    endsAt: now + row.remainingLifetimeMs,
+  };
+}
+
+function noteExpiry(snapshot: Snapshot, { cookie, expiresIn }: Omit<TouchedRow, 'key'>): void {
+  snapshot.cookie = cookie;
+  if (expiresIn !== null) snapshot.expiresAt = Math.min(performance.now() + expiresIn, snapshot.endsAt);
+}
+
+/**
+ * Waits before asking again for a row that somebody holds, ever longer: no statement waits for it on the server. The first
+ * time not at all: the row was changed while the statement ran.
+ */
+async function backOffFromLockedRow(tries: number, deadline: number): Promise<void> {
+  if (performance.now() >= deadline) throw timeoutError();
+  if (tries > 1) await sleep(Math.min(2 ** tries, 100));
+}

@@ -1,0 +1,70 @@
+/** What a row of a session holds, and which statements read and write it. */
+
+/** A row as it was read. Times are milliseconds from the statement's start, by the database's clock. */
+export interface StoredRow {
+  readonly key: string;
+  readonly data: string;
+  readonly cookie: string | null;
+  readonly version: number;
+  /** Until the row expires; zero or less: it has. */
+  readonly expiresInMs: number;
+  /** Until `maxLifetime` ends it; Infinity without. */
+  readonly remainingLifetimeMs: number;
+}
+
+/** A row to be made, or put in place of whatever is there. */
+export interface NewRow {
+  readonly key: string;
+  readonly data: string;
+  readonly cookie: string | null;
+  readonly user: string | null;
+  /** Milliseconds from now until the row expires. */
+  readonly expiresIn: number;
+}
+
+export interface TouchedRow {
+  readonly key: string;
+  readonly cookie: string | null;
+  /** `false`: the cookie is as this request saw it; one that another request changed meanwhile then stays, with its expiry. */
+  readonly cookieChanged: boolean;
+  /** Milliseconds from now until the row expires; `null`: as it is, so that no index changes (a heap-only update). */
+  readonly expiresIn: number | null;
+}
+
+export interface ChangedRow extends TouchedRow {
+  readonly newKey: string;
+  /** Of the row that the change was made from: a row with another one is left alone. */
+  readonly version: number;
+  readonly data: string;
+  readonly user: string | null;
+}
+
+/**
+ * The row's version after the write, or `undefined` where nothing was written: the row is not there, has another version,
+ * or somebody holds it or changed it in this very moment. Which of these, `read` tells.
+ */
+export type NewVersion = number | undefined;
+
+/** A row with the times that a listing shows, in milliseconds since 1970 by the database's clock. */
+export interface ListedRow extends StoredRow {
+  readonly createdAt: number;
+  readonly updatedAt: number;
+  readonly expiresAt: number;
+}
+
+export type Send<Item, Result> = (item: Item, deadline: number) => Promise<Result>;
+
+export interface SentRow extends ChangedRow {
+  /** An earlier try got no answer: nobody knows whether it took effect. */
+  commitUnknown: boolean;
+}
+
+/** The statements on single rows, batched. Deadlines are on the clock of `performance.now()`, in milliseconds. */
+export interface Statements {
+  /** The row under the first of a session's keys that has one. */
+  readonly read: Send<readonly string[], StoredRow | undefined>;
+  readonly replace: Send<NewRow, NewVersion>;
+  readonly update: Send<SentRow, NewVersion>;
+  readonly touch: Send<TouchedRow, NewVersion>;
+  readonly destroy: Send<string, NewVersion>;
+}

@@ -1,0 +1,95 @@
+/** Which row belongs to a session ID, and which session ID to a row? Pure. */
+
+import { createHash, createHmac } from 'node:crypto';
+import { sign, unsign } from 'cookie-signature';
+
+export interface SessionIdOptions {
+  /** Goes before each row key; several apps can share a table with one prefix each. */
+  readonly prefix: string;
+  /** Secrets that sign the IDs in the table, newest first. None: not signed. */
+  readonly secrets: readonly string[];
+  /** Keep only a hash of the ID in the table. */
+  readonly hashIds: boolean;
+}
+
+/** Maps session IDs to row keys and back. */
+export class SessionIds {
+  readonly prefix: string;
+  readonly #secrets: readonly string[];
+  readonly #signingKeys: readonly Buffer[];
+  readonly #hash: boolean;
+
+  constructor({ prefix, secrets, hashIds }: SessionIdOptions) {
+    this.prefix = prefix;
+    this.#secrets = secrets;
+    this.#signingKeys = secrets.map((secret) => signingKey(secret, prefix));
+    this.#hash = hashIds;
+  }
+
+  /** Whether `sessionIdFrom` can tell a session ID from its row key. */
+  get reversible(): boolean {
+    return !this.#hash;
+  }
+
+  /** The keys under which the session's row may be: the one to write first, then those of older secrets. */
+  rowKeysFor(sid: string): [string, ...string[]] {
+    if (this.#secrets.length === 0) return [this.prefix + (this.#hash ? sha256(sid) : sid)];
+    const ids = this.#hash
+      ? this.#secrets.map((secret) => hmac(secret, sid))
+      : this.#signingKeys.map((key) => sign(sid, key));
+    return ids.map((id) => this.prefix + id) as [string, ...string[]];
+  }
+
+  /** The session ID of a row, or `undefined` where the row is not signed with one of the secrets, or IDs are hashed. */
+  sessionIdFrom(key: string): string | undefined {
+    if (this.#hash || !key.startsWith(this.prefix)) return undefined;
+    const rest = key.slice(this.prefix.length);
+    if (this.#secrets.length === 0) return rest;
+    for (const key of this.#signingKeys) {
+      const sid = unsign(rest, key);
+      if (sid !== false) return sid;
+    }
+    return undefined;
+  }
+
+  /** What keeps a session ID from being stored, if anything: PostgreSQL's text holds neither. */
+  static validateSessionId(sid: unknown): string | undefined {
+    if (typeof sid !== 'string') return `expected a string as session ID, got ${typeof sid}`;
+    if (sid.includes('\0')) return 'a session ID with a NUL character cannot be stored';
+    if (!sid.isWellFormed()) return 'a session ID with half a surrogate pair cannot be stored';
+    return undefined;
+  }
+
+  /** The first key and the first key after all keys that start with the prefix, in the order of `collate "C"`. */
+  get range(): [string, string] {
+    return [this.prefix, `${this.prefix}\u{10FFFF}`];
+  }
+}
+
+/** The least text after a key, in the order of `collate "C"`: PostgreSQL's text has no NUL. */
+export function nextKey(key: string): string {
+  return `${key}\u0001`;
+}
+
+/**
+ * An opaque name of a session for logs and pages: stable while its row key is, and of no use as a session ID.
+ */
+export function handleOf(key: string): string {
+  return createHash('sha256').update('express-pg-store handle\0').update(key).digest('base64url').slice(0, 24);
+}
+
+/**
+ * express-session signs its cookies with cookie-signature too, and apps may well give both the same secret: a row key signed
+ * with that would be a cookie ready for use. So rows are signed with a key of their own, one for each prefix.
+ */
+function signingKey(secret: string, prefix: string): Buffer {
+  return createHmac('sha256', secret).update(`express-pg-store row key\0${prefix}`).digest();
+}
+
+function sha256(sid: string): string {
+  return createHash('sha256').update(sid).digest('base64url');
+}
+
+function hmac(secret: string, sid: string): string {
+  return createHmac('sha256', secret).update(sid).digest('base64url');
+}

@@ -1,0 +1,69 @@
+/** What did a request see when it loaded its session, and what has the row held since? */
+
+/** The state of a session's row as one `Session` object knows it. Changes with each of that object's saves. */
+export interface Snapshot {
+  readonly sid: string;
+  key: string;
+  version: number;
+  /** JSON that the request holds if it changed nothing. */
+  seen: string;
+  /** JSON that the row holds. Differs from `seen` after a merge brought in what others changed. */
+  stored: string;
+  /** An old `secret` or `encryptionKey` made the row: the next save writes it anew, also with nothing changed. */
+  needsRekey: boolean;
+  /** A save got no answer: it may have taken effect. */
+  commitUnknown: boolean;
+  cookie: string | null;
+  /** When the row expires, and when `maxLifetime` ends it; on the clock of `performance.now()`, in milliseconds. */
+  expiresAt: number;
+  readonly endsAt: number;
+}
+
+/**
+ * Hides a snapshot in the data that `get` answers with. A WeakMap would do, but an entry in one costs the garbage collector
+ * nearly as much as all the rest of a `get`.
+ */
+const SNAPSHOT = Symbol('snapshot');
+
+/**
+ * Remembers snapshots as long as the objects live to which they belong.
+ *
+ * JSON is kept as text and parsed again only where a save meets another one: reading stays free.
+ */
+export class Snapshots {
+  readonly #ofSession = new WeakMap<object, Snapshot>();
+
+  /** The data that `get` answers with: not yet anybody's session. */
+  attach(data: object, snapshot: Snapshot): void {
+    Object.defineProperty(data, SNAPSHOT, { value: snapshot });
+  }
+
+  /**
+   * `createSession` made a session of data that `get` answered with.
+   *
+   * A `Session` takes over no key that its prototype has (`save`, `toString`, `__proto__`): such keys were not seen, so
+   * their absence is no removal.
+   */
+  transfer(data: object, session: object): void {
+    const snapshot = (data as { [SNAPSHOT]?: Snapshot })[SNAPSHOT];
+    if (!snapshot) return;
+    const unseen = Object.keys(data).filter((key) => !Object.hasOwn(session, key));
+    if (unseen.length === 0) this.#ofSession.set(session, { ...snapshot });
+    else {
+      const seen = Object.entries(JSON.parse(snapshot.stored)).filter(([key]) => !unseen.includes(key));
+      this.#ofSession.set(session, { ...snapshot, seen: JSON.stringify(Object.fromEntries(seen)) });
+    }
+  }
+
+  /** A session without a snapshot was saved. Plain objects stay without: they replace the row each time. */
+  record(session: object, snapshot: Snapshot): void {
+    const prototype = Object.getPrototypeOf(session);
+    if (prototype !== Object.prototype && prototype !== null) this.#ofSession.set(session, snapshot);
+  }
+
+  /** Only for the session ID under which it was loaded: saved under another one, a session is a new one. */
+  of(session: unknown, sid: string): Snapshot | undefined {
+    const snapshot = this.#ofSession.get(session as object);
+    return snapshot?.sid === sid ? snapshot : undefined;
+  }
+}

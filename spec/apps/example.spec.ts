@@ -1,0 +1,184 @@
+/** Does `npm start` start, answer, and stop without leaving anything behind? */
+
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import fs from 'node:fs';
+import http from 'node:http';
+import type { AddressInfo } from 'node:net';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createApp } from '../../example/app.js';
+import { temporaryFolder } from '../../example/postgres-server.js';
+import { freshTable, postgresUri, sqlClient } from '../support/postgres.js';
+
+const ROOT = path.resolve(import.meta.dirname, '../..');
+
+interface Run {
+  child: ChildProcess;
+  output: () => string;
+  /** The address it prints; fails if it ends before. */
+  address: Promise<string>;
+  ended: Promise<number | null>;
+}
+
+const runs: Run[] = [];
+
+/** `npm start` in a process group of its own, as a terminal starts it. */
+function start(env: NodeJS.ProcessEnv = {}): Run {
+  const { DATABASE_URL: _, ...inherited } = process.env;
+  const child = spawn('npm', ['start', '--silent'], {
+    cwd: ROOT,
+    detached: true,
+    env: { ...inherited, PORT: '0', ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let output = '';
+  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
+  const address = new Promise<string>((resolve, reject) => {
+    const read = (text: string) => {
+      output += text;
+      const [found] = /http:\/\/\S+/.exec(output) ?? [];
+      if (found) resolve(found);
+    };
+    child.stdout?.setEncoding('utf8').on('data', read);
+    child.stderr?.setEncoding('utf8').on('data', read);
+    void ended.then(() => reject(new Error(`it ended: ${output}`)));
+  });
+  address.catch(() => {});
+  const run = { child, output: () => output, address, ended };
+  runs.push(run);
+  return run;
+}
+
+/** Ctrl-C: the terminal signals the whole group. */
+function interrupt({ child }: Run): void {
+  process.kill(-(child.pid as number), 'SIGINT');
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+describe('npm start', function () {
+  this.timeout(120_000);
+
+  afterEach(async () => {
+    for (const run of runs.splice(0)) {
+      if (run.child.exitCode === null && run.child.signalCode === null) interrupt(run);
+      await run.ended;
+    }
+  });
+
+  it('answers on the address it prints, keeps its data, and leaves no process behind after Ctrl-C', async () => {
+    const DATA_DIR = temporaryFolder();
+    const first = start({ DATA_DIR });
+    const response = await fetch(await first.address);
+    assert.equal(response.status, 200);
+    const cookie = response.headers.get('set-cookie') ?? '';
+    assert.match(cookie, /HttpOnly/);
+    assert.match(cookie, /SameSite=Lax/);
+    const postgres = Number.parseInt(fs.readFileSync(path.join(DATA_DIR, 'postgres', 'postmaster.pid'), 'utf8'), 10);
+    assert(isRunning(postgres));
+    interrupt(first);
+    await first.ended;
+    while (isRunning(postgres)) await sleep(20);
+    assert.match(fs.readFileSync(path.join(DATA_DIR, 'postgres.log'), 'utf8'), /database system is shut down\s*$/);
+    assert.doesNotMatch(first.output(), /Error|\bat /);
+
+    const second = start({ DATA_DIR });
+    const again = await fetch(await second.address, { headers: { cookie: cookie.split(';')[0] } });
+    assert.match(await again.text(), /<strong id="views">2</);
+
+    const third = start({ DATA_DIR });
+    assert.equal(await third.ended, 1);
+    assert.match(third.output(), /Another PostgreSQL uses these data already: process \d+\. Stop that one first\.\n$/);
+    assert.equal((await fetch(await second.address)).status, 200);
+  });
+
+  it('says that the port is taken, and ends with code 1', async () => {
+    const other = http.createServer();
+    await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
+    const { port } = other.address() as AddressInfo;
+    const DATA_DIR = temporaryFolder();
+    try {
+      const run = start({ PORT: String(port), DATA_DIR });
+      assert.equal(await run.ended, 1);
+      assert.equal(run.output(), `Port ${port} is taken. Try another one: PORT=${port + 1} npm start\n`);
+      assert.deepEqual(fs.readdirSync(DATA_DIR), []);
+    } finally {
+      await new Promise((resolve) => other.close(resolve));
+    }
+  });
+
+  it('uses the server that DATABASE_URL names', async () => {
+    const DATA_DIR = temporaryFolder();
+    const run = start({ DATA_DIR, DATABASE_URL: await postgresUri(), SESSION_SECRET: 'a secret of the spec' });
+    try {
+      const response = await fetch(await run.address, { headers: { 'user-agent': 'curl by example.spec' } });
+      assert.equal(response.status, 200);
+      const sql = await sqlClient();
+      const rows = await sql`select data #>> '{device,browser}' as browser from example_sessions`;
+      assert(rows.some(({ browser }) => browser === 'curl'));
+      assert.deepEqual(fs.readdirSync(DATA_DIR), []);
+    } finally {
+      interrupt(run);
+      await run.ended;
+      const sql = await sqlClient();
+      await sql`drop table if exists example_sessions, example_sessions_lab`;
+    }
+  });
+
+  it('says why where DATABASE_URL leads nowhere, without its password', async () => {
+    const run = start({ DATABASE_URL: 'postgres://ada:engine@127.0.0.1:1/db', SESSION_SECRET: 'x' });
+    assert.equal(await run.ended, 1);
+    assert.match(run.output(), /ECONNREFUSED/);
+    assert.doesNotMatch(run.output(), /engine|\bat /);
+  });
+});
+
+describe('the example app', () => {
+  it('takes requests that change something from its own pages only', async () => {
+    const table = freshTable();
+    const example = await createApp({ sql: await sqlClient(), secret: 'a secret of the spec', table });
+    const server = http.createServer(example.app);
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const post = async (headers: Record<string, string>) =>
+      (await fetch(`${url}/cart`, { method: 'POST', headers, redirect: 'manual' })).status;
+    try {
+      assert.equal(await post({ 'sec-fetch-site': 'same-origin' }), 303);
+      assert.equal(await post({ 'sec-fetch-site': 'same-site', origin: url }), 403);
+      assert.equal(await post({ 'sec-fetch-site': 'cross-site', origin: url }), 403);
+      assert.equal(await post({ origin: 'https://example.com' }), 403);
+      assert.equal(await post({}), 403);
+      const page = await fetch(url);
+      assert.match(page.headers.get('content-security-policy') ?? '', /default-src 'none'/);
+      const text = await page.text();
+      assert.doesNotMatch(text, /style=|onclick=|<script>/);
+    } finally {
+      await new Promise((resolve) => server.close(resolve));
+      await example.close();
+      const sql = await sqlClient();
+      await sql`drop table ${sql(table)}, ${sql(`${table}_lab`)}`;
+    }
+  });
+
+  it('shows what visitors wrote as text', async () => {
+    const { html } = await import('../../example/html.js');
+    const name = `<script>alert("1" & '2')</script>`;
+    assert.equal(
+      html`<p title="${name}">${[name]}${undefined}${false}${html`<b>${0}</b>`}</p>`.text,
+      `<p title="${escaped(name)}">${escaped(name)}<b>0</b></p>`,
+    );
+  });
+});
+
+function escaped(text: string): string {
+  const names: Record<string, string> = { '&': '&#38;', '<': '&#60;', '>': '&#62;', '"': '&#34;', "'": '&#39;' };
+  return text.replace(/[&<>"']/g, (character) => names[character]);
+}

@@ -1,0 +1,308 @@
+/** Does the store keep its promises through each framework, over HTTP? */
+
+import assert from 'node:assert/strict';
+import http, { type RequestListener } from 'node:http';
+import { createRequire } from 'node:module';
+import type { AddressInfo } from 'node:net';
+import fastifySession from '@fastify/session';
+import express, { type Express } from 'express';
+import type { PgStore } from '../../lib/index.js';
+import { closeStores, openStore } from '../support/postgres.js';
+import { connectApp } from './frameworks/connect.js';
+import { flashApp } from './frameworks/connect-flash.js';
+import { useSessions } from './frameworks/express.js';
+import { fastifyApp } from './frameworks/fastify.js';
+import { passportApp } from './frameworks/passport.js';
+
+// npm's alias for Express 4; it comes without types. No `await` here: Mocha would load the spec, and with it the shared
+// server, by `import()`, a second time beside the hooks' one.
+const express4: () => Express = createRequire(import.meta.url)('express4');
+
+const ITEMS = Array.from({ length: 10 }, (_, n) => `item${n}`);
+
+describe('frameworks', () => {
+  const closing: (() => unknown)[] = [];
+
+  afterEach(async () => {
+    for (const close of closing.splice(0)) await close();
+    await closeStores();
+  });
+
+  async function visit(app: RequestListener): Promise<Visitor> {
+    const server = http.createServer(app);
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    closing.push(() => new Promise((resolve) => server.close(resolve)));
+    return new Visitor(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  }
+
+  async function visitFastify(store: any): Promise<Visitor> {
+    const app = await fastifyApp(store);
+    closing.push(() => app.close());
+    return new Visitor(await app.listen({ port: 0, host: '127.0.0.1' }));
+  }
+
+  const apps: Record<string, (store: PgStore) => Promise<Visitor>> = {
+    'Express 5': (store) => visit(useSessions(express(), store)),
+    'Express 4': (store) => visit(useSessions(express4(), store)),
+    Connect: (store) => visit(connectApp(store)),
+    Fastify: visitFastify,
+  };
+
+  for (const [name, start] of Object.entries(apps)) {
+    describe(name, () => {
+      it('keeps a session from request to request, in one row, until it is destroyed', async () => {
+        const store = await openStore();
+        const visitor = await start(store);
+        assert.deepEqual(await visitor.json('GET', '/cart'), {});
+        assert.equal(await store.length(), 0);
+        await visitor.json('POST', '/cart/tea');
+        assert.deepEqual(await visitor.json('POST', '/cart/milk'), { tea: 1, milk: 1 });
+        assert.deepEqual(await visitor.json('GET', '/cart'), { tea: 1, milk: 1 });
+        assert.equal(await store.length(), 1);
+        assert.equal((await visitor.request('POST', '/logout')).status, 204);
+        assert.equal(await store.length(), 0);
+        assert.deepEqual(await visitor.json('GET', '/cart'), {});
+      });
+
+      it('puts off the expiry with each request', async () => {
+        const store = await openStore({ touchAfter: 0 });
+        const visitor = await start(store);
+        await visitor.json('POST', '/cart/tea');
+        const expiry = async () => new Date((await store.all())[0]?.cookie.expires as Date).getTime();
+        const before = await expiry();
+        assert(Math.abs(before - Date.now() - 3_600_000) < 60_000);
+        while ((await expiry()) <= before) await visitor.json('GET', '/cart');
+        assert.equal(await store.length(), 1);
+      });
+    });
+  }
+
+  for (const name of ['Express 5', 'Express 4', 'Connect']) {
+    describe(name, () => {
+      it('keeps what each of the parallel requests changed', async () => {
+        const store = await openStore();
+        const visitor = await (apps[name] as (typeof apps)[string])(store);
+        assert.deepEqual(Object.keys(await cartAfterParallelRequests(visitor, store)).sort(), [...ITEMS, 'tea']);
+      });
+
+      it('revives no session that was destroyed while a request was under way', async () => {
+        const store = await openStore();
+        const visitor = await (apps[name] as (typeof apps)[string])(store);
+        assert.deepEqual(await cartAfterLogoutDuringRequest(visitor, store), {});
+        assert.equal(await store.length(), 0);
+      });
+    });
+  }
+
+  describe('Fastify', () => {
+    it('does with parallel requests what its MemoryStore does: it hands the store no session it could recognise', async () => {
+      for (const store of [await openStore(), new fastifySession.MemoryStore(new Map())]) {
+        const visitor = await visitFastify(store);
+        const cart = await cartAfterParallelRequests(visitor, store as PgStore);
+        assert.equal(Object.keys(cart).length, 2);
+        const next = await visitFastify(store);
+        assert.deepEqual(Object.keys(await cartAfterLogoutDuringRequest(next, store as PgStore)), ['tea', 'milk']);
+      }
+    });
+
+    it('from a first save by a request on, its next one keeps what another request saved between them', async () => {
+      const store = await openStore();
+      const app = await fastifyApp(store);
+      let saved = () => {};
+      let goOn = () => {};
+      const isSaved = new Promise<void>((resolve) => (saved = resolve));
+      const isFree = new Promise<void>((resolve) => (goOn = resolve));
+      app.post('/twice', async ({ session }) => {
+        session.cart = { ...session.cart, first: 1 };
+        await session.save();
+        saved();
+        await isFree;
+        session.cart = { ...session.cart, second: 1 };
+        return session.cart;
+      });
+      closing.push(() => app.close());
+      const visitor = new Visitor(await app.listen({ port: 0, host: '127.0.0.1' }));
+      await visitor.json('POST', '/cart/tea');
+      const twice = visitor.json('POST', '/twice');
+      await isSaved;
+      await visitor.another(visitor.cookie).json('POST', '/cart/milk');
+      goOn();
+      await twice;
+      assert.deepEqual(Object.keys(await visitor.json('GET', '/cart')).sort(), ['first', 'milk', 'second', 'tea']);
+    });
+
+    it('regenerates a session under a new ID, and an ID that nobody signed finds none', async () => {
+      const store = await openStore();
+      const app = await fastifyApp(store);
+      app.post('/regenerate', async ({ session }) => session.regenerate(['cart']));
+      closing.push(() => app.close());
+      const visitor = new Visitor(await app.listen({ port: 0, host: '127.0.0.1' }));
+      await visitor.json('POST', '/cart/tea');
+      const [before] = await store.ids();
+      await visitor.request('POST', '/regenerate');
+      const ids = await store.ids();
+      assert.equal(ids.length, 1);
+      assert.notEqual(ids[0], before);
+      assert.deepEqual(await visitor.json('GET', '/cart'), { tea: 1 });
+      visitor.cookie = `sessionId=${ids[0]}.forged`;
+      assert.deepEqual(await visitor.json('GET', '/cart'), {});
+    });
+  });
+
+  describe('Passport', () => {
+    const login = { username: 'ann', password: 'open sesame' };
+
+    it('signs in under a new session ID, and out', async () => {
+      const store = await openStore();
+      const visitor = await visit(passportApp(store));
+      assert.equal((await visitor.request('GET', '/me')).status, 401);
+      assert.equal((await visitor.request('POST', '/login', { ...login, password: 'guess' })).status, 401);
+      assert.deepEqual(await visitor.json('POST', '/login', login), { id: 'ann' });
+      assert.deepEqual(await visitor.json('GET', '/me'), { id: 'ann' });
+      const [first] = await store.ids();
+      await visitor.json('POST', '/login', login);
+      const ids = await store.ids();
+      assert.equal(ids.length, 1);
+      assert.notEqual(ids[0], first);
+      assert.equal((await visitor.request('POST', '/logout')).status, 204);
+      assert.equal((await visitor.request('GET', '/me')).status, 401);
+      assert.deepEqual(await store.sessionsOf('ann'), []);
+    });
+
+    it('lists the sessions of a user, ends one of them, and all others', async () => {
+      const store = await openStore();
+      const desktop = await visit(passportApp(store));
+      const [phone, tablet, stranger] = [desktop.another(), desktop.another(), desktop.another()];
+      await stranger.json('POST', '/login', { ...login, username: 'bob' });
+      for (const device of [desktop, phone, tablet]) await device.json('POST', '/login', login);
+
+      const sessions = await desktop.json('GET', '/sessions');
+      assert.equal(sessions.length, 3);
+      // Newest activity first: the tablet signed in last.
+      assert.equal((await stranger.request('DELETE', `/sessions/${sessions[0].handle}`)).status, 404);
+      assert.equal((await desktop.request('DELETE', `/sessions/${sessions[0].handle}`)).status, 204);
+      assert.equal((await tablet.request('GET', '/me')).status, 401);
+
+      assert.deepEqual(await desktop.json('POST', '/logout-elsewhere'), { ended: 1 });
+      assert.equal((await phone.request('GET', '/me')).status, 401);
+      assert.deepEqual(await desktop.json('GET', '/me'), { id: 'ann' });
+      assert.deepEqual(await stranger.json('GET', '/me'), { id: 'bob' });
+    });
+
+    it('keeps a visitor signed out who logs out during a request', async () => {
+      const store = await openStore();
+      const app = passportApp(store);
+      const visitor = await visit(app);
+      await visitor.json('POST', '/login', login);
+      const slow = hold(store, 'touch', 1);
+      const request = visitor.request('GET', '/me');
+      await slow.arrived;
+      await visitor.another(visitor.cookie).request('POST', '/logout');
+      slow.release();
+      await request;
+      assert.equal((await visitor.request('GET', '/me')).status, 401);
+    });
+  });
+
+  describe('connect-flash', () => {
+    it('shows a message once, on the page after the redirect', async () => {
+      const visitor = await visit(flashApp(await openStore()));
+      assert.equal((await visitor.request('POST', '/order')).status, 302);
+      assert.deepEqual(await visitor.json('GET', '/'), ['Your order is on its way.']);
+      assert.deepEqual(await visitor.json('GET', '/'), []);
+    });
+
+    it('shows it once though another request changes the session meanwhile', async () => {
+      const store = await openStore();
+      const app = flashApp(store);
+      app.post('/theme', (req, res) => {
+        Object.assign(req.session, { theme: 'dark' });
+        res.sendStatus(204);
+      });
+      const visitor = await visit(app);
+      await visitor.request('POST', '/order');
+      const both = hold(store, 'set', 2);
+      const requests = [visitor.json('GET', '/'), visitor.request('POST', '/theme')];
+      await both.arrived;
+      both.release();
+      assert.deepEqual((await Promise.all(requests))[0], ['Your order is on its way.']);
+      assert.deepEqual(await visitor.json('GET', '/'), []);
+      assert.equal(((await store.all()) as any[])[0].theme, 'dark');
+    });
+  });
+});
+
+/** A visitor who keeps cookies, as a browser does. */
+class Visitor {
+  cookie = '';
+  readonly #origin: string;
+
+  constructor(origin: string, cookie = '') {
+    this.#origin = origin;
+    this.cookie = cookie;
+  }
+
+  another(cookie?: string): Visitor {
+    return new Visitor(this.#origin, cookie);
+  }
+
+  async request(method: string, path: string, form?: Record<string, string>): Promise<Response> {
+    const response = await fetch(this.#origin + path, {
+      method,
+      headers: { cookie: this.cookie, connection: 'close' },
+      redirect: 'manual',
+      ...(form ? { body: new URLSearchParams(form) } : {}),
+    });
+    const [set] = response.headers.getSetCookie();
+    if (set) this.cookie = set.split(';')[0] as string;
+    return response;
+  }
+
+  async json(method: string, path: string, form?: Record<string, string>): Promise<any> {
+    return (await this.request(method, path, form)).json();
+  }
+}
+
+type Calls = Pick<PgStore, 'get' | 'set' | 'destroy' | 'touch'>;
+
+/** Holds back the next calls of one method until `count` of them have arrived and `release()` is called. */
+function hold(store: Calls, method: keyof Calls, count: number): { arrived: Promise<void>; release: () => void } {
+  const original: (...args: any[]) => any = store[method];
+  const held: any[][] = [];
+  let arrive = () => {};
+  const arrived = new Promise<void>((resolve) => {
+    arrive = resolve;
+  });
+  const target = store as any;
+  target[method] = (...args: any[]) => {
+    held.push(args);
+    if (held.length === count) {
+      target[method] = original;
+      arrive();
+    }
+  };
+  return { arrived, release: () => held.forEach((args) => void original.apply(store, args)) };
+}
+
+/** All requests have loaded the session before the first of them saves it. */
+async function cartAfterParallelRequests(visitor: Visitor, store: Calls): Promise<Record<string, number>> {
+  await visitor.json('POST', '/cart/tea');
+  const saves = hold(store, 'set', ITEMS.length);
+  const requests = ITEMS.map((item) => visitor.another(visitor.cookie).request('POST', `/cart/${item}`));
+  await saves.arrived;
+  saves.release();
+  for (const response of await Promise.all(requests)) assert.equal(response.status, 200);
+  return visitor.json('GET', '/cart');
+}
+
+/** A request has loaded the session, then it is destroyed, then the request saves. */
+async function cartAfterLogoutDuringRequest(visitor: Visitor, store: Calls): Promise<Record<string, number>> {
+  await visitor.json('POST', '/cart/tea');
+  const save = hold(store, 'set', 1);
+  const request = visitor.another(visitor.cookie).request('POST', '/cart/milk');
+  await save.arrived;
+  await visitor.another(visitor.cookie).request('POST', '/logout');
+  save.release();
+  assert.equal((await request).status, 200);
+  return visitor.json('GET', '/cart');
+}

@@ -1,0 +1,181 @@
+/** Does every call answer in time, once, to its callback or its promise? */
+
+import assert from 'node:assert/strict';
+import { type Callback, OperationTracker } from '../../lib/calls/operation-tracker.js';
+import { runNode } from '../support/child.js';
+import { closeStores, freshTable, openStore, postgresUri } from '../support/postgres.js';
+
+const later = <T>(value: T) => new Promise<T>((resolve) => setImmediate(resolve, value));
+const never = () => new Promise<never>(() => {});
+
+/** Starts a call and gives what its callback got. */
+function outcome<T>(start: (callback: Callback<T>) => unknown): Promise<[any, T | undefined]> {
+  return new Promise((resolve) => {
+    assert.equal(
+      start((error, result) => resolve([error, result])),
+      undefined,
+      'a call with a callback returns nothing',
+    );
+  });
+}
+
+describe('calls', () => {
+  afterEach(closeStores);
+
+  it('answers a promise where there is no callback', async () => {
+    const calls = new OperationTracker(1000);
+    assert.equal(await calls.run('get', undefined, () => later(5)), 5);
+    assert.equal(await calls.runWithoutDeadline('all', undefined, () => later(6)), 6);
+    await assert.rejects(calls.run('get', undefined, () => Promise.reject(new Error('no'))) as Promise<unknown>, {
+      name: 'PgStoreError',
+      message: 'PgStore.get: no',
+    });
+  });
+
+  it('answers the callback with null and a result, or with an error alone', async () => {
+    const calls = new OperationTracker(1000);
+    assert.deepEqual(await outcome((callback) => calls.run('get', callback, () => later(5))), [null, 5]);
+    const [error, result] = await outcome((callback) =>
+      calls.run('get', callback, () => Promise.reject(new Error('no'))),
+    );
+    assert.equal(error.message, 'PgStore.get: no');
+    assert.equal(result, undefined);
+  });
+
+  it('never calls back in the same tick', async () => {
+    const calls = new OperationTracker(1000);
+    let isLater = false;
+    const answered = outcome((callback) =>
+      calls.run(
+        'get',
+        (error, result) => {
+          assert(isLater);
+          callback(error, result);
+        },
+        () => Promise.resolve(1),
+      ),
+    );
+    isLater = true;
+    await answered;
+  });
+
+  it('fails a call without an answer in time, once', async () => {
+    const calls = new OperationTracker(20);
+    let answers = 0;
+    let finish = (_: string) => {};
+    const late = new Promise<string>((resolve) => {
+      finish = resolve;
+    });
+    const [error] = await outcome((callback) =>
+      calls.run(
+        'get',
+        (error, result) => {
+          answers++;
+          callback(error, result);
+        },
+        () => late,
+      ),
+    );
+    assert.equal(error.code, 'TIMEOUT');
+    assert.equal(error.message, 'PgStore.get: no answer in time (option `timeout`)');
+    finish('late');
+    await later(0);
+    assert.equal(answers, 1);
+  });
+
+  it('fails each of many calls at its own time', async () => {
+    const calls = new OperationTracker(30);
+    const made = performance.now();
+    const timeOf = (call: Promise<unknown>) =>
+      call.then(
+        () => assert.fail('it has no answer'),
+        () => performance.now() - made,
+      );
+    const first = timeOf(calls.run('get', undefined, never) as Promise<unknown>);
+    await new Promise((resolve) => setTimeout(resolve, 15));
+    const second = timeOf(calls.run('get', undefined, never) as Promise<unknown>);
+    assert((await first) >= 29);
+    assert((await second) >= 43);
+  });
+
+  it('gives long calls all the time they need', async () => {
+    const calls = new OperationTracker(1);
+    const slow = new Promise((resolve) => setTimeout(resolve, 30, 'done'));
+    const long = calls.runWithoutDeadline('all', undefined, () => slow);
+    await assert.rejects(calls.run('get', undefined, never) as Promise<unknown>, { code: 'TIMEOUT' });
+    assert.equal(await long, 'done');
+  });
+
+  it('finishes what it has on `close`, and refuses what comes after', async () => {
+    const calls = new OperationTracker(1000);
+    let isDone = false;
+    const running = calls.run('set', undefined, async () => {
+      await later(0);
+      isDone = true;
+    });
+    const closing = calls.close();
+    const refused = calls.run('get', undefined, () => later(1)) as Promise<unknown>;
+    await assert.rejects(refused, { code: 'CLOSED', message: 'PgStore.get: the store is closed' });
+    await closing;
+    assert.equal(isDone, true);
+    await running;
+  });
+
+  it('leaves an exception in a callback to the app: thrown once, called once, session intact', async () => {
+    const OPTIONS = JSON.stringify({ uri: await postgresUri(), table: freshTable() });
+    const { code, stdout, stderr } = await runNode(
+      `import { PgStore } from './lib/index.js';
+       const store = new PgStore({ ...JSON.parse(process.env.OPTIONS), maxConnections: 2 });
+       const cookie = { maxAge: 60000 };
+       const calls = {
+         set: ['a', { n: 1, cookie }], get: ['a'], touch: ['a', { cookie }], destroy: ['nobody'],
+         all: [], length: [], ids: [], ready: [], autodelete: [], sessionsOf: ['ann'],
+       };
+       const thrown = [], called = [];
+       process.on('uncaughtException', (error) => thrown.push(error.message));
+       process.on('unhandledRejection', () => thrown.push('rejection'));
+       for (const [name, args] of Object.entries(calls)) {
+         await new Promise((resolve) => {
+           store[name](...args, () => {
+             called.push(name);
+             setTimeout(resolve, 5);
+             throw new Error(name);
+           });
+         });
+       }
+       store.get('a\\0', () => { throw new Error('odd') });
+       const { n } = await store.get('a');
+       await new Promise((resolve) => store.close(() => { setTimeout(resolve, 5); throw new Error('close') }));
+       console.log(JSON.stringify({ thrown, called, n, names: Object.keys(calls) }));`,
+      { env: { OPTIONS } },
+    );
+    assert.equal(code, 0, stderr);
+    const { thrown, called, n, names } = JSON.parse(stdout);
+    assert.deepEqual(called, names);
+    assert.deepEqual(thrown, [...names, 'odd', 'close']);
+    assert.equal(n, 1);
+  });
+
+  it('ends a process by an exception in a callback, as any uncaught one does', async () => {
+    const OPTIONS = JSON.stringify({ uri: await postgresUri(), table: freshTable() });
+    const { code, stderr } = await runNode(
+      `import { PgStore } from './lib/index.js';
+       new PgStore(JSON.parse(process.env.OPTIONS)).get('a', () => { throw new Error('mine') });`,
+      { env: { OPTIONS } },
+    );
+    assert.equal(code, 1);
+    assert.match(stderr, /Error: mine/);
+  });
+
+  it('refuses calls on a closed store, `close` excepted', async () => {
+    const store = await openStore();
+    await store.ready();
+    await store.close();
+    await store.close();
+    for (const call of [() => store.get('a'), () => store.all(), () => store.ready(), () => store.sessions().next()]) {
+      await assert.rejects(call, { code: 'CLOSED' });
+    }
+    const [error] = await outcome((callback) => store.length(callback));
+    assert.equal(error.code, 'CLOSED');
+  });
+});

@@ -1,0 +1,442 @@
+/** Does `npx express-pg-store` do what its help says? */
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import http from 'node:http';
+import type { AddressInfo } from 'node:net';
+import path from 'node:path';
+import connectPgSimple from 'connect-pg-simple';
+import express, { type Express } from 'express';
+import session, { type Store } from 'express-session';
+import pg from 'pg';
+import { COMMANDS, main } from '../../lib/cli/main.js';
+import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
+import { generated, load, maxAgeOf, plain } from '../support/sessions.js';
+
+interface Outcome {
+  code: number;
+  out: string;
+  err: string;
+}
+
+/** Runs the command line in this process. */
+async function run(args: string[], { env = {}, isTerminal = false }: { env?: object; isTerminal?: boolean } = {}) {
+  const outcome: Outcome = { code: -1, out: '', err: '' };
+  const environment = { DATABASE_URL: await postgresUri(), ...env };
+  outcome.code = await main(args, {
+    out: (text) => {
+      outcome.out += text;
+    },
+    err: (text) => {
+      outcome.err += text;
+    },
+    isTerminal,
+    env: environment,
+  });
+  return outcome;
+}
+
+async function json(args: string[], options: { env?: object } = {}): Promise<any> {
+  const { code, out, err } = await run([...args, '--json'], options);
+  assert.equal(code, 0, err);
+  assert.equal(err, '');
+  return JSON.parse(out);
+}
+
+describe('npx express-pg-store', () => {
+  const tables: string[] = [];
+  const pools: pg.Pool[] = [];
+  const table = () => {
+    const name = freshTable();
+    tables.push(name);
+    return name;
+  };
+
+  afterEach(async () => {
+    await closeStores();
+    await Promise.all(pools.splice(0).map((pool) => pool.end()));
+    const sql = await sqlClient();
+    for (const name of tables.splice(0)) await sql`drop table if exists ${sql(name)} cascade`;
+  });
+
+  describe('as a process', () => {
+    function spawned(...args: string[]): Promise<Outcome> {
+      const cli = path.resolve(import.meta.dirname, '../../lib/cli/bin.ts');
+      const child = spawn(process.execPath, ['--import', 'tsx', cli, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+      const outcome: Outcome = { code: -1, out: '', err: '' };
+      child.stdout.setEncoding('utf8').on('data', (text) => {
+        outcome.out += text;
+      });
+      child.stderr.setEncoding('utf8').on('data', (text) => {
+        outcome.err += text;
+      });
+      return new Promise((resolve) => child.once('close', (code) => resolve({ ...outcome, code: code ?? -1 })));
+    }
+
+    it('answers on stdout with 0, complains on stderr with 2 or 1, and never with a stack', async () => {
+      const [help, wrong, down] = await Promise.all([
+        spawned('--help'),
+        spawned('stats', '--tabel', 'x'),
+        spawned('stats', '--uri', 'postgres://ada:engine@127.0.0.1:1/db'),
+      ]);
+      assert.equal(help.code, 0);
+      assert.match(help.out, /^Usage: express-pg-store COMMAND/);
+      assert.equal(help.err, '');
+      assert.equal(wrong.code, 2);
+      assert.match(wrong.err, /--tabel.*Try 'express-pg-store stats --help'\.\n$/s);
+      assert.equal(down.code, 1);
+      assert.match(down.err, /^express-pg-store: .*ECONNREFUSED.*\n$/);
+      for (const { out, err } of [wrong, down]) {
+        assert.equal(out, '');
+        assert.doesNotMatch(err, /\n {4}at |engine/);
+      }
+    });
+  });
+
+  describe('called wrongly', () => {
+    for (const [args, complaint] of [
+      [[], /which command\?/],
+      [['improt'], /unknown command 'improt'/],
+      [['prune', 'now'], /now/],
+      [['prune', '--table'], /--table/],
+      [['prune', '--table', 'x'.repeat(64)], /option `table`: expected an identifier/],
+      [['schema', '--partitions', 'many'], /--partitions: expected a whole number/],
+      [['schema', '--partitions', '-1'], /--partitions/],
+      [['schema', '--json'], /--json/],
+      [['import', '--since', 'yesterday'], /--since: expected a time, got 'yesterday'/],
+      [['import', '--encryption-key', 'short'], /option `encryptionKey`: expected a string of at least 16 characters/],
+    ] as [string[], RegExp][]) {
+      it(`'${args.join(' ').slice(0, 40)}' is told so`, async () => {
+        const { code, out, err } = await run(args);
+        assert.equal(code, 2);
+        assert.equal(out, '');
+        assert.match(err, /^express-pg-store: /);
+        assert.match(err, complaint);
+        assert.match(err, /--help'\.\n$/);
+        assert.doesNotMatch(err, /short\b.*short/);
+      });
+    }
+
+    it('fails with 1 where a table is missing', async () => {
+      for (const args of [
+        ['stats', '--table', 'not_there'],
+        ['prune', '--table', 'not_there'],
+        ['import', '--dry-run', '--from', 'not_there'],
+      ]) {
+        const { code, out, err } = await run(args);
+        assert.equal(code, 1, args.join(' '));
+        assert.equal(out, '');
+        assert.match(err, /not_there/);
+      }
+    });
+  });
+
+  it('has help for each command that names each of its flags', async () => {
+    for (const [command, flags] of Object.entries(COMMANDS)) {
+      const { code, out } = await run([command, '--help']);
+      assert.equal(code, 0);
+      assert.match(out, new RegExp(`^Usage: express-pg-store ${command} `));
+      for (const flag of Object.keys(flags)) assert(out.includes(`--${flag} `), `${command} --${flag}`);
+      for (const line of out.split('\n')) assert(line.length <= 120, line);
+    }
+  });
+
+  describe('schema', () => {
+    for (const partitions of [0, 4]) {
+      it(`prints SQL that makes a table which the store uses, of ${partitions} partitions`, async () => {
+        const name = table();
+        const flags = partitions ? ['--partitions', String(partitions)] : [];
+        const { out } = await run(['schema', '--table', name, ...flags]);
+        const sql = await sqlClient();
+        await sql.unsafe(out);
+        await sql.unsafe(out);
+        const store = await openStore({ table: name, createTable: false });
+        await store.set('sid', plain({ a: 1 }));
+        assert.equal(await store.length(), 1);
+        const [{ parts }] =
+          await sql`select count(*)::integer as parts from pg_inherits where inhparent = ${name}::regclass`;
+        assert.equal(parts, partitions);
+      });
+    }
+
+    it('makes the schema too, whatever the names', async () => {
+      const { out } = await run(['schema', '--schema', 'my "apps"', '--table', 'select']);
+      const sql = await sqlClient();
+      try {
+        await sql.unsafe(out);
+        const [{ found }] = await sql`select to_regclass('"my ""apps"""."select"') is not null as found`;
+        assert.equal(found, true);
+      } finally {
+        await sql.unsafe('drop schema if exists "my ""apps""" cascade');
+      }
+    });
+  });
+
+  it('prune deletes expired rows and says how many', async () => {
+    const name = table();
+    const store = await openStore({ table: name });
+    await store.set('gone', plain({}, -1000));
+    await store.set('live', plain());
+    assert.deepEqual(await json(['prune', '--table', name]), { deleted: 1 });
+    assert.equal((await run(['prune', '--table', name])).out, '0 expired sessions deleted\n');
+    assert.deepEqual(await store.ids(), ['live']);
+  });
+
+  it('stats counts', async () => {
+    const name = table();
+    const store = await openStore({ table: name, prefix: 'p:' });
+    const others = await openStore({ table: name, prefix: 'q:' });
+    for (const n of [1, 2, 3]) await store.set(`a${n}`, plain({ passport: { user: 'ada' } }));
+    await store.set('g', plain({ passport: { user: 'grace' } }));
+    await store.set('n', plain());
+    await store.set('x', plain({ passport: { user: 'ada' } }, -1000));
+    await others.set('o', plain());
+    const sql = await sqlClient();
+    await sql`update ${sql(name)} set created_at = '2026-01-02T03:04:05Z' where sid = 'p:g'`;
+
+    const found = await json(['stats', '--table', name, '--prefix', 'p:']);
+    assert(found.bytes > 8192, JSON.stringify(found));
+    assert(Number.isInteger(found.deadTuples), JSON.stringify(found));
+    assert.deepEqual(
+      { ...found, bytes: 0, deadTuples: 0 },
+      {
+        live: 5,
+        expired: 1,
+        users: 2,
+        oldest: '2026-01-02T03:04:05Z',
+        top: [
+          { user: 'ada', sessions: 3 },
+          { user: 'grace', sessions: 1 },
+        ],
+        bytes: 0,
+        deadTuples: 0,
+      },
+    );
+    assert.equal((await json(['stats', '--table', name])).live, 6);
+    const { out } = await run(['stats', '--table', name]);
+    assert.match(out, /^live sessions +6\nexpired sessions +1\n/);
+    assert.match(out, /\nsessions of "ada" +3\n/);
+  });
+
+  describe('import', () => {
+    /** A connect-pg-simple store with a table of its own. */
+    async function oldStore(name = table()): Promise<{ store: Store; name: string }> {
+      const pool = new pg.Pool({ connectionString: await postgresUri(), max: 5 });
+      pools.push(pool);
+      const OldStore = connectPgSimple(session);
+      return {
+        store: new OldStore({ pool, tableName: name, createTableIfMissing: true, pruneSessionInterval: false }),
+        name,
+      };
+    }
+
+    const put = (store: Store, sid: string, data: object, maxAge: number | null = 60_000) =>
+      new Promise<void>((resolve, reject) =>
+        store.set(sid, generated(store, sid, data, maxAge), (error) => (error ? reject(error) : resolve())),
+      );
+
+    it('tells what it would do, does it, and has nothing left to do', async () => {
+      const { store: old, name: from } = await oldStore();
+      const to = table();
+      for (let n = 0; n < 1203; n++) await put(old, `s${n}`, { n, passport: { user: `u${n % 7}` } });
+      await put(old, 'no maxAge', { n: 'none' }, null);
+      await put(old, 'gone', {}, -5000);
+      const args = ['import', '--from', from, '--table', to];
+      const { startedAt: _, ...plan } = await json([...args, '--dry-run']);
+      assert.deepEqual(plan, { dryRun: true, live: 1204, added: 1204, refreshed: 0, kept: 0, unreadable: 0 });
+      const sql = await sqlClient();
+      const [{ missing }] = await sql`select to_regclass(${to}) is null as missing`;
+      assert.equal(missing, true, 'a dry run makes no table');
+
+      const done = await run(args, { isTerminal: true });
+      assert.equal(done.code, 0, done.err);
+      assert.match(done.out, /^1204 live sessions found: 1204 added, 0 refreshed, 0 left as they are, 0 unreadable\n/);
+      assert.match(done.err, /\r\[#{30}\] 100 % of 1204\n$/);
+      const { startedAt: __, ...again } = await json(args);
+      assert.deepEqual(again, { dryRun: false, live: 1204, added: 0, refreshed: 0, kept: 1204, unreadable: 0 });
+
+      const store = await openStore({ table: to });
+      assert.equal(await store.length(), 1204);
+      const loaded = await load(store, 's700');
+      assert.equal(loaded?.n, 700);
+      assert(maxAgeOf(loaded.cookie) === 60_000 && (loaded.cookie.maxAge ?? 0) <= 61_000);
+      assert.equal((await load(store, 'no maxAge'))?.cookie.maxAge ?? null, null);
+      assert.equal((await store.sessionsOf('u3')).length, 172);
+    });
+
+    it('repeated, brings what the old app changed, but nothing over what the new one changed', async () => {
+      const { store: old, name: from } = await oldStore();
+      const to = table();
+      const args = ['import', '--from', from, '--table', to];
+      for (const sid of ['changed here', 'touched here', 'changed there', 'changed by both', 'same']) {
+        await put(old, sid, { by: 'old' });
+      }
+      await json(args);
+      const store = await openStore({ table: to, touchAfter: 0 });
+      const reader = await load(store, 'changed there');
+      for (const sid of ['changed here', 'changed by both', 'touched here']) {
+        const loaded = await load(store, sid);
+        assert(loaded);
+        if (sid !== 'touched here') loaded.by = 'new';
+        await (sid === 'touched here' ? store.touch(sid, loaded) : store.set(sid, loaded));
+      }
+      for (const sid of ['changed there', 'changed by both', 'touched here']) await put(old, sid, { by: 'old again' });
+      const { added, refreshed, kept } = await json(args);
+      assert.deepEqual({ added, refreshed, kept }, { added: 0, refreshed: 1, kept: 4 });
+      const by = async (sid: string) => (await load(store, sid))?.by;
+      assert.equal(await by('changed here'), 'new');
+      assert.equal(await by('changed by both'), 'new');
+      assert.equal(await by('touched here'), 'old');
+      assert.equal(await by('changed there'), 'old again');
+
+      // A request of the new app that had loaded it before the import loses nothing of either.
+      assert(reader);
+      reader.mine = true;
+      await store.set('changed there', reader);
+      const merged = await load(store, 'changed there');
+      assert.equal(merged?.by, 'old again');
+      assert.equal(merged?.mine, true);
+    });
+
+    it('with --since takes only what the old app wrote since: who signed out in the new one stays out', async () => {
+      const { store: old, name: from } = await oldStore();
+      const to = table();
+      const args = ['import', '--from', from, '--table', to];
+      await put(old, 'signs out', {});
+      await put(old, 'no maxAge, signs out', {}, null);
+      const sql = await sqlClient();
+      await sql`update ${sql(from)} set expire = expire - interval '10 seconds'`;
+      const { startedAt } = await json(args);
+      const store = await openStore({ table: to });
+      for (const sid of await store.ids()) await store.destroy(sid);
+      await put(old, 'late', {});
+      await put(old, 'late, no maxAge', {}, null);
+      const { live, added } = await json([...args, '--since', startedAt]);
+      assert.deepEqual({ live, added }, { live: 2, added: 2 });
+      assert.deepEqual((await store.ids()).sort(), ['late', 'late, no maxAge']);
+    });
+
+    it('honours the options of the new store', async () => {
+      const { store: old, name: from } = await oldStore();
+      await put(old, 'sid', { n: 1 });
+      const [secret, encryptionKey] = ['a secret of the spec', 'k'.repeat(32)];
+      for (const options of [
+        { prefix: 'app:' },
+        { secret: [secret, 'older'] },
+        { hashIds: true },
+        { encryptionKey },
+        { prefix: 'app:', secret, hashIds: true, encryptionKey },
+      ] as any[]) {
+        const to = table();
+        const flags = [
+          ...(options.prefix ? ['--prefix', options.prefix] : []),
+          ...(options.hashIds ? ['--hash-ids'] : []),
+          ...[options.secret ?? []].flat().flatMap((text) => ['--secret', text]),
+        ];
+        const env = options.encryptionKey ? { PG_STORE_ENCRYPTION_KEY: encryptionKey } : {};
+        await json(['import', '--from', from, '--table', to, ...flags], { env });
+        const store = await openStore({ table: to, ...options });
+        assert.equal(((await store.get('sid')) as any)?.n, 1, JSON.stringify(flags));
+      }
+    });
+
+    it('leaves out what is no session, and takes any text', async () => {
+      const { store: old, name: from } = await oldStore();
+      await put(old, `quotes " ' \\ {,} ünï`, { text: '\u0000 \ud800 " \\ {NULL}' });
+      const sql = await sqlClient();
+      await sql.unsafe(`insert into "${from}" values ('list', '[1]', now() + interval '1 h'), ('null', 'null', now() + interval '1 h'),
+        ('no cookie', '{"a":1}', now() + interval '1 h')`);
+      const to = table();
+      const { live, added, unreadable } = await json(['import', '--from', from, '--table', to]);
+      assert.deepEqual({ live, added, unreadable }, { live: 4, added: 2, unreadable: 2 });
+      const store = await openStore({ table: to });
+      assert.equal((await load(store, `quotes " ' \\ {,} ünï`))?.text, '\u0000 \ud800 " \\ {NULL}');
+      assert.equal(((await store.get('no cookie')) as any)?.a, 1);
+    });
+
+    it('switches an app over under load: everybody stays signed in, no count is lost', async () => {
+      const { store: old, name: from } = await oldStore();
+      const to = table();
+      const store = await openStore({ table: to });
+      let app = counter(old);
+      let gate: Promise<void> | undefined;
+      let running = 0;
+      let whenIdle: (() => void) | undefined;
+      // What a load balancer does: holds new requests while those under way end.
+      const server = http.createServer(async (request, response) => {
+        await gate;
+        running++;
+        response.once('close', () => {
+          if (--running === 0) whenIdle?.();
+        });
+        app(request, response);
+      });
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+      let isOver = false;
+      const signedIn = new Set<number>();
+      const wrong: string[] = [];
+      const visitor = async (n: number) => {
+        const begun = await fetch(`${url}/sign-in/${n}`);
+        const cookie = begun.headers.get('set-cookie')?.split(';')[0] ?? '';
+        for (let count = 1; !isOver || count < 3; count++) {
+          const answer = await (await fetch(`${url}/count`, { headers: { cookie } })).text();
+          if (answer !== `${n}: ${count}`) wrong.push(`visitor ${n}, request ${count}: ${answer}`);
+          signedIn.add(n);
+        }
+      };
+      try {
+        const early = Array.from({ length: 15 }, (_, n) => visitor(n));
+        while (signedIn.size < 15) await new Promise((resolve) => setImmediate(resolve));
+        const { startedAt, added } = await json(['import', '--from', from, '--table', to]);
+        assert.equal(added, 15);
+        const late = Array.from({ length: 5 }, (_, n) => visitor(15 + n));
+        while (signedIn.size < 20) await new Promise((resolve) => setImmediate(resolve));
+
+        let open = () => {};
+        gate = new Promise((resolve) => {
+          open = resolve;
+        });
+        if (running > 0) {
+          await new Promise<void>((resolve) => {
+            whenIdle = resolve;
+          });
+        }
+        const last = await json(['import', '--from', from, '--table', to, '--since', startedAt]);
+        assert.equal(last.added, 5);
+        assert.equal(last.kept + last.refreshed, last.live - 5);
+        app = counter(store);
+        gate = undefined;
+        signedIn.clear();
+        open();
+        while (signedIn.size < 20) await new Promise((resolve) => setImmediate(resolve));
+        isOver = true;
+        await Promise.all([...early, ...late]);
+        assert.deepEqual(wrong, []);
+        assert.equal(await store.length(), 20);
+      } finally {
+        isOver = true;
+        server.closeAllConnections();
+        await new Promise((resolve) => server.close(resolve));
+      }
+    });
+  });
+});
+
+/** An app that knows its visitors and counts their requests. */
+function counter(store: Store): Express {
+  const app = express();
+  app.use(
+    session({ store, secret: 'as before', resave: false, saveUninitialized: false, cookie: { maxAge: 600_000 } }),
+  );
+  app.get('/sign-in/:user', (request, response) => {
+    Object.assign(request.session, { passport: { user: request.params.user }, count: 0 });
+    response.end();
+  });
+  app.get('/count', (request, response) => {
+    const data = request.session as any;
+    data.count++;
+    response.end(`${data.passport?.user}: ${data.count}`);
+  });
+  return app;
+}

@@ -1,0 +1,375 @@
+/** Does each statement do its one thing, for one row as for many, and wait for nobody? */
+
+import assert from 'node:assert/strict';
+import fc from 'fast-check';
+import type { Sql } from 'postgres';
+import { arrayLiteral, type Query } from '../../lib/database/query.js';
+import { createTableSql } from '../../lib/database/schema.js';
+import { SessionsTable } from '../../lib/database/sessions-table.js';
+import type { NewRow } from '../../lib/session/row.js';
+import { freshTable, sqlClient } from '../support/postgres.js';
+
+const queryOn =
+  (sql: Sql): Query =>
+  (text, values) =>
+    sql.unsafe(text, values).values() as any;
+
+async function open(maxLifetime?: number) {
+  const sql = await sqlClient();
+  const name = { schema: 'public', table: freshTable() };
+  await sql.unsafe(createTableSql(name)).simple();
+  return { sql, name: name.table, query: queryOn(sql), table: new SessionsTable(name, maxLifetime) };
+}
+
+const row = (key: string, more: Partial<NewRow> = {}): NewRow => ({
+  key,
+  data: '{"n":1}',
+  cookie: '{"path":"/"}',
+  user: null,
+  expiresIn: 60_000,
+  ...more,
+});
+
+/** Each case runs with the form for one row and with the form for many. */
+for (const [form, keys] of [
+  ['one row', ['a']],
+  ['many rows', ['a', 'b', 'c']],
+] as const) {
+  describe(`sessions-table, ${form}`, () => {
+    const all = <T>(value: T): T[] => keys.map(() => value);
+
+    it('makes rows and reads them', async () => {
+      const { table, query } = await open();
+      const versions = await table.replace(
+        query,
+        keys.map((key) => row(key, { user: 'ann' })),
+      );
+      assert(versions.every((version) => Number.isInteger(version) && Number(version) > 0));
+      const found = await table.read(
+        query,
+        keys.map((key) => [key]),
+      );
+      for (const [n, key] of keys.entries()) {
+        const { left, ...stored } = found[n] as any;
+        assert.deepEqual(stored, {
+          key,
+          data: '{"n":1}',
+          cookie: '{"path":"/"}',
+          version: versions[n],
+          remainingLifetimeMs: Number.POSITIVE_INFINITY,
+        });
+        assert(left > 0 && left <= 60_000);
+      }
+      assert.deepEqual(
+        await table.read(
+          query,
+          keys.map((key) => [`not ${key}`]),
+        ),
+        all(undefined),
+      );
+    });
+
+    it('reads a row under the first of its keys that has one', async () => {
+      const { table, query } = await open();
+      await table.replace(query, [row('old'), ...keys.map((key) => row(key))]);
+      const found = await table.read(
+        query,
+        keys.map((key) => ['new', key, 'old']),
+      );
+      assert.deepEqual(
+        found.map((stored) => stored?.key),
+        keys,
+      );
+    });
+
+    it('replaces what is there', async () => {
+      const { table, query, sql, name } = await open();
+      const before = await table.replace(
+        query,
+        keys.map((key) => row(key)),
+      );
+      const after = await table.replace(
+        query,
+        keys.map((key) => row(key, { data: '{"n":2}', cookie: null, user: 'bob' })),
+      );
+      assert.deepEqual(
+        after,
+        before.map((version) => Number(version) + 1),
+      );
+      const rows = await sql`select data::text, cookie, user_id from ${sql(name)}`;
+      assert.deepEqual(
+        rows.map((stored) => ({ ...stored })),
+        all({ data: '{"n":2}', cookie: null, user_id: 'bob' }),
+      );
+    });
+
+    it('counts a replaced row’s life anew only where it had expired', async () => {
+      const { table, query, sql, name } = await open();
+      await table.replace(query, [...keys.map((key) => row(key)), row('expired', { expiresIn: 0 })]);
+      await sql`update ${sql(name)} set created_at = 'epoch'`;
+      await table.replace(
+        query,
+        keys.map((key) => row(key)),
+      );
+      await table.replace(query, [row('expired')]);
+      const old = await sql`select sid from ${sql(name)} where created_at = 'epoch' order by sid`;
+      assert.deepEqual(
+        old.map(({ sid }) => sid),
+        keys,
+      );
+    });
+
+    const change = { data: '{"n":2}', user: null, cookie: null, cookieChanged: true, expiresIn: 5000 };
+
+    it('updates rows that have the version', async () => {
+      const { table, query } = await open();
+      const versions = await table.replace(
+        query,
+        keys.map((key) => row(key)),
+      );
+      const updated = await table.update(
+        query,
+        keys.map((key, n) => ({ key, newKey: key, version: Number(versions[n]), ...change })),
+      );
+      assert.deepEqual(
+        updated,
+        versions.map((version) => Number(version) + 1),
+      );
+      for (const stored of await table.read(
+        query,
+        keys.map((key) => [key]),
+      ))
+        assert.equal(stored?.data, '{"n":2}');
+    });
+
+    it('leaves rows alone that have another version or are not there', async () => {
+      const { table, query } = await open();
+      const [version] = await table.replace(query, [row(keys[0])]);
+      const stale = keys.map((key) => ({ key, newKey: key, version: Number(version) - 1, ...change }));
+      assert.deepEqual(await table.update(query, stale), all(undefined));
+      const [stored] = await table.read(query, [[keys[0]]]);
+      assert.equal(stored?.data, '{"n":1}');
+    });
+
+    it('moves rows to new keys', async () => {
+      const { table, query } = await open();
+      const versions = await table.replace(
+        query,
+        keys.map((key) => row(key)),
+      );
+      await table.update(
+        query,
+        keys.map((key, n) => ({ key, newKey: `new ${key}`, version: Number(versions[n]), ...change })),
+      );
+      const found = await table.read(
+        query,
+        keys.map((key) => [key, `new ${key}`]),
+      );
+      assert.deepEqual(
+        found.map((stored) => stored?.key),
+        keys.map((key) => `new ${key}`),
+      );
+    });
+
+    it('touches cookie and expiry, not the version, and never an expired row', async () => {
+      const { table, query } = await open();
+      const versions = await table.replace(
+        query,
+        keys.map((key) => row(key)),
+      );
+      const touch = keys.map((key) => ({ key, cookie: '{"path":"/b"}', cookieChanged: true, expiresIn: 90_000 }));
+      assert.deepEqual(await table.touch(query, touch), versions);
+      for (const stored of await table.read(
+        query,
+        keys.map((key) => [key]),
+      )) {
+        assert.equal(stored?.cookie, '{"path":"/b"}');
+        assert(stored.expiresInMs > 60_000);
+      }
+      await table.replace(
+        query,
+        keys.map((key) => row(key, { expiresIn: 0 })),
+      );
+      assert.deepEqual(await table.touch(query, touch), all(undefined));
+      assert.deepEqual(
+        await table.touch(
+          query,
+          keys.map((key) => ({ ...touch[0], key: `not ${key}` }) as any),
+        ),
+        all(undefined),
+      );
+    });
+
+    it('leaves a cookie and its expiry alone that another request changed', async () => {
+      const { table, query } = await open();
+      await table.replace(
+        query,
+        keys.map((key) => row(key, { cookie: '{"theirs":1}', expiresIn: 90_000 })),
+      );
+      await table.touch(
+        query,
+        keys.map((key) => ({ key, cookie: '{"seen":1}', cookieChanged: false, expiresIn: 1000 })),
+      );
+      for (const stored of await table.read(
+        query,
+        keys.map((key) => [key]),
+      )) {
+        assert.equal(stored?.cookie, '{"theirs":1}');
+        assert(stored.expiresInMs > 1000);
+      }
+    });
+
+    it('leaves an expiry that may wait', async () => {
+      const { table, query, sql, name } = await open();
+      const cookie = '{"path":"/"}';
+      await table.replace(
+        query,
+        keys.map((key) => row(key)),
+      );
+      const expiries = () => sql`select sid, expires_at::text from ${sql(name)} order by sid`;
+      const before = await expiries();
+      await table.touch(
+        query,
+        keys.map((key) => ({ key, cookie, cookieChanged: false, expiresIn: null })),
+      );
+      assert.deepEqual([...(await expiries())], [...before]);
+    });
+
+    it('deletes rows', async () => {
+      const { table, query } = await open();
+      await table.replace(query, [...keys.map((key) => row(key)), row('other')]);
+      assert((await table.destroy(query, [...keys])).every((version) => version !== undefined));
+      assert.deepEqual(await table.destroy(query, [...keys]), all(undefined));
+      const [other] = await table.read(query, [['other']]);
+      assert(other);
+    });
+
+    it('waits for no row that somebody holds', async () => {
+      const { table, query, sql, name } = await open();
+      const versions = await table.replace(
+        query,
+        keys.map((key) => row(key)),
+      );
+      const written = versions.map((_, n) => (n === 0 ? undefined : true));
+      const outcomes = await sql.begin(async (holding) => {
+        await holding`select from ${holding(name)} where sid = ${keys[0]} for update`;
+        return [
+          await table.replace(
+            query,
+            keys.map((key) => row(key)),
+          ),
+          await table.touch(
+            query,
+            keys.map((key) => ({ key, cookie: null, cookieChanged: true, expiresIn: 1000 })),
+          ),
+          await table.update(
+            query,
+            keys.map((key, n) => ({ key, newKey: key, version: Number(versions[n]) + 1, ...change })),
+          ),
+          await table.destroy(query, [...keys]),
+        ];
+      });
+      for (const outcome of outcomes)
+        assert.deepEqual(
+          outcome.map((version) => version && true),
+          written,
+        );
+      const [stored] = await table.read(query, [[keys[0]]]);
+      assert.equal(stored?.version, versions[0]);
+    });
+
+    it('ends a row `maxLifetime` after its making, whatever its expiry', async () => {
+      const { table, query, sql, name } = await open(1);
+      await table.replace(
+        query,
+        keys.map((key) => row(key)),
+      );
+      for (const stored of await table.read(
+        query,
+        keys.map((key) => [key]),
+      )) {
+        assert(stored && stored.expiresInMs > 0 && stored.expiresInMs <= 1000 && stored.remainingLifetimeMs <= 1000);
+      }
+      await table.touch(
+        query,
+        keys.map((key) => ({ key, cookie: null, cookieChanged: true, expiresIn: 9000 })),
+      );
+      const late = await sql`select from ${sql(name)} where expires_at > created_at + interval '1 second'`;
+      assert.equal(late.length, 0);
+    });
+
+    it('keeps a version within PostgreSQL’s integer', async () => {
+      const { table, query, sql, name } = await open();
+      await table.replace(
+        query,
+        keys.map((key) => row(key)),
+      );
+      await sql`update ${sql(name)} set version = 2147483647`;
+      assert.deepEqual(
+        await table.replace(
+          query,
+          keys.map((key) => row(key)),
+        ),
+        all(1),
+      );
+    });
+  });
+}
+
+describe('sessions-table', () => {
+  it('has rows of one statement in any mixture', async () => {
+    const { table, query } = await open();
+    await table.replace(query, [row('there')]);
+    const rows = [
+      row('new'),
+      row('there', { cookie: null }),
+      row('Ä "\\{},'),
+      row('', { user: 'NULL' }),
+      row('null', { cookie: null }),
+    ];
+    const versions = await table.replace(query, rows);
+    assert(versions.every((version) => version !== undefined));
+    const found = await table.read(
+      query,
+      rows.map(({ key }) => [key]),
+    );
+    assert.deepEqual(
+      found.map((stored) => [stored?.key, stored?.data, stored?.cookie]),
+      rows.map(({ key, data, cookie }) => [key, data, cookie]),
+    );
+  });
+
+  it('stores JSON as it is, to the byte', async () => {
+    const { table, query } = await open();
+    const data = fc.jsonValue().map((value) => JSON.stringify({ value, '': '\0\ud800\x1f' }));
+    await fc.assert(
+      fc.asyncProperty(fc.array(data, { minLength: 1, maxLength: 5 }), async (texts) => {
+        await table.replace(
+          query,
+          texts.map((text, n) => row(`s${n}`, { data: text, cookie: text })),
+        );
+        const found = await table.read(
+          query,
+          texts.map((_, n) => [`s${n}`]),
+        );
+        assert.deepEqual(
+          found.map((stored) => [stored?.data, stored?.cookie]),
+          texts.map((text) => [text, text]),
+        );
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  it('writes arrays as PostgreSQL reads them', async () => {
+    const sql = await sqlClient();
+    const element = fc.option(fc.string({ unit: 'binary' }).filter((text) => !text.includes('\0')));
+    await fc.assert(
+      fc.asyncProperty(fc.array(element), async (values) => {
+        const [read] = await sql`select to_json(${arrayLiteral(values)}::text::text[])::text as json`;
+        assert.deepEqual(JSON.parse(read?.json), values);
+      }),
+      { numRuns: 50 },
+    );
+  });
+});

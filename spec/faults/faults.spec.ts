@@ -1,0 +1,147 @@
+/** Does the store keep working, and every acknowledged write, when the server goes away? */
+
+import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
+import postgres from 'postgres';
+import { freePort, PostgresServer } from '../../example/postgres-server.js';
+import { PgStore, PgStoreError } from '../../lib/index.js';
+import { everythingOf, Load } from '../support/fault-load.js';
+import { closeStores, freshTable, openStore } from '../support/postgres.js';
+import { plain } from '../support/sessions.js';
+
+describe('faults: the server goes away', () => {
+  let server: PostgresServer;
+
+  before(async () => {
+    server = await PostgresServer.start();
+  });
+  afterEach(closeStores);
+  after(() => server.close());
+
+  /**
+   * Runs a fault under 32 writers with default options: their `retry` lasts for 3.1 s at least. A machine that took longer to
+   * bring the server back has another try.
+   *
+   * @param fault resolves with how long the server was away at most, in milliseconds
+   */
+  async function underLoad(fault: (load: Load) => Promise<number>): Promise<void> {
+    for (;;) {
+      const table = freshTable();
+      const store = await openStore({ uri: server.uri, table });
+      const load = await Load.start(store);
+      await load.progress();
+      const away = await fault(load);
+      await load.progress();
+      await load.stop();
+      assert.equal(await load.lost(server.uri, table), 0);
+      if (load.errors.length > 0 && away > 3000) continue;
+      return assert.deepEqual(load.errors, []);
+    }
+  }
+
+  /** How many milliseconds that took. */
+  async function timed(work: () => Promise<unknown>): Promise<number> {
+    const start = performance.now();
+    await work();
+    return performance.now() - start;
+  }
+
+  it('kill -9 of the whole server, back after about 1.5 s: no call fails, no acknowledged write is lost', async () => {
+    await underLoad(() =>
+      timed(async () => {
+        await server.stop('kill');
+        await sleep(1000);
+        await server.start();
+      }),
+    );
+  });
+
+  it('fast restart, immediate restart: no call fails, no acknowledged write is lost', async () => {
+    await underLoad(async (load) => {
+      const fast = await timed(() => server.restart('fast'));
+      await load.progress();
+      return Math.max(fast, await timed(() => server.restart('immediate')));
+    });
+  });
+
+  it('all connections terminated every 100 ms for 10 s: no call fails, no acknowledged write is lost', async () => {
+    const admin = postgres(server.uri, { max: 1 });
+    let terminated = 0;
+    await underLoad(async () => {
+      for (const end = Date.now() + 10_000; Date.now() < end; await sleep(100)) {
+        const gone = await admin`
+          select pg_terminate_backend(pid) from pg_stat_activity
+          where backend_type = 'client backend' and pid <> pg_backend_pid()`;
+        terminated += gone.length;
+      }
+      return 0;
+    });
+    await admin.end();
+    assert(terminated > 20, `${terminated} connections were terminated`);
+  });
+
+  it('an outage that outlasts `retry`: each call fails with a clear error; afterwards all is well', async () => {
+    const uri = server.uri.replace('postgres@', 'postgres:hunter2@');
+    const store = await openStore({ uri, table: 'outlasted', retry: { attempts: 3, delay: 20 } });
+    const attempts: number[] = [];
+    store.on('retry', (_what, attempt) => attempts.push(attempt));
+    await store.set('sid-of-somebody', plain({ card: '4111-1111' }));
+    await server.stop('kill');
+    const calls = {
+      get: () => store.get('sid-of-somebody'),
+      set: () => store.set('sid-of-somebody', plain({ card: '4111-2222' })),
+      touch: () => store.touch('sid-of-somebody', plain({ card: '4111-1111' })),
+      destroy: () => store.destroy('sid-of-somebody'),
+      all: () => store.all(),
+      length: () => store.length(),
+      ids: () => store.ids(),
+      clear: () => store.clear(),
+      ready: () => store.ready(),
+      autodelete: () => store.autodelete(),
+      sessionsOf: () => store.sessionsOf('somebody'),
+      destroySessionsOf: () => store.destroySessionsOf('somebody'),
+    };
+    for (const [name, call] of Object.entries(calls)) {
+      const error = await (call() as Promise<unknown>).then(
+        () => assert.fail(`${name} succeeded without a server`) as never,
+        (error: any) => error,
+      );
+      assert(error instanceof PgStoreError);
+      assert.match(error.message, new RegExp(`^PgStore\\.${name}: .*(ECONN|CONNECTION)`));
+      assert.match(error.code, /^(ECONNREFUSED|ECONNRESET|CONNECTION_CLOSED)$/, name);
+      assert((error.cause as any)?.code === error.code, name);
+      assert.doesNotMatch(everythingOf(error), /hunter2|4111|sid-of-somebody/, name);
+    }
+    assert(attempts.length >= 2 * Object.keys(calls).length && Math.max(...attempts) === 2);
+    await server.start();
+    assert.equal(((await store.get('sid-of-somebody')) as any).card, '4111-1111');
+  });
+
+  it('no server at the start: clear errors, and works once there is one, without a restart', async () => {
+    const port = await freePort();
+    const uri = `postgres://postgres@127.0.0.1:${port}/postgres`;
+    const store = await openStore({ uri, table: 'late', retry: { attempts: 2, delay: 20 } });
+    for (let n = 0; n < 3; n++) {
+      await assert.rejects(store.ready(), { code: 'ECONNREFUSED', message: /^PgStore\.ready: / });
+      await assert.rejects(store.get('a'), { code: 'ECONNREFUSED', message: /^PgStore\.get: / });
+    }
+    const late = await PostgresServer.start({ settings: { port } });
+    try {
+      await store.set('a', plain({ n: 1 }));
+      assert.equal(((await store.get('a')) as any).n, 1);
+      await store.close();
+    } finally {
+      await late.close();
+    }
+  });
+
+  it('an address that the kernel refuses at once fails the calls, not the process', async () => {
+    const store = new PgStore({
+      uri: 'postgres://postgres@255.255.255.255:5432/postgres',
+      retry: { attempts: 2, delay: 1 },
+    });
+    await assert.rejects(store.get('a'), { message: /^PgStore\.get: connect E/ });
+    await assert.rejects(store.get('a'), { message: /^PgStore\.get: connect E/ });
+    await store.close();
+  });
+});

@@ -1,0 +1,141 @@
+/** Are connections encrypted and certificates checked where the app asks for it, and are faults survived then too? */
+
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import postgres, { type Sql } from 'postgres';
+import { generate } from 'selfsigned';
+import { PostgresServer } from '../../example/postgres-server.js';
+import { assertAnswersDuringCuts, assertSurvivesCuts } from '../support/connection-cuts.js';
+import { FaultProxy } from '../support/fault-proxy.js';
+import { closeStores, freshTable, openStore } from '../support/postgres.js';
+import { plain } from '../support/sessions.js';
+
+const certificate = (name = 'localhost') => generate([{ name: 'commonName', value: name }], { keySize: 2048 });
+
+describe('TLS', () => {
+  let server: PostgresServer;
+  let proxy: FaultProxy;
+  let sql: Sql;
+  /** The server's certificate, which is its own authority. */
+  let ca: string;
+
+  before(async () => {
+    server = await PostgresServer.start({ settings: { fsync: 'off' } });
+    sql = postgres(server.uri, { max: 1, ssl: false });
+    const { private: key, cert } = await certificate();
+    ca = cert;
+    const { uid, gid } = fs.statSync(server.dataDir);
+    for (const [name, text] of [
+      ['server.crt', cert],
+      ['server.key', key],
+    ] as const) {
+      const file = path.join(server.dataDir, name);
+      fs.writeFileSync(file, text, { mode: 0o600 });
+      fs.chownSync(file, uid, gid);
+    }
+    await offer(true);
+  });
+  beforeEach(async () => {
+    proxy = await FaultProxy.start(() => server.port);
+  });
+  afterEach(async () => {
+    proxy.resume();
+    await closeStores();
+    await proxy.close();
+  });
+  after(async () => {
+    await sql.end();
+    await server.close();
+  });
+
+  async function offer(on: boolean): Promise<void> {
+    await sql.unsafe(`alter system set ssl = ${on}`);
+    await sql`select pg_reload_conf()`;
+    // The postmaster takes it up in its own time; a connection made since then shows it.
+    const isOffered = async () => {
+      const probe = postgres(server.uri, { max: 1 });
+      const [row] = await probe`show ssl`;
+      await probe.end();
+      return row?.ssl === (on ? 'on' : 'off');
+    };
+    while (!(await isOffered())) await sleep(10);
+  }
+
+  for (const [name, options] of Object.entries({
+    'in the address': { uri: (uri: string) => `${uri}?sslmode=require` },
+    'with the authority': { postgres: () => ({ ssl: { ca } }) },
+    'by the option of the client': { postgres: () => ({ ssl: 'require' }) },
+  } as Record<string, { uri?: (uri: string) => string; postgres?: () => object }>)) {
+    it(`asked for ${name}, encrypts each connection`, async () => {
+      const { uri = (given: string) => given, postgres = () => ({}) } = options;
+      const store = await openStore({
+        uri: uri(server.uri),
+        postgres: { connection: { application_name: name }, ...postgres() },
+        table: freshTable(),
+      });
+      await Promise.all([store.set('a', plain({ n: 1 })), store.get('b'), store.length(), store.ids()]);
+      assert.equal(((await store.get('a')) as any).n, 1);
+      const seen =
+        await sql`select ssl from pg_stat_ssl join pg_stat_activity using (pid) where application_name = ${name}`;
+      assert(seen.length > 0);
+      assert(seen.every(({ ssl }) => ssl));
+    });
+  }
+
+  it('refuses a server of another authority, or of another name, and sends it nothing', async () => {
+    const other = (await certificate()).cert;
+    const refusals: [ssl: object | string, code: string][] = [
+      [{ ca: other }, 'DEPTH_ZERO_SELF_SIGNED_CERT'],
+      ['verify-full', 'DEPTH_ZERO_SELF_SIGNED_CERT'],
+      [{ ca, servername: 'db.example.com' }, 'ERR_TLS_CERT_ALTNAME_INVALID'],
+    ];
+    const table = freshTable();
+    for (const [ssl, code] of refusals) {
+      const store = await openStore({ uri: server.uri, table, postgres: { ssl } });
+      await assert.rejects(store.set('sid', plain()), { code, message: /^PgStore\.set: / });
+    }
+    assert.deepEqual([...(await sql`select from pg_tables where tablename = ${table}`)], []);
+  });
+
+  it('asked for, is not done without where the server has none', async () => {
+    await offer(false);
+    const store = await openStore({ uri: `${server.uri}?sslmode=require`, table: freshTable(), timeout: 1000 });
+    await assert.rejects(store.set('sid', plain()), { message: /^PgStore\.set: .*before secure TLS connection/ });
+    await offer(true);
+    await store.set('sid', plain({ n: 1 }));
+    assert.equal(((await store.get('sid')) as any).n, 1);
+  });
+
+  for (const [name, hosts] of Object.entries({ 'one host': 1, 'two hosts': 2 })) {
+    const uri = () =>
+      `postgres://postgres@${Array(hosts).fill(`127.0.0.1:${proxy.port}`).join()}/postgres?sslmode=require`;
+
+    it(`connections cut again and again, ${name}: no call fails, no acknowledged write is lost`, async () => {
+      const table = freshTable();
+      const store = await openStore({ uri: uri(), table });
+      await assertSurvivesCuts(store, proxy, 10, { uri: server.uri, table });
+    });
+
+    it(`an idle connection cut, ${name}: a statement is answered at whichever moment of the cut it comes`, async () => {
+      const store = await openStore({ uri: uri(), table: freshTable(), maxConnections: 1 });
+      await assertAnswersDuringCuts(store, proxy);
+    });
+
+    it(`a silent network, ${name}: calls fail within \`timeout\`, no socket is left, everything works afterwards`, async () => {
+      const store = await openStore({ uri: uri(), table: freshTable(), timeout: 1000 });
+      await store.set('sid', plain({ n: 1 }));
+      proxy.silence();
+      const calls = [store.get('sid'), store.set('sid', plain({ n: 2 })), store.length()];
+      for (const call of await Promise.allSettled<unknown>(calls)) {
+        assert.equal((call as PromiseRejectedResult).reason?.code, 'TIMEOUT');
+      }
+      while (proxy.connections > 0) await sleep(10);
+      proxy.resume();
+      assert.equal(((await store.get('sid')) as any).n, 1);
+      await store.close();
+      while (proxy.connections > 0) await sleep(10);
+    });
+  }
+});

@@ -1,0 +1,203 @@
+/** Does the documentation say what is so: code that compiles, links that lead somewhere, files that are there? */
+
+import assert from 'node:assert/strict';
+import { execFile, execFileSync } from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { apiReference } from '../support/api-docs.js';
+import { apart } from '../support/built-package.js';
+import { sqlClient } from '../support/postgres.js';
+
+const ROOT = path.resolve(import.meta.dirname, '../..');
+const PAGES = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md', ...pagesIn('docs')].filter((page) =>
+  fs.existsSync(path.join(ROOT, page)),
+);
+
+interface Block {
+  /** Page and line, for messages. */
+  readonly place: string;
+  readonly language: string;
+  readonly code: string;
+}
+
+/** A block without imports takes names from the text around it; `…` in it is what was left out. */
+function completed(code: string): string {
+  const store = /(const|let) store\b/.test(code) ? '' : 'declare const store: PgStore;';
+  return `import { PgStore } from 'express-pg-store'; ${store}\n${code.replaceAll('…', 'undefined')}`;
+}
+
+const NO_SUCH_NAME = /^.*error TS(2304|2552|18004):.*\n/gm;
+
+describe('documentation', () => {
+  it('has TypeScript and JavaScript that compiles', async () => {
+    const folder = apart('docs');
+    try {
+      fs.mkdirSync(path.join(folder, 'excerpts'));
+      const whole: string[] = [];
+      const excerpts: string[] = [];
+      for (const { place, language, code } of blocks('ts', 'typescript', 'js', 'javascript')) {
+        const kind = language.startsWith('t') ? 'mts' : code.includes('require(') ? 'cjs' : 'mjs';
+        const name = `${place.replace(/\W+/g, '-')}.${kind}`;
+        const isWhole = kind !== 'mts' || /^import /m.test(code);
+        const file = isWhole ? name : `excerpts/${name}`;
+        (isWhole ? whole : excerpts).push(file);
+        fs.writeFileSync(path.join(folder, file), isWhole ? code : completed(code));
+      }
+      assert(whole.length > 0);
+      assert.equal(await compile(folder, whole, {}), '');
+      const complaints = await compile(folder, excerpts, { noImplicitAny: false });
+      assert.equal(complaints.replace(NO_SUCH_NAME, ''), '');
+    } finally {
+      fs.rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
+    }
+  });
+
+  it('has SQL that PostgreSQL can parse', async () => {
+    const sql = await sqlClient();
+    for (const { place, code } of blocks('sql')) {
+      // PL/pgSQL parses each statement of a function that is made, and runs none of them.
+      const statements = code.trim().replace(/;?$/, ';');
+      const text = `create function pg_temp.docs() returns void language plpgsql as $docs$ begin\n${statements}\nend $docs$`;
+      await sql
+        .begin(async (transaction) => {
+          await transaction.unsafe(text);
+          await transaction.unsafe('drop function pg_temp.docs()');
+        })
+        .catch((error) => assert.fail(`${place}: ${error.message}`));
+    }
+  });
+
+  it('has commands of the shell that it can parse, and that are there', () => {
+    const { scripts } = JSON.parse(read('package.json')) as { scripts: Record<string, string> };
+    for (const { place, code } of blocks('sh', 'bash', 'shell')) {
+      execFileSync('bash', ['-n'], { input: code });
+      for (const [, script] of code.matchAll(/npm run ([\w:-]+)/g))
+        assert(script && scripts[script], `${place}: ${script}`);
+      for (const [file] of code.matchAll(/\b(?:lib|spec|docs|bench|example)\/[\w./-]+\.\w+/g)) {
+        assert(fs.existsSync(path.join(ROOT, file)), `${place}: ${file}`);
+      }
+    }
+  });
+
+  it('shows the code for each framework that frameworks.spec.ts runs', () => {
+    const shown = blocks('ts').filter(({ place }) => place.startsWith('docs/frameworks.md'));
+    for (const file of fs.readdirSync(path.join(ROOT, 'spec/apps/frameworks'))) {
+      const code = read(`spec/apps/frameworks/${file}`)
+        .replace(/^\/\*\*.*\*\/\n\n/, '')
+        .replace('../../../lib/index.js', 'express-pg-store');
+      assert(
+        shown.some((block) => block.code === code),
+        `docs/frameworks.md does not show spec/apps/frameworks/${file}`,
+      );
+    }
+  });
+
+  it('links only to what is there', () => {
+    for (const page of PAGES) {
+      for (const [, link] of prose(page).matchAll(/\]\(([^)\s]+)\)/g) as Iterable<[string, string]>) {
+        if (/^[a-z]+:/.test(link)) continue;
+        const [file = '', anchor] = link.split('#');
+        const target = file ? path.join(path.dirname(page), file) : page;
+        assert(fs.existsSync(path.join(ROOT, target)), `${page}: ${link}`);
+        if (anchor) assert(anchors(target).has(anchor), `${page}: ${link}`);
+      }
+    }
+  });
+
+  it('names only files that are there', () => {
+    const known = new Set(['lib', 'spec', 'example'].flatMap((folder) => fs.readdirSync(path.join(ROOT, folder))));
+    for (const page of PAGES) {
+      for (const [, name] of prose(page).matchAll(
+        /`((?:(?:lib|spec|docs|bench|example)\/)?[\w./-]+\.(?:ts|sql|md))`/g,
+      )) {
+        const isThere = known.has(name as string) || fs.existsSync(path.join(ROOT, name as string));
+        assert(isThere || fs.existsSync(path.join(ROOT, path.dirname(page), name as string)), `${page}: ${name}`);
+      }
+    }
+  });
+
+  it('has the API reference that the docstrings make (`npm run docs:api`)', () => {
+    assert.equal(read('docs/api.md'), apiReference());
+  }).timeout(300_000);
+
+  it('shows the tree of dependencies that npm installs', () => {
+    const tree = blocks('text').find(({ code }) => code.startsWith('express-pg-store@'));
+    assert(tree, 'no tree');
+    const { version, dependencies } = JSON.parse(read('package.json'));
+    const { packages } = JSON.parse(read('package-lock.json'));
+    const direct = Object.keys(dependencies).map((name) => `${name}@${packages[`node_modules/${name}`].version}`);
+    assert.deepEqual(tree.code.match(/\S+@\S+/g), [`express-pg-store@${version}`, ...direct.sort()]);
+    for (const name of Object.keys(dependencies)) {
+      assert.equal(packages[`node_modules/${name}`].dependencies, undefined, `${name} brings others`);
+    }
+  });
+
+  it('tells of each file in lib', () => {
+    const text = read('docs/architecture.md');
+    for (const file of fs.readdirSync(path.join(ROOT, 'lib'))) {
+      assert(text.includes(`\`${file}\``), `docs/architecture.md does not name ${file}`);
+    }
+  });
+});
+
+/** What the compiler says to these files. */
+async function compile(folder: string, files: string[], options: object): Promise<string> {
+  if (files.length === 0) return '';
+  const compilerOptions = {
+    module: 'nodenext',
+    target: 'es2023',
+    lib: ['es2024', 'esnext.disposable'],
+    moduleDetection: 'force',
+    strict: true,
+    noEmit: true,
+    skipLibCheck: true,
+    allowJs: true,
+    types: ['node'],
+    paths: { 'express-pg-store': [path.join(ROOT, 'lib/index.ts')] },
+    ...options,
+  };
+  fs.writeFileSync(path.join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, files }));
+  const tsc = path.join(ROOT, 'node_modules/typescript/bin/tsc');
+  const running = promisify(execFile)(process.execPath, [tsc, '-p', folder], { cwd: folder });
+  const { stdout } = await running.catch((error) => error as { stdout: string });
+  return stdout;
+}
+
+function pagesIn(folder: string): string[] {
+  const files = fs.readdirSync(path.join(ROOT, folder));
+  return files.filter((file) => file.endsWith('.md')).map((file) => `${folder}/${file}`);
+}
+
+function read(file: string): string {
+  return fs.readFileSync(path.join(ROOT, file), 'utf8');
+}
+
+function blocks(...languages: string[]): Block[] {
+  return PAGES.flatMap((page) => {
+    const text = read(page);
+    return [...text.matchAll(/^```(\w+)\n(.*?)^```$/gms)].map(({ 1: language = '', 2: code = '', index }) => ({
+      place: `${page}:${text.slice(0, index).split('\n').length}`,
+      language,
+      code,
+    }));
+  }).filter(({ language }) => languages.includes(language));
+}
+
+/** A page without its code blocks. */
+function prose(page: string): string {
+  return read(page).replace(/^```.*?^```$/gms, '');
+}
+
+/** The names that GitHub gives a page's headings. */
+function anchors(page: string): Set<string> {
+  const names = new Set<string>();
+  for (const [, heading = ''] of prose(page).matchAll(/^#+ +(.+)$/gm)) {
+    const text = heading.replace(/\[([^\]]*)\]\([^)]*\)/g, '$1').toLowerCase();
+    const name = text.replace(/[^\p{L}\p{N}\s_-]/gu, '').replace(/\s/g, '-');
+    let unique = name;
+    for (let n = 1; names.has(unique); n++) unique = `${name}-${n}`;
+    names.add(unique);
+  }
+  return names;
+}

@@ -1,0 +1,125 @@
+/** Do listings show each live session, whole, and what may be shown of it? */
+
+import assert from 'node:assert/strict';
+import { userId, userSession } from '../../lib/session/listing.js';
+import { handleOf } from '../../lib/session/session-id.js';
+import { closeStores, freshTable, openStore } from '../support/postgres.js';
+import { plain } from '../support/sessions.js';
+
+async function idsOf(sessions: AsyncIterable<{ id?: string }>): Promise<(string | undefined)[]> {
+  const ids: (string | undefined)[] = [];
+  for await (const { id } of sessions) ids.push(id);
+  return ids;
+}
+
+describe('listing', () => {
+  afterEach(closeStores);
+
+  it('names a user’s session by its handle, never by its ID', () => {
+    const row: any = { key: 'abc', createdAt: 1, updatedAt: 2, expiresAt: 3 };
+    const session: any = { id: 'abc', cart: [1], cookie: { path: '/' } };
+    assert.deepEqual(userSession(row, session), {
+      handle: handleOf('abc'),
+      createdAt: new Date(1),
+      lastSeenAt: new Date(2),
+      expiresAt: new Date(3),
+      session: { cart: [1], cookie: { path: '/' } },
+    });
+  });
+
+  it('takes a string or a number as user', () => {
+    assert.equal(userId('ann'), 'ann');
+    assert.equal(userId(7), '7');
+    for (const user of [undefined, null, {}, true]) assert.throws(() => userId(user), { code: 'INVALID_USER' });
+  });
+
+  it('is an array of sessions with their IDs', async () => {
+    const store = await openStore();
+    await store.set('a', plain({ n: 1 }));
+    await store.set('b', plain({ n: 2 }));
+    const all: any[] = await store.all();
+    assert.deepEqual(
+      all.map(({ id, n, cookie }) => [id, n, cookie.path]),
+      [
+        ['a', 1, '/'],
+        ['b', 2, '/'],
+      ],
+    );
+  });
+
+  it('iterates over sessions of any number, once each', async () => {
+    const store = await openStore();
+    const ids = Array.from({ length: 1203 }, (_, n) => `s${String(n).padStart(4, '0')}`);
+    await Promise.all(ids.map((id) => store.set(id, plain())));
+    assert.deepEqual(await idsOf(store.sessions()), ids);
+    assert.deepEqual(
+      (await store.all()).map(({ id }) => id),
+      ids,
+    );
+    assert.deepEqual(await store.ids(), ids);
+    assert.equal(await store.length(), 1203);
+  });
+
+  it('reads on only as far as it is asked, and may be left at any time', async () => {
+    const store = await openStore();
+    await Promise.all(Array.from({ length: 600 }, (_, n) => store.set(`s${String(n).padStart(3, '0')}`, plain())));
+    for await (const { id } of store.sessions()) if (id === 's002') break;
+    const sessions = store.sessions();
+    await sessions.next();
+    // The second page is not read yet: what ends meanwhile is not in it.
+    await store.destroy('s599');
+    const rest = await idsOf(sessions);
+    assert.equal(rest.length, 598);
+    await sessions.return();
+    assert.deepEqual(await sessions.next(), { done: true, value: undefined });
+  });
+
+  it('lets the store close while somebody iterates', async () => {
+    const store = await openStore();
+    await Promise.all(Array.from({ length: 501 }, (_, n) => store.set(`s${n}`, plain())));
+    const sessions = store.sessions();
+    await sessions.next();
+    await store.close();
+    await assert.rejects(idsOf(sessions), { code: 'CLOSED', message: 'PgStore.sessions: the store is closed' });
+  });
+
+  it('shows each prefix only its own, whatever characters it has', async () => {
+    const table = freshTable();
+    const prefixes = ['%', '_', "'", '\\', '"', 'a', 'A', '{', 'ä', '💥', ' ', '%_', "x'; drop table y; --"];
+    const stores = await Promise.all(prefixes.map((prefix) => openStore({ table, prefix, maxConnections: 1 })));
+    const own = prefixes.map((_, n) => `sid${n}`);
+    for (const [n, store] of stores.entries()) {
+      if (prefixes[n] === '%_') continue;
+      await store.set(own[n] as string, plain());
+    }
+    for (const [n, store] of stores.entries()) {
+      const ids = prefixes[n] === '%_' ? [] : [own[n]];
+      assert.deepEqual(await store.ids(), ids, prefixes[n]);
+      assert.deepEqual(
+        (await store.all()).map(({ id }) => id),
+        ids,
+      );
+      assert.deepEqual(await idsOf(store.sessions()), ids);
+      assert.equal(await store.length(), ids.length);
+    }
+    await stores[0]?.clear();
+    const whole = await openStore({ table });
+    assert.equal(await whole.length(), prefixes.length - 2);
+    assert.equal(await stores[0]?.length(), 0);
+  });
+
+  it('shows no row that was signed by others, and with hashed IDs none', async () => {
+    const table = freshTable();
+    const [mine, other] = [await openStore({ table, secret: 'mine' }), await openStore({ table, secret: 'other' })];
+    await mine.set('a', plain());
+    await other.set('b', plain());
+    assert.deepEqual(await mine.ids(), ['a']);
+    assert.deepEqual(await idsOf(mine.sessions()), ['a']);
+    const hashed = await openStore({ hashIds: true });
+    await hashed.set('a', plain({ n: 1 }));
+    await assert.rejects(hashed.ids(), { code: 'INVALID_SID' });
+    const [session]: any[] = await hashed.all();
+    assert.equal(session.n, 1);
+    assert(!('id' in session));
+  });
+});

@@ -1,0 +1,135 @@
+/** Do expired rows go by themselves, without standing in anybody's way? */
+
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { Autodelete } from '../../lib/calls/autodelete.js';
+import { runNode } from '../support/child.js';
+import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
+import { plain } from '../support/sessions.js';
+
+/** Runs `work` with a `setInterval` that only writes down what it was asked for. */
+function withTimers(work: () => void): { run: () => void; period: number; isUnref: boolean }[] {
+  const { setInterval } = globalThis;
+  const timers: { run: () => void; period: number; isUnref: boolean }[] = [];
+  globalThis.setInterval = ((run: () => void, period: number) => {
+    const timer = { run, period, isUnref: false, unref: () => Object.assign(timer, { isUnref: true }) };
+    timers.push(timer);
+    return timer;
+  }) as any;
+  try {
+    work();
+  } finally {
+    globalThis.setInterval = setInterval;
+  }
+  return timers;
+}
+
+describe('autodelete', () => {
+  afterEach(closeStores);
+
+  it('varies its period by up to a quarter, once', () => {
+    const periods = [0, 0.5, 1].map((random) => {
+      const [timer, ...others] = withTimers(
+        () =>
+          new Autodelete(
+            900,
+            async () => {},
+            () => random,
+          ),
+      );
+      assert.equal(others.length, 0);
+      return timer?.period;
+    });
+    assert.deepEqual(periods, [675_000, 900_000, 1_125_000]);
+  });
+
+  it('has no timer where it is off, and none that keeps the process alive', () => {
+    assert.deepEqual(
+      withTimers(() => new Autodelete(false, async () => {})),
+      [],
+    );
+    assert.equal(withTimers(() => new Autodelete(900, async () => {}))[0]?.isUnref, true);
+  });
+
+  it('leaves out a turn while the last one is still running', async () => {
+    let runs = 0;
+    let finish = () => {};
+    const [timer] = withTimers(
+      () =>
+        new Autodelete(1, () => {
+          runs++;
+          return new Promise((resolve) => {
+            finish = resolve;
+          });
+        }),
+    );
+    timer?.run();
+    timer?.run();
+    assert.equal(runs, 1);
+    finish();
+    await new Promise(setImmediate);
+    timer?.run();
+    assert.equal(runs, 2);
+  });
+
+  it('deletes expired rows of every prefix and tells how many', async () => {
+    const table = freshTable();
+    const [mine, other] = [await openStore({ table, prefix: 'mine:' }), await openStore({ table, prefix: 'other:' })];
+    await mine.set('live', plain());
+    await mine.set('expired', plain({}, 0));
+    await other.set('expired', plain({}, 0));
+    const cleaner = await openStore({ table, autodelete: 0.05 });
+    const [rows] = await once(cleaner, 'autodelete');
+    assert.equal(rows, 2);
+    const sql = await sqlClient();
+    assert.deepEqual([...(await sql`select sid from ${sql(table)}`)], [{ sid: 'mine:live' }]);
+    const [none] = await once(cleaner, 'autodelete');
+    assert.equal(none, 0);
+  });
+
+  it('tells why it could not', async () => {
+    const store = await openStore({ createTable: false, autodelete: 0.05 });
+    const [rows, error] = await once(store, 'autodelete');
+    assert.equal(rows, 0);
+    assert.match(error.message, /^PgStore\.autodelete: /);
+    assert.equal(error.code, '42P01');
+  });
+
+  it('works by hand, in portions, and leaves rows that somebody holds to the next time', async () => {
+    const table = freshTable();
+    const store = await openStore({ table });
+    await Promise.all(Array.from({ length: 1203 }, (_, n) => store.set(`s${n}`, plain({}, n < 3 ? 60_000 : 0))));
+    const sql = await sqlClient();
+    await sql.begin(async (holding) => {
+      await holding`select from ${sql(table)} where sid = 's1000' for update`;
+      assert.equal(await store.autodelete(), 1199);
+    });
+    assert.equal(await store.autodelete(), 1);
+    assert.equal(await store.autodelete(), 0);
+    assert.equal(await store.length(), 3);
+  });
+
+  it('stops with `close`', async () => {
+    const store = await openStore({ autodelete: 0.02 });
+    await once(store, 'autodelete');
+    await store.close();
+    let ran = false;
+    store.on('autodelete', () => {
+      ran = true;
+    });
+    const other = await openStore({ autodelete: 0.02 });
+    await once(other, 'autodelete');
+    await once(other, 'autodelete');
+    assert.equal(ran, false);
+  });
+
+  it('lets a process end', async () => {
+    const { code, stderr } = await runNode(
+      `import { PgStore } from './lib/index.js';
+       const sql = new PgStore({ uri: process.env.URI, autodelete: 1 });
+       console.log('made');`,
+      { env: { URI: await postgresUri() } },
+    );
+    assert.equal(code, 0, stderr);
+  });
+});

@@ -1,0 +1,187 @@
+/** Is every option checked, and does the error help the one who made the mistake? */
+
+import assert from 'node:assert/strict';
+import session from 'express-session';
+import { PgStore, type PgStoreOptions } from '../../lib/index.js';
+import { parseOptions } from '../../lib/options.js';
+
+const nothing: unknown[] = [null];
+const notBoolean = [...nothing, 'true', 0, 1, {}];
+const notIdentifier = [...nothing, '', 5, {}, 'a\0b', '\ud800', 'x'.repeat(64), 'ä'.repeat(32)];
+const notFunction = [...nothing, 'name', {}, 1, true];
+const notObject = [...nothing, 'text', 5, true, [], () => {}];
+const notSeconds = [...nothing, '60', -1, Number.NaN, Number.POSITIVE_INFINITY, {}, true];
+
+/** The compiler asks for a new option's bad values. */
+const bad: Record<keyof PgStoreOptions, unknown[]> = {
+  uri: [...nothing, '', 5, {}, 'postgres://a\0b'],
+  sql: [...nothing, 'postgres://localhost', {}, () => {}],
+  postgres: notObject,
+  table: notIdentifier,
+  schema: notIdentifier,
+  createTable: notBoolean,
+  prefix: [...nothing, 5, {}, ['a'], 'a\0', '\udc00'],
+  secret: [...nothing, '', 5, {}, [], [''], ['good', 5], true],
+  hashIds: notBoolean,
+  encryptionKey: [...nothing, '', 'fifteen letters', 5, {}, [], ['a key that is long enough', 'short'], true],
+  allowPlaintext: notBoolean,
+  ttl: [...notSeconds, 0, 1e12],
+  permanent: notBoolean,
+  maxLifetime: [...notSeconds, 0, 1e12],
+  touchAfter: notSeconds,
+  autodelete: [...notSeconds, 0, 2e6].filter((value) => value !== false),
+  maxConnections: [...notSeconds, 0, 1.5],
+  retry: notObject,
+  timeout: [...notSeconds, 0, 2 ** 31],
+  merge: notFunction,
+  user: notFunction,
+};
+
+const good: Partial<Record<keyof PgStoreOptions, unknown[]>> = {
+  table: ['select', 'Weird "Name', 'x'.repeat(63), 'ä'.repeat(31), 'x;drop table a', '%', ' '],
+  prefix: ['', '%', "'", '\\', '💥'],
+  secret: ['a', ['new', 'old']],
+  ttl: [0.001, 1e11, () => 5],
+  maxLifetime: [0.5],
+  touchAfter: [0, 0.5],
+  autodelete: [false, 0.5, 1_700_000],
+  maxConnections: [1],
+  retry: [{}, { attempts: 1 }, { delay: 0 }],
+  timeout: [1, 2 ** 31 - 1],
+};
+
+function complaint(options: unknown): string {
+  try {
+    new PgStore(options as PgStoreOptions);
+  } catch (error) {
+    assert(error instanceof TypeError);
+    return error.message;
+  }
+  assert.fail('no error');
+}
+
+describe('options', () => {
+  for (const [name, values] of Object.entries(bad)) {
+    it(`names \`${name}\` where its value is bad, what was expected and what it got`, () => {
+      for (const value of values) {
+        assert.match(complaint({ [name]: value }), new RegExp(`^PgStore: option \`${name}\`: expected .+, got .+`));
+      }
+    });
+  }
+
+  for (const [name, values] of Object.entries(good)) {
+    it(`accepts every good value of \`${name}\``, () => {
+      for (const value of values) parseOptions({ [name]: value });
+    });
+  }
+
+  it('checks the members of `retry`', () => {
+    for (const [name, values] of Object.entries({
+      attempts: [0, -1, 1.5, '6', null],
+      delay: [-1, '100', Number.NaN],
+    })) {
+      for (const value of values) {
+        assert.match(
+          complaint({ retry: { [name]: value } }),
+          new RegExp(`^PgStore: option \`retry\\.${name}\`: expected .+, got`),
+        );
+      }
+    }
+    assert.match(
+      complaint({ retry: { attemps: 3 } }),
+      /unknown option `retry\.attemps`; did you mean `retry\.attempts`\?/,
+    );
+  });
+
+  it('shows what it got', () => {
+    assert.match(complaint({ timeout: -1 }), /got -1$/);
+    assert.match(complaint({ table: '' }), /got ""$/);
+    assert.match(complaint({ autodelete: null }), /got null$/);
+    assert.match(complaint({ secret: [] }), /got an empty array$/);
+    assert.match(complaint({ user: {} }), /got object$/);
+  });
+
+  it('never shows a secret', () => {
+    for (const name of ['secret', 'encryptionKey', 'uri', 'sql', 'postgres']) {
+      const told = complaint({ [name]: name === 'secret' || name === 'uri' ? ['hunter2', ''] : 'hunter2' });
+      assert(!told.includes('hunter2'), told);
+    }
+    assert.match(complaint({ encryptionKey: 'hunter2' }), /got a string of 7 characters$/);
+    assert(!complaint({ uri: 'postgres://me:hunter2@db\0' }).includes('hunter2'));
+  });
+
+  it('suggests the nearest name for an unknown one', () => {
+    const slips = {
+      tableName: 'table',
+      createTableIfMissing: 'createTable',
+      Schema: 'schema',
+      secrets: 'secret',
+      autoDelete: 'autodelete',
+      url: 'uri',
+    };
+    for (const [slip, name] of Object.entries(slips)) {
+      assert.equal(complaint({ [slip]: 1 }), `PgStore: unknown option \`${slip}\`; did you mean \`${name}\`?`);
+    }
+    assert.equal(complaint({ conObject: 1 }), 'PgStore: unknown option `conObject`');
+    for (const name of ['constructor', 'toString']) assert.match(complaint({ [name]: 1 }), /^PgStore: unknown option/);
+    assert.match(complaint(JSON.parse('{"__proto__": 1}')), /^PgStore: unknown option `__proto__`/);
+  });
+
+  it('refuses what is no object of options', () => {
+    for (const value of [null, 'postgres://localhost', 5, [], () => {}, session]) {
+      assert.match(complaint(value), /^PgStore: expected an object of options, got/);
+    }
+    assert(!complaint('postgres://me:hunter2@db').includes('hunter2'));
+  });
+
+  it('takes `undefined` as not given', () => {
+    const given = Object.fromEntries(Object.keys(bad).map((name) => [name, undefined]));
+    assert.deepEqual(parseOptions(given as object, {}), parseOptions({}, {}));
+  });
+
+  it('has the documented defaults', () => {
+    const { user, ...defaults } = parseOptions({}, {});
+    assert.deepEqual(defaults, {
+      uri: undefined,
+      sql: undefined,
+      postgres: {},
+      table: 'sessions',
+      schema: 'public',
+      createTable: true,
+      prefix: '',
+      secrets: [],
+      hashIds: false,
+      encryptionKeys: [],
+      allowPlaintext: false,
+      ttl: 86_400,
+      permanent: false,
+      maxLifetime: undefined,
+      touchAfter: 60,
+      autodelete: 900,
+      maxConnections: 10,
+      retry: { attempts: 6, delay: 100 },
+      timeout: 10_000,
+      merge: undefined,
+    });
+    const { cookie } = new session.MemoryStore() as any;
+    assert.equal(user({ cookie }), undefined);
+    assert.equal(user({ cookie, passport: { user: 7 } } as any), 7);
+    assert.equal(user({ cookie, passport: { user: 'ann' } } as any), 'ann');
+    assert.equal(user({ cookie, passport: { user: { id: 7 } } } as any), undefined);
+  });
+
+  it('prefers `uri` to DATABASE_URL, and `sql` to both', () => {
+    const env = { DATABASE_URL: 'postgres://env/db' };
+    const sql = Object.assign(() => {}, { unsafe: () => {} }) as any;
+    assert.equal(parseOptions({}, env).uri, 'postgres://env/db');
+    assert.equal(parseOptions({ uri: 'postgres://given/db' }, env).uri, 'postgres://given/db');
+    assert.equal(parseOptions({ sql }, env).uri, undefined);
+    assert.equal(parseOptions({}, { DATABASE_URL: '' }).uri, undefined);
+  });
+
+  it('refuses options that contradict each other', () => {
+    const sql = Object.assign(() => {}, { unsafe: () => {} });
+    assert.match(complaint({ sql, uri: 'postgres://localhost/db' }), /either option `uri` or option `sql`/);
+    assert.match(complaint({ allowPlaintext: true }), /option `allowPlaintext` goes with option `encryptionKey`/);
+  });
+});
