@@ -1,4 +1,4 @@
-/** How can a monitor see inside? Channels of node:diagnostics_channel, free while nobody listens. */
+/** The channels of node:diagnostics_channel for monitoring; free while nobody subscribes. */
 
 import { channel } from 'node:diagnostics_channel';
 import { codeOf } from './errors.js';

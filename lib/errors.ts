@@ -1,4 +1,4 @@
-/** What does a caller get to see of a failure? Never a session's data, a sid or a password. */
+/** The errors that callers get: never with session data, a session ID or a password in them. */
 
 /** A failed call: names the call in its message, says why in `code` and `cause`. */
 export class PgStoreError extends Error {

@@ -1,4 +1,4 @@
-/** What does the store tell that no callback can? */
+/** The events of a store, for what no callback can report. */
 
 import session from 'express-session';
 

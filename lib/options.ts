@@ -1,4 +1,4 @@
-/** Which options are there, what do they mean, and is what the app gave one of them? */
+/** The options: their meaning, their defaults, and a check that names the one that is wrong. */
 
 import type { SessionData } from 'express-session';
 import type { Sql } from 'postgres';

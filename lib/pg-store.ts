@@ -1,4 +1,4 @@
-/** What does express-session see? Its `Store`, with a callback or a promise for each method. */
+/** The store as express-session sees it: each method with a callback or a promise. */
 
 import session, { type SessionData } from 'express-session';
 import { Autodelete } from './calls/autodelete.js';

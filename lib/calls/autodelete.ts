@@ -1,4 +1,4 @@
-/** When are expired rows deleted? */
+/** The timer that deletes expired rows. */
 
 /**
  * OperationTracker a function at a steady interval, never while its last call is still running, and never keeps the process alive.

@@ -1,4 +1,4 @@
-/** How do many calls become few statements? Pure: knows neither SQL nor sessions. */
+/** Batching: many calls become few statements. Knows neither SQL nor sessions. */
 
 import { timeoutError } from '../errors.js';
 

@@ -1,4 +1,4 @@
-/** In which order do calls take effect? Per session, the order in which they were made. */
+/** The order of calls: on one session ID, that in which they were made. */
 
 type Start = () => void;
 

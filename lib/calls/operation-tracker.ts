@@ -1,4 +1,4 @@
-/** What does every call have in common: an answer in time, once, to a callback or a promise, as a clear error if it fails? */
+/** Calls under way: each is answered once, within the timeout, by callback or promise. */
 
 import { PgStoreError, timeoutError, toPgStoreError } from '../errors.js';
 

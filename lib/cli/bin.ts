@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** What does `npx express-pg-store` run? */
+/** The executable of `npx express-pg-store`. */
 
 import { main } from './main.js';
 

@@ -1,4 +1,4 @@
-/** How are the commands used? */
+/** The help texts of the commands. */
 
 const EXIT = 'Exit codes: 0 fine, 1 failed, 2 called wrongly.\n';
 

@@ -1,4 +1,4 @@
-/** How do a connect-pg-simple table's sessions become this store's? */
+/** `import`: sessions of a connect-pg-simple table become sessions of this store. */
 
 import type { SessionData } from 'express-session';
 import type { Sql } from 'postgres';

@@ -1,4 +1,4 @@
-/** Which command does the command line ask for, and how is its outcome told? */
+/** The command line: which command is meant, and how its outcome is reported. */
 
 import { parseArgs } from 'node:util';
 import postgres, { type Sql } from 'postgres';

@@ -1,4 +1,4 @@
-/** What is in the table? */
+/** `stats`: what is in the table. */
 
 import type { Sql } from 'postgres';
 import { qualified } from '../database/query.js';

@@ -1,4 +1,4 @@
-/** Which batch does a statement go in? One batcher for each kind. */
+/** One batcher per kind of statement. */
 
 import { Batcher } from '../calls/batcher.js';
 import type { Send, SentRow, Statements } from '../session/row.js';

@@ -1,4 +1,4 @@
-/** Which statements concern many sessions: those of a prefix, of a user, the expired ones? */
+/** The SQL for many sessions: those of a prefix, of a user, the expired ones. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { timeoutError } from '../errors.js';

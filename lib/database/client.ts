@@ -1,4 +1,4 @@
-/** Which Postgres.js client runs the statements, and how does the store get rid of a silent one? */
+/** The Postgres.js client that runs the statements, and how the store replaces an unresponsive one. */
 
 import net from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';

@@ -1,4 +1,4 @@
-/** How does a statement get its answer, whatever becomes of the connection? */
+/** Runs statements: creates the table first, retries transient errors, aborts at the timeout. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Batch, traceStatement } from '../diagnostics.js';

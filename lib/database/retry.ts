@@ -1,4 +1,4 @@
-/** Which failures pass by themselves, and how long to wait for them? */
+/** Which errors are transient, and the backoff before the next attempt. */
 
 import { codeOf } from '../errors.js';
 

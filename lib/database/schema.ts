@@ -1,4 +1,4 @@
-/** What does the table look like, and how is it made, once, from any number of processes? */
+/** The table: its DDL, and how any number of processes create it at once. */
 
 import { createHash } from 'node:crypto';
 import { codeOf, PgStoreError } from '../errors.js';

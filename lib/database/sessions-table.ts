@@ -1,4 +1,4 @@
-/** What does the store say to PostgreSQL? One method, one statement. Knows no Express. */
+/** The SQL for single sessions: one method, one statement. Knows no Express. */
 
 import type { ChangedRow, NewRow, NewVersion, StoredRow, TouchedRow } from '../session/row.js';
 import { arrayLiteral, type Query, qualified, type Row, type TableName, type Value } from './query.js';

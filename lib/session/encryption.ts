@@ -1,4 +1,4 @@
-/** How is a session's data kept secret at rest, and found out when it was changed? */
+/** Encryption at rest: AES-256-GCM, bound to the row. */
 
 import { createCipheriv, createDecipheriv, hkdfSync, randomFillSync } from 'node:crypto';
 import { UnreadableRowError } from '../errors.js';

@@ -1,4 +1,4 @@
-/** What does a listing show of a session? */
+/** What a listing shows of a session. */
 
 import type { SessionData } from 'express-session';
 import { PgStoreError } from '../errors.js';

@@ -1,4 +1,4 @@
-/** What must a row hold when two requests changed it? A three-way merge of JSON values: pure. */
+/** Three-way merge of JSON values. Pure. */
 
 import { isDeepStrictEqual } from 'node:util';
 

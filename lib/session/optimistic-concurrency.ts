@@ -1,4 +1,4 @@
-/** How does a call keep what other requests did meanwhile? Optimistic concurrency with a three-way merge. */
+/** What each call does with its row: optimistic concurrency control with a three-way merge. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { SessionData } from 'express-session';

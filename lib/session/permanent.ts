@@ -1,4 +1,4 @@
-/** How does a new session get an expiry that outlives the browser? Option `permanent`. */
+/** Option `permanent`: a new session gets an expiry that outlives the browser. */
 
 import type { SessionData, Store } from 'express-session';
 

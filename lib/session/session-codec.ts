@@ -1,4 +1,4 @@
-/** How does a session become a row's columns, and a row a session? Pure. */
+/** From a session to the columns of its row and back. Pure. */
 
 import { PgStoreError, UnreadableRowError } from '../errors.js';
 import type { Encryption } from './encryption.js';

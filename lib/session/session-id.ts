@@ -1,4 +1,4 @@
-/** Which row belongs to a session ID, and which session ID to a row? Pure. */
+/** From a session ID to the keys of its row and back. Pure. */
 
 import { createHash, createHmac } from 'node:crypto';
 import { sign, unsign } from 'cookie-signature';

@@ -1,4 +1,4 @@
-/** What did a request see when it loaded its session, and what has the row held since? */
+/** What a request saw when it loaded its session, and what the row has held since. */
 
 /** The state of a session's row as one `Session` object knows it. Changes with each of that object's saves. */
 export interface Snapshot {

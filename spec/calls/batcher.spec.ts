@@ -226,8 +226,8 @@ describe('Batcher', () => {
     );
     const limits = fc.record({
       maxInFlight: fc.integer({ min: 1, max: 3 }),
-      rows: fc.integer({ min: 1, max: 5 }),
-      bytes: fc.integer({ min: 1, max: 20 }),
+      maxRows: fc.integer({ min: 1, max: 5 }),
+      maxBytes: fc.integer({ min: 1, max: 20 }),
     });
     await fc.assert(
       fc.asyncProperty(limits, fc.array(action, { maxLength: 60 }), async (bounds, actions) => {

@@ -50,7 +50,7 @@ for (const [form, keys] of [
         keys.map((key) => [key]),
       );
       for (const [n, key] of keys.entries()) {
-        const { left, ...stored } = found[n] as any;
+        const { expiresInMs, ...stored } = found[n] as any;
         assert.deepEqual(stored, {
           key,
           data: '{"n":1}',
@@ -58,7 +58,7 @@ for (const [form, keys] of [
           version: versions[n],
           remainingLifetimeMs: Number.POSITIVE_INFINITY,
         });
-        assert(left > 0 && left <= 60_000);
+        assert(expiresInMs > 0 && expiresInMs <= 60_000);
       }
       assert.deepEqual(
         await table.read(
