@@ -37,7 +37,7 @@ export class BulkStatements {
   ), deleted as (
     delete from ${table} s using locked h where s.sid = h.sid returning s.sid
   )
-  select (select count(*)::integer from deleted), (select max(expires_at)::text from locked)`;
+  select (select count(*)::integer from deleted), (select extract(epoch from max(expires_at))::text from locked)`;
     const ofUser = `user_id = $1::text and ${inRange.replace('$2', '$3').replace('$1', '$2')}`;
     const chosen = `${ofUser} and not sid = any($4::text::text[])`;
     this.#texts = {
@@ -48,9 +48,10 @@ export class BulkStatements {
       anyOfUser: `select exists (select from ${table} where ${chosen})`,
       deleteRange: deletion(`${inRange} limit ${PAGE}`),
       deleteOfUser: deletion(chosen),
-      // Each statement goes on where the last one ended: not over index entries that it left dead.
+      // Each statement goes on where the last one ended, not over index entries that it left dead. The time travels as a
+      // number: PostgreSQL does not read every time zone's name that it writes (`DateStyle`) as the same zone.
       deleteExpired: deletion(
-        `expires_at >= $1::text::timestamptz and expires_at <= now() order by expires_at limit ${PAGE}`,
+        `expires_at >= to_timestamp($1::text::float8) and expires_at <= now() order by expires_at limit ${PAGE}`,
       ),
     };
   }
@@ -88,7 +89,7 @@ export class BulkStatements {
   /** Deletes expired rows in short statements; rows that somebody holds are left to the next run. */
   async deleteExpired(run: RunQuery, isCancelled: () => boolean): Promise<number> {
     let total = 0;
-    for (let from = '-infinity'; ; ) {
+    for (let from = '-Infinity'; ; ) {
       const [[rows, last] = []] = await run((query) => query(this.#texts.deleteExpired, [from]));
       total += Number(rows);
       if (Number(rows) < PAGE || isCancelled()) return total;

@@ -109,6 +109,23 @@ describe('autodelete', () => {
     assert.equal(await store.length(), 3);
   });
 
+  // Both zones' names for themselves are ones that PostgreSQL writes and reads as another zone's, or not at all.
+  for (const [TimeZone, DateStyle] of [
+    ['Asia/Kolkata', 'SQL'],
+    ['Pacific/Guam', 'Postgres'],
+  ]) {
+    it(`deletes them all whatever a time looks like: ${TimeZone}, DateStyle ${DateStyle}`, async () => {
+      const connection = { TimeZone, DateStyle, extra_float_digits: -15 };
+      const table = freshTable();
+      const store = await openStore({ table, postgres: { connection } });
+      await store.ready();
+      const sql = await sqlClient();
+      await sql`insert into ${sql(table)} (sid, data, expires_at)
+        select n::text, '{}', now() - n * interval '1 millisecond' from generate_series(1, 1203) n`;
+      assert.equal(await store.autodelete(), 1203);
+    });
+  }
+
   it('stops with `close`', async () => {
     const store = await openStore({ autodelete: 0.02 });
     await once(store, 'autodelete');
