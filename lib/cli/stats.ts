@@ -5,28 +5,17 @@ import { qualified } from '../database/query.js';
 import type { Options } from '../options.js';
 import { SessionIds } from '../session/session-id.js';
 
-export interface Stats {
-  live: number;
-  expired: number;
-  /** Users with a live session. */
-  users: number;
-  /** The users with the most live sessions. */
-  top: { user: string; sessions: number }[];
-  /** When the oldest live session was made. */
-  oldest: string | null;
-  /** Of the table with its indexes, whatever the prefix. */
-  bytes: number;
-  /** As PostgreSQL's statistics have it. */
-  deadTuples: number;
-}
-
-export async function stats(sql: Sql, options: Options): Promise<Stats> {
+/**
+ * `top`: the users with the most unexpired sessions; `oldest`: when the oldest of those was created; `bytes` with the
+ * indexes, whatever the prefix; `deadTuples` as PostgreSQL's statistics have them.
+ */
+export async function stats(sql: Sql, options: Options): Promise<object> {
   const table = qualified(options);
   const range = new SessionIds(options).range;
   const query = (text: string, values: string[]) => sql.unsafe(text, values, { prepare: false });
   const inRange = 'sid >= $1::text and sid < $2::text';
   const [counts] = await query(
-    `select count(*) filter (where expires_at > now())::float8 as live,
+    `select count(*) filter (where expires_at > now())::float8 as unexpired,
       count(*) filter (where expires_at <= now())::float8 as expired,
       count(distinct user_id) filter (where expires_at > now())::float8 as users,
       to_char(min(created_at) filter (where expires_at > now()) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as oldest
@@ -46,20 +35,5 @@ export async function stats(sql: Sql, options: Options): Promise<Stats> {
     from (select relid from pg_partition_tree($1::text::regclass) union select $1::text::regclass) parts (relid)`,
     [table],
   );
-  return { ...counts, top: [...top], ...size } as unknown as Stats;
-}
-
-export function statsText({ live, expired, users, top, oldest, bytes, deadTuples }: Stats): string {
-  const lines: [string, string | number][] = [
-    ['live sessions', live],
-    ['expired sessions', expired],
-    ['oldest live session', oldest ?? '-'],
-    ['users signed in', users],
-    ['bytes', bytes],
-    ['bytes per session', live + expired > 0 ? Math.round(bytes / (live + expired)) : '-'],
-    ['dead tuples', deadTuples],
-    ...top.map(({ user, sessions }): [string, number] => [`sessions of ${JSON.stringify(user)}`, sessions]),
-  ];
-  const width = Math.max(...lines.map(([name]) => name.length));
-  return lines.map(([name, value]) => `${name.padEnd(width)}  ${value}\n`).join('');
+  return { ...counts, ...size, top: [...top] };
 }

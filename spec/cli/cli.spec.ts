@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import fs from 'node:fs';
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
@@ -9,7 +10,8 @@ import connectPgSimple from 'connect-pg-simple';
 import express, { type Express } from 'express';
 import session, { type Store } from 'express-session';
 import pg from 'pg';
-import { COMMANDS, main } from '../../lib/cli/main.js';
+import { COMMANDS } from '../../lib/cli/commands.js';
+import { main } from '../../lib/cli/main.js';
 import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
 import { generated, load, maxAgeOf, plain } from '../support/sessions.js';
 
@@ -20,7 +22,7 @@ interface Outcome {
 }
 
 /** Runs the command line in this process. */
-async function run(args: string[], { env = {}, isTerminal = false }: { env?: object; isTerminal?: boolean } = {}) {
+async function run(args: string[], { env = {} }: { env?: object } = {}) {
   const outcome: Outcome = { code: -1, out: '', err: '' };
   const environment = { DATABASE_URL: await postgresUri(), ...env };
   outcome.code = await main(args, {
@@ -30,7 +32,6 @@ async function run(args: string[], { env = {}, isTerminal = false }: { env?: obj
     err: (text) => {
       outcome.err += text;
     },
-    isTerminal,
     env: environment,
   });
   return outcome;
@@ -83,9 +84,9 @@ describe('npx express-pg-store', () => {
       assert.match(help.out, /^Usage: express-pg-store COMMAND/);
       assert.equal(help.err, '');
       assert.equal(wrong.code, 2);
-      assert.match(wrong.err, /--tabel.*Try 'express-pg-store stats --help'\.\n$/s);
+      assert.match(wrong.err, /--tabel.*Try 'express-pg-store help stats'\.\n$/s);
       assert.equal(down.code, 1);
-      assert.match(down.err, /^express-pg-store: .*ECONNREFUSED.*\n$/);
+      assert.match(down.err, /^express-pg-store: .*ECONNREFUSED/);
       for (const { out, err } of [wrong, down]) {
         assert.equal(out, '');
         assert.doesNotMatch(err, /\n {4}at |engine/);
@@ -93,9 +94,8 @@ describe('npx express-pg-store', () => {
     });
   });
 
-  describe('called wrongly', () => {
+  describe('with a usage error', () => {
     for (const [args, complaint] of [
-      [[], /which command\?/],
       [['improt'], /unknown command 'improt'/],
       [['prune', 'now'], /now/],
       [['prune', '--table'], /--table/],
@@ -103,47 +103,99 @@ describe('npx express-pg-store', () => {
       [['schema', '--partitions', 'many'], /--partitions: expected a whole number/],
       [['schema', '--partitions', '-1'], /--partitions/],
       [['schema', '--json'], /--json/],
+      [['help', 'improt'], /unknown command 'improt'/],
+      [['stats', '--uri', 'notaurl'], /--uri or DATABASE_URL: expected a connection string/],
+      [['prune', '--uri', 'postgres://ada:100%@host/db'], /--uri or DATABASE_URL: expected a connection string/],
       [['import', '--since', 'yesterday'], /--since: expected a time, got 'yesterday'/],
       [['import', '--encryption-key', 'short'], /option `encryptionKey`: expected a string of at least 16 characters/],
     ] as [string[], RegExp][]) {
-      it(`'${args.join(' ').slice(0, 40)}' is told so`, async () => {
+      it(`'${args.join(' ').slice(0, 40)}' exits 2 and says what is wrong`, async () => {
         const { code, out, err } = await run(args);
         assert.equal(code, 2);
         assert.equal(out, '');
         assert.match(err, /^express-pg-store: /);
         assert.match(err, complaint);
-        assert.match(err, /--help'\.\n$/);
-        assert.doesNotMatch(err, /short\b.*short/);
+        assert.match(err, /\nTry 'express-pg-store help( \w+)?'\.\n$/);
+        assert.doesNotMatch(err, /short\b.*short|100%/);
       });
     }
 
-    it('fails with 1 where a table is missing', async () => {
-      for (const args of [
-        ['stats', '--table', 'not_there'],
-        ['prune', '--table', 'not_there'],
-        ['import', '--dry-run', '--from', 'not_there'],
-      ]) {
-        const { code, out, err } = await run(args);
-        assert.equal(code, 1, args.join(' '));
+    it('names the option and shows no password where DATABASE_URL is no connection string', async () => {
+      const { code, err } = await run(['stats'], { env: { DATABASE_URL: 'postgres://ada:100%@host/db' } });
+      assert.equal(code, 2);
+      assert.match(err, /DATABASE_URL: expected a connection string/);
+      assert.doesNotMatch(err, /100%/);
+    });
+  });
+
+  describe('with a failure', () => {
+    it('exits 1 where the table does not exist, and says how to create it', async () => {
+      for (const command of ['stats', 'prune']) {
+        const { code, out, err } = await run([command, '--table', 'not_there']);
+        assert.equal(code, 1, command);
         assert.equal(out, '');
-        assert.match(err, /not_there/);
+        assert.match(err, /not_there.*\n'express-pg-store schema' prints the SQL that creates the store's table\.\n$/s);
+      }
+    });
+
+    it('exits 1 where the table to import from does not exist, and names its options', async () => {
+      for (const flags of [[], ['--dry-run']]) {
+        const { code, out, err } = await run(['import', '--from', 'not_there', '--table', table(), ...flags]);
+        assert.equal(code, 1);
+        assert.equal(out, '');
+        assert.match(err, /not_there.*\n--from and --from-schema name connect-pg-simple's table\.\n$/s);
+      }
+    });
+
+    it('says that no address was given where none was', async () => {
+      const uri = 'postgres://127.0.0.1:1/db';
+      const explicit = await run(['stats'], { env: { DATABASE_URL: uri } });
+      assert.equal(explicit.code, 1);
+      assert.doesNotMatch(explicit.err, /is set/);
+      const variable = await run(['stats', '--uri', uri], { env: { DATABASE_URL: undefined, PGHOST: 'localhost' } });
+      assert.doesNotMatch(variable.err, /is set/);
+      const { PGHOST, PGPORT } = process.env;
+      process.env.PGHOST = '127.0.0.1';
+      process.env.PGPORT = '1';
+      try {
+        const { code, err } = await run(['stats'], { env: { DATABASE_URL: undefined, PG_STORE_SECRET: 'a secret' } });
+        assert.equal(code, 1);
+        assert.match(err, /ECONNREFUSED.*\nNeither --uri nor DATABASE_URL nor a PG\* variable is set\.\n$/s);
+      } finally {
+        delete process.env.PGHOST;
+        delete process.env.PGPORT;
+        Object.assign(process.env, PGHOST && { PGHOST }, PGPORT && { PGPORT });
       }
     });
   });
 
-  it('has help for each command that names each of its flags', async () => {
-    for (const [command, flags] of Object.entries(COMMANDS)) {
-      const { code, out } = await run([command, '--help']);
-      assert.equal(code, 0);
-      assert.match(out, new RegExp(`^Usage: express-pg-store ${command} `));
-      for (const flag of Object.keys(flags)) assert(out.includes(`--${flag} `), `${command} --${flag}`);
-      for (const line of out.split('\n')) assert(line.length <= 120, line);
-    }
+  it('prints its version', async () => {
+    const { version } = JSON.parse(fs.readFileSync(path.resolve(import.meta.dirname, '../../package.json'), 'utf8'));
+    assert.deepEqual(await run(['--version']), { code: 0, out: `${version}\n`, err: '' });
   });
+
+  it('prints its commands with `help`, --help, -h or nothing', async () => {
+    const overviews = await Promise.all([[], ['help'], ['--help'], ['-h']].map((args) => run(args)));
+    for (const overview of overviews) assert.deepEqual(overview, overviews[0]);
+    assert.equal(overviews[0]?.code, 0);
+    for (const command of Object.keys(COMMANDS)) assert.match(overviews[0]?.out, new RegExp(`^  ${command} `, 'm'));
+  });
+
+  for (const [command, { flags }] of Object.entries(COMMANDS)) {
+    it(`describes ${command} and each of its options with \`help ${command}\` or --help`, async () => {
+      const help = await run(['help', command]);
+      assert.deepEqual(help, await run([command, '--help']));
+      assert.deepEqual(help, await run([command, '-h']));
+      assert.equal(help.code, 0);
+      assert.match(help.out, new RegExp(`^Usage: express-pg-store ${command} `));
+      for (const flag of flags) assert.match(help.out, new RegExp(`^  --${flag} .*\\w`, 'm'));
+      for (const line of help.out.split('\n')) assert(line.length <= 100, line);
+    });
+  }
 
   describe('schema', () => {
     for (const partitions of [0, 4]) {
-      it(`prints SQL that makes a table which the store uses, of ${partitions} partitions`, async () => {
+      it(`prints SQL that creates a table which the store uses, of ${partitions} partitions`, async () => {
         const name = table();
         const flags = partitions ? ['--partitions', String(partitions)] : [];
         const { out } = await run(['schema', '--table', name, ...flags]);
@@ -159,7 +211,7 @@ describe('npx express-pg-store', () => {
       });
     }
 
-    it('makes the schema too, whatever the names', async () => {
+    it('creates the schema too, whatever the names', async () => {
       const { out } = await run(['schema', '--schema', 'my "apps"', '--table', 'select']);
       const sql = await sqlClient();
       try {
@@ -175,11 +227,11 @@ describe('npx express-pg-store', () => {
   it('prune deletes expired rows and says how many', async () => {
     const name = table();
     const store = await openStore({ table: name });
-    await store.set('gone', plain({}, -1000));
-    await store.set('live', plain());
+    await store.set('expired', plain({}, -1000));
+    await store.set('unexpired', plain());
     assert.deepEqual(await json(['prune', '--table', name]), { deleted: 1 });
-    assert.equal((await run(['prune', '--table', name])).out, '0 expired sessions deleted\n');
-    assert.deepEqual(await store.ids(), ['live']);
+    assert.equal((await run(['prune', '--table', name])).out, 'deleted      0\n');
+    assert.deepEqual(await store.ids(), ['unexpired']);
   });
 
   it('stats counts', async () => {
@@ -200,7 +252,7 @@ describe('npx express-pg-store', () => {
     assert.deepEqual(
       { ...found, bytes: 0, deadTuples: 0 },
       {
-        live: 5,
+        unexpired: 5,
         expired: 1,
         users: 2,
         oldest: '2026-01-02T03:04:05Z',
@@ -212,10 +264,10 @@ describe('npx express-pg-store', () => {
         deadTuples: 0,
       },
     );
-    assert.equal((await json(['stats', '--table', name])).live, 6);
+    assert.equal((await json(['stats', '--table', name])).unexpired, 6);
     const { out } = await run(['stats', '--table', name]);
-    assert.match(out, /^live sessions +6\nexpired sessions +1\n/);
-    assert.match(out, /\nsessions of "ada" +3\n/);
+    assert.match(out, /^unexpired {4}6\nexpired {6}1\nusers {8}2\n/);
+    assert.match(out, /\ndead tuples {2}\d+\ntop {10}"ada": 3\ntop {10}"grace": 1\n$/);
   });
 
   describe('import', () => {
@@ -235,25 +287,28 @@ describe('npx express-pg-store', () => {
         store.set(sid, generated(store, sid, data, maxAge), (error) => (error ? reject(error) : resolve())),
       );
 
-    it('tells what it would do, does it, and has nothing left to do', async () => {
+    it('reports what it would do, does it, and has nothing left to do', async () => {
       const { store: old, name: from } = await oldStore();
       const to = table();
       for (let n = 0; n < 1203; n++) await put(old, `s${n}`, { n, passport: { user: `u${n % 7}` } });
       await put(old, 'no maxAge', { n: 'none' }, null);
-      await put(old, 'gone', {}, -5000);
+      await put(old, 'expired', {}, -5000);
       const args = ['import', '--from', from, '--table', to];
       const { startedAt: _, ...plan } = await json([...args, '--dry-run']);
-      assert.deepEqual(plan, { dryRun: true, live: 1204, added: 1204, refreshed: 0, kept: 0, unreadable: 0 });
+      assert.deepEqual(plan, { dryRun: true, unexpired: 1204, added: 1204, refreshed: 0, kept: 0, unreadable: 0 });
       const sql = await sqlClient();
       const [{ missing }] = await sql`select to_regclass(${to}) is null as missing`;
-      assert.equal(missing, true, 'a dry run makes no table');
+      assert.equal(missing, true, 'a dry run creates no table');
 
-      const done = await run(args, { isTerminal: true });
+      const done = await run(args);
       assert.equal(done.code, 0, done.err);
-      assert.match(done.out, /^1204 live sessions found: 1204 added, 0 refreshed, 0 left as they are, 0 unreadable\n/);
-      assert.match(done.err, /\r\[#{30}\] 100 % of 1204\n$/);
+      assert.match(
+        done.out,
+        /^dry run {6}false\nunexpired {4}1204\nadded {8}1204\nrefreshed {4}0\nkept {9}0\nunreadable {3}0\n/,
+      );
+      assert.match(done.out, /\nstarted at {3}\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\n$/);
       const { startedAt: __, ...again } = await json(args);
-      assert.deepEqual(again, { dryRun: false, live: 1204, added: 0, refreshed: 0, kept: 1204, unreadable: 0 });
+      assert.deepEqual(again, { dryRun: false, unexpired: 1204, added: 0, refreshed: 0, kept: 1204, unreadable: 0 });
 
       const store = await openStore({ table: to });
       assert.equal(await store.length(), 1204);
@@ -311,8 +366,8 @@ describe('npx express-pg-store', () => {
       for (const sid of await store.ids()) await store.destroy(sid);
       await put(old, 'late', {});
       await put(old, 'late, no maxAge', {}, null);
-      const { live, added } = await json([...args, '--since', startedAt]);
-      assert.deepEqual({ live, added }, { live: 2, added: 2 });
+      const { unexpired, added } = await json([...args, '--since', startedAt]);
+      assert.deepEqual({ unexpired, added }, { unexpired: 2, added: 2 });
       assert.deepEqual((await store.ids()).sort(), ['late', 'late, no maxAge']);
     });
 
@@ -340,15 +395,15 @@ describe('npx express-pg-store', () => {
       }
     });
 
-    it('leaves out what is no session, and takes any text', async () => {
+    it('skips what is no session, and takes any text', async () => {
       const { store: old, name: from } = await oldStore();
       await put(old, `quotes " ' \\ {,} ünï`, { text: '\u0000 \ud800 " \\ {NULL}' });
       const sql = await sqlClient();
       await sql.unsafe(`insert into "${from}" values ('list', '[1]', now() + interval '1 h'), ('null', 'null', now() + interval '1 h'),
         ('no cookie', '{"a":1}', now() + interval '1 h')`);
       const to = table();
-      const { live, added, unreadable } = await json(['import', '--from', from, '--table', to]);
-      assert.deepEqual({ live, added, unreadable }, { live: 4, added: 2, unreadable: 2 });
+      const { unexpired, added, unreadable } = await json(['import', '--from', from, '--table', to]);
+      assert.deepEqual({ unexpired, added, unreadable }, { unexpired: 4, added: 2, unreadable: 2 });
       const store = await openStore({ table: to });
       assert.equal((await load(store, `quotes " ' \\ {,} ünï`))?.text, '\u0000 \ud800 " \\ {NULL}');
       assert.equal(((await store.get('no cookie')) as any)?.a, 1);
@@ -404,7 +459,7 @@ describe('npx express-pg-store', () => {
         }
         const last = await json(['import', '--from', from, '--table', to, '--since', startedAt]);
         assert.equal(last.added, 5);
-        assert.equal(last.kept + last.refreshed, last.live - 5);
+        assert.equal(last.kept + last.refreshed, last.unexpired - 5);
         app = counter(store);
         gate = undefined;
         signedIn.clear();

@@ -1,0 +1,151 @@
+/** The commands and their flags: parser and help are generated from these tables. */
+
+import type { parseArgs } from 'node:util';
+import postgres, { type Sql } from 'postgres';
+import { createSchemaSql, createTableSql } from '../database/schema.js';
+import { codeOf } from '../errors.js';
+import { type Options, type PgStoreOptions, parseOptions } from '../options.js';
+import { PgStore } from '../pg-store.js';
+import { importSessions } from './import.js';
+import { stats } from './stats.js';
+
+export class UsageError extends Error {}
+
+const text = (value: string, help: string) => ({ type: 'string', value, help }) as const;
+const flag = (help: string) => ({ type: 'boolean', value: '', help }) as const;
+
+/** As node:util's parseArgs takes them; `value` and `help` are for the help text. */
+export const FLAGS = {
+  'dry-run': flag('only report what would be done'),
+  from: text('NAME', "connect-pg-simple's table (default: session)"),
+  'from-schema': text('NAME', 'its schema (default: public)'),
+  since: text('TIME', 'only sessions written since then: "started at" of an earlier import'),
+  ttl: text('SECONDS', "connect-pg-simple's option ttl, which --since needs (default: 86400)"),
+  prefix: text('TEXT', "the store's option prefix"),
+  secret: { ...text('TEXT', 'its option secret; repeatable, newest first (default: PG_STORE_SECRET)'), multiple: true },
+  'hash-ids': flag('its option hashIds'),
+  'encryption-key': {
+    ...text('TEXT', 'its option encryptionKey; repeatable (default: PG_STORE_ENCRYPTION_KEY)'),
+    multiple: true,
+  },
+  table: text('NAME', "the store's table (default: sessions)"),
+  schema: text('NAME', 'its schema (default: public)'),
+  partitions: text('N', 'a table of N hash partitions'),
+  uri: text('URI', 'connection string (default: DATABASE_URL, else the PG* variables)'),
+  json: flag('print JSON'),
+  help: { ...flag('print this help'), short: 'h' },
+} as const;
+
+const SERVER = ['table', 'schema', 'uri', 'json', 'help'] as const;
+
+type Values = ReturnType<typeof parseArgs<{ options: typeof FLAGS }>>['values'];
+
+interface Command {
+  readonly summary: string;
+  /** What else the help says. */
+  readonly more: string;
+  readonly flags: readonly (keyof typeof FLAGS)[];
+  /** Resolves with what is printed: a text as it is, a record as lines or as JSON. */
+  run(values: Values, env: NodeJS.ProcessEnv): Promise<string | object>;
+}
+
+export const COMMANDS: Record<string, Command> = {
+  schema: {
+    summary: 'Prints the SQL that creates the table, for migrations.',
+    more: 'Connects to nothing.',
+    flags: ['table', 'schema', 'partitions', 'help'],
+    run: async (values, env) => {
+      const options = storeOptions(values, env);
+      const partitions = wholeNumber('partitions', values.partitions, 1000);
+      return (options.schema === 'public' ? '' : createSchemaSql(options.schema)) + createTableSql(options, partitions);
+    },
+  },
+  import: {
+    summary: 'Copies the unexpired sessions of a connect-pg-simple table.',
+    more: `The table is in the same database and is only read; the store's table is created if it is missing.
+Users stay signed in if the app keeps the name and the secret of its cookie. Can be repeated: a
+session that the new app has saved or touched is left as it is. Give it the options of the new app's
+store; secrets are better in the variables, as other users of the machine can read a command line.`,
+    flags: [
+      ...([
+        'dry-run',
+        'from',
+        'from-schema',
+        'since',
+        'ttl',
+        'prefix',
+        'secret',
+        'hash-ids',
+        'encryption-key',
+      ] as const),
+      ...SERVER,
+    ],
+    run: (values, env) => {
+      const since = values.since === undefined ? undefined : new Date(values.since);
+      if (Number.isNaN(since?.getTime())) throw new UsageError(`--since: expected a time, got '${values.since}'`);
+      const settings = {
+        from: { schema: values['from-schema'] ?? 'public', table: values.from ?? 'session' },
+        since,
+        ttl: wholeNumber('ttl', values.ttl, 1e11) ?? 86_400,
+        dryRun: values['dry-run'] ?? false,
+      };
+      const options = { ...storeOptions(values, env), createTable: true };
+      return withClient(options, async (sql, store) => {
+        if (!settings.dryRun) await store.ready();
+        return importSessions(sql, options, settings);
+      });
+    },
+  },
+  prune: {
+    summary: 'Deletes expired sessions.',
+    more: "In short statements, as the store's timer (option autodelete) and its method autodelete() do.",
+    flags: SERVER,
+    run: (values, env) =>
+      withClient(storeOptions(values, env), async (_sql, store) => ({ deleted: await store.autodelete() })),
+  },
+  stats: {
+    summary: 'Counts sessions, users, bytes and dead tuples.',
+    more: 'With the ten users who have the most sessions. Reads the whole table.',
+    flags: ['prefix', ...SERVER],
+    run: async (values, env) => {
+      const options = storeOptions(values, env);
+      return withClient(options, (sql) => stats(sql, options));
+    },
+  },
+};
+
+/** The flags that are options of the store, checked as those. */
+function storeOptions({ uri, table, schema, prefix, ...values }: Values, env: NodeJS.ProcessEnv): Options {
+  const secret = values.secret ?? (env.PG_STORE_SECRET || undefined);
+  const encryptionKey = values['encryption-key'] ?? (env.PG_STORE_ENCRYPTION_KEY || undefined);
+  const given = { uri, table, schema, prefix, secret, encryptionKey, hashIds: values['hash-ids'], createTable: false };
+  return parseOptions(given as PgStoreOptions, env);
+}
+
+/** A client, and a store on it, for as long as the work takes. */
+async function withClient<T>(options: Options, work: (sql: Sql, store: PgStore) => Promise<T>): Promise<T> {
+  const sql = connect(options.uri);
+  const { table, schema, createTable } = options;
+  const store = new PgStore({ sql, table, schema, createTable, autodelete: false, retry: { attempts: 1 } });
+  try {
+    return await work(sql, store);
+  } finally {
+    await sql.end({ timeout: 5 });
+  }
+}
+
+function connect(uri: string | undefined): Sql {
+  const settings = { max: 1, onnotice: () => {}, connect_timeout: 10, fetch_types: false };
+  try {
+    return uri === undefined ? postgres(settings) : postgres(uri, settings);
+  } catch (error) {
+    if (!(error instanceof URIError) && codeOf(error) !== 'ERR_INVALID_URL') throw error;
+    throw new UsageError('--uri or DATABASE_URL: expected a connection string, such as postgres://user@host/database');
+  }
+}
+
+function wholeNumber(flag: string, text: string | undefined, most: number): number | undefined {
+  if (text === undefined) return undefined;
+  if (/^[1-9]\d*$/.test(text) && Number(text) <= most) return Number(text);
+  throw new UsageError(`--${flag}: expected a whole number from 1 to ${most}, got '${text}'`);
+}
