@@ -1,8 +1,20 @@
-/** The options: their meaning, their defaults, and a check that names the one that is wrong. */
+/** The options: what they mean, what they may be, and their defaults. */
 
 import type { SessionData } from 'express-session';
 import type { Sql } from 'postgres';
 import type { RetryOptions } from './database/retry.js';
+import {
+  aBoolean,
+  aFunction,
+  anIdentifier,
+  anObject,
+  type Check,
+  check,
+  expectation,
+  isKeys,
+  isNumber,
+  isText,
+} from './option-check.js';
 import type { Merge } from './session/merge.js';
 
 /** Options of `new PgStore(options)`. All are optional. */
@@ -57,60 +69,42 @@ export interface PgStoreOptions {
   user?: (session: SessionData) => string | number | undefined;
 }
 
-/** The options, checked and complete. */
-export interface Options {
-  readonly uri: string | undefined;
-  readonly sql: Sql | undefined;
-  readonly postgres: Record<string, unknown>;
-  readonly table: string;
-  readonly schema: string;
-  readonly createTable: boolean;
-  readonly prefix: string;
-  readonly secrets: readonly string[];
-  readonly hashIds: boolean;
-  readonly encryptionKeys: readonly string[];
-  readonly allowPlaintext: boolean;
-  readonly ttl: number | ((session: SessionData) => number);
-  readonly permanent: boolean;
-  readonly maxLifetime: number | undefined;
-  readonly touchAfter: number;
-  readonly autodelete: number | false;
-  readonly maxConnections: number;
-  readonly retry: RetryOptions;
-  readonly timeout: number;
-  readonly merge: Merge | undefined;
-  readonly user: (session: SessionData) => string | number | undefined;
-}
+/** Options that may stay unset. */
+type Unset = 'uri' | 'sql' | 'maxLifetime' | 'merge';
 
-/** Says what was expected, or nothing where the value is fine. */
-type Check = (value: unknown) => string | undefined;
+/** The options, checked and complete. */
+export type Options = Readonly<
+  Required<Omit<PgStoreOptions, Unset | 'secret' | 'encryptionKey' | 'retry'>> & {
+    [Name in Unset]: PgStoreOptions[Name] | undefined;
+  } & { secrets: readonly string[]; encryptionKeys: readonly string[]; retry: RetryOptions }
+>;
+
+const DEFAULTS: Options = {
+  uri: undefined,
+  sql: undefined,
+  postgres: {},
+  table: 'sessions',
+  schema: 'public',
+  createTable: true,
+  prefix: '',
+  secrets: [],
+  hashIds: false,
+  encryptionKeys: [],
+  allowPlaintext: false,
+  ttl: 86_400,
+  permanent: false,
+  maxLifetime: undefined,
+  touchAfter: 60,
+  autodelete: 900,
+  maxConnections: 10,
+  retry: { attempts: 6, delay: 100 },
+  timeout: 10_000,
+  merge: undefined,
+  user: passportUser,
+};
 
 /** setTimeout and setInterval count to 2^31 - 1 milliseconds and take what is longer as 1. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
-
-const expectation =
-  (expected: string, isFine: (value: unknown) => boolean): Check =>
-  (value) =>
-    isFine(value) ? undefined : expected;
-
-const isText = (value: unknown): value is string =>
-  typeof value === 'string' && value.isWellFormed() && !value.includes('\0');
-const isNumber = (value: unknown, least: number, most = Number.MAX_SAFE_INTEGER) =>
-  typeof value === 'number' && value >= least && value <= most;
-const isKey = (value: unknown, length: number) => typeof value === 'string' && value.length >= length;
-const isKeys = (value: unknown, length: number) =>
-  isKey(value, length) || (Array.isArray(value) && value.length > 0 && value.every((key) => isKey(key, length)));
-
-const aBoolean = expectation('true or false', (value) => typeof value === 'boolean');
-const aFunction = expectation('a function', (value) => typeof value === 'function');
-const anObject = expectation(
-  'an object',
-  (value) => typeof value === 'object' && value !== null && !Array.isArray(value),
-);
-const anIdentifier = expectation(
-  'an identifier of 1 to 63 bytes',
-  (value) => isText(value) && value !== '' && Buffer.byteLength(value) <= 63,
-);
 
 const CHECKS: Record<keyof PgStoreOptions, Check> = {
   uri: expectation(
@@ -156,13 +150,8 @@ const RETRY_CHECKS: Record<keyof RetryOptions, Check> = {
   delay: expectation('a number of milliseconds, 0 or more', (value) => isNumber(value, 0)),
 };
 
-/** Whose values must not be shown. */
-const CONFIDENTIAL = new Set(['options', 'uri', 'secret', 'encryptionKey', 'postgres', 'sql']);
-
 /** @throws TypeError that names the option, says what was expected and what it got */
 export function parseOptions(given: PgStoreOptions = {}, env: NodeJS.ProcessEnv = process.env): Options {
-  const complaint = anObject(given);
-  if (complaint) throw new TypeError(`PgStore: expected ${complaint} of options, got ${show('options', given)}`);
   check('', CHECKS, given);
   if (given.retry) check('retry.', RETRY_CHECKS, given.retry);
   if (given.sql && given.uri !== undefined) {
@@ -171,82 +160,23 @@ export function parseOptions(given: PgStoreOptions = {}, env: NodeJS.ProcessEnv 
   if (given.allowPlaintext && !given.encryptionKey) {
     throw new TypeError('PgStore: option `allowPlaintext` goes with option `encryptionKey`');
   }
+  const { secret, encryptionKey, ...others } = defined(given);
   return {
+    ...DEFAULTS,
+    ...others,
     uri: given.sql ? undefined : (given.uri ?? (env.DATABASE_URL || undefined)),
-    sql: given.sql,
-    postgres: given.postgres ?? {},
-    table: given.table ?? 'sessions',
-    schema: given.schema ?? 'public',
-    createTable: given.createTable ?? true,
-    prefix: given.prefix ?? '',
-    secrets: [given.secret ?? []].flat(),
-    hashIds: given.hashIds ?? false,
-    encryptionKeys: [given.encryptionKey ?? []].flat(),
-    allowPlaintext: given.allowPlaintext ?? false,
-    ttl: given.ttl ?? 86_400,
-    permanent: given.permanent ?? false,
-    maxLifetime: given.maxLifetime,
-    touchAfter: given.touchAfter ?? 60,
-    autodelete: given.autodelete ?? 900,
-    maxConnections: given.maxConnections ?? 10,
-    retry: { attempts: given.retry?.attempts ?? 6, delay: given.retry?.delay ?? 100 },
-    timeout: given.timeout ?? 10_000,
-    merge: given.merge,
-    user: given.user ?? passportUser,
+    secrets: [secret ?? []].flat(),
+    encryptionKeys: [encryptionKey ?? []].flat(),
+    retry: { ...DEFAULTS.retry, ...defined(given.retry ?? {}) },
   };
+}
+
+function defined<T extends object>(given: T): T {
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as T;
 }
 
 /** Passport keeps what its `serializeUser` returned in `session.passport.user`; an object there says nothing we could use. */
 function passportUser(session: SessionData): string | number | undefined {
   const user = (session as { passport?: { user?: unknown } }).passport?.user;
   return typeof user === 'string' || typeof user === 'number' ? user : undefined;
-}
-
-function check(path: string, checks: Record<string, Check>, given: object): void {
-  for (const [name, value] of Object.entries(given)) {
-    const complain = Object.hasOwn(checks, name) ? checks[name] : undefined;
-    if (!complain) {
-      const near = nearest(name, Object.keys(checks));
-      throw new TypeError(
-        `PgStore: unknown option \`${path}${name}\`${near ? `; did you mean \`${path}${near}\`?` : ''}`,
-      );
-    }
-    const expected = value === undefined ? undefined : complain(value);
-    if (expected)
-      throw new TypeError(`PgStore: option \`${path}${name}\`: expected ${expected}, got ${show(name, value)}`);
-  }
-}
-
-function show(name: string, value: unknown): string {
-  if (value === null) return 'null';
-  if (Array.isArray(value)) return value.length === 0 ? 'an empty array' : 'an array';
-  if (typeof value === 'object' || typeof value === 'function') return `${typeof value}`;
-  if (!CONFIDENTIAL.has(name)) return typeof value === 'string' ? JSON.stringify(value) : String(value);
-  return typeof value === 'string' ? `a string of ${value.length} characters` : typeof value;
-}
-
-/** The known name with the fewest letters to change, if they are few; or with which it starts, as `tableName` does. */
-function nearest(name: string, known: string[]): string | undefined {
-  const [best] = known
-    .map((candidate) => ({ candidate, distance: distance(name.toLowerCase(), candidate.toLowerCase()) }))
-    .sort((a, b) => a.distance - b.distance);
-  return best && best.distance <= Math.max(2, name.length / 3) ? best.candidate : undefined;
-}
-
-function distance(name: string, known: string): number {
-  return name.startsWith(known) ? 0 : editDistance(name, known);
-}
-
-/** Levenshtein's. */
-function editDistance(a: string, b: string): number {
-  let previous = Array.from({ length: b.length + 1 }, (_, n) => n);
-  for (const [i, letter] of [...a].entries()) {
-    const current = [i + 1];
-    for (const [j, other] of [...b].entries()) {
-      const swap = (previous[j] ?? 0) + (letter === other ? 0 : 1);
-      current.push(Math.min(swap, (previous[j + 1] ?? 0) + 1, (current[j] ?? 0) + 1));
-    }
-    previous = current;
-  }
-  return previous.at(-1) ?? 0;
 }

@@ -1,4 +1,4 @@
-/** Is every option checked, and does the error help the one who made the mistake? */
+/** Every option is checked, and the error about a wrong one helps to correct it. */
 
 import assert from 'node:assert/strict';
 import session from 'express-session';
@@ -112,19 +112,44 @@ describe('options', () => {
 
   it('suggests the nearest name for an unknown one', () => {
     const slips = {
-      tableName: 'table',
-      createTableIfMissing: 'createTable',
+      tabel: 'table',
       Schema: 'schema',
       secrets: 'secret',
       autoDelete: 'autodelete',
+      tuochAfter: 'touchAfter',
+      maxConnection: 'maxConnections',
       url: 'uri',
     };
     for (const [slip, name] of Object.entries(slips)) {
       assert.equal(complaint({ [slip]: 1 }), `PgStore: unknown option \`${slip}\`; did you mean \`${name}\`?`);
     }
-    assert.equal(complaint({ conObject: 1 }), 'PgStore: unknown option `conObject`');
+    for (const name of ['store', 'x', 'resave', 'tableau vivant', '']) {
+      assert.equal(complaint({ [name]: 1 }), `PgStore: unknown option \`${name}\``);
+    }
     for (const name of ['constructor', 'toString']) assert.match(complaint({ [name]: 1 }), /^PgStore: unknown option/);
     assert.match(complaint(JSON.parse('{"__proto__": 1}')), /^PgStore: unknown option `__proto__`/);
+  });
+
+  it('says what an option of another store is here', () => {
+    for (const [name, here] of Object.entries({
+      conString: '`uri`',
+      connectionString: '`uri`',
+      conObject: '`uri` and `postgres`',
+      client: '`pool` (node-postgres) or `sql` (Postgres.js)',
+      pgPromise: '`pool` (node-postgres) or `sql` (Postgres.js)',
+      max: '`maxConnections`',
+      ssl: '`postgres: { ssl }`',
+      host: '`postgres: { host }`',
+      tableName: '`table`',
+      schemaName: '`schema`',
+      createTableIfMissing: '`createTable`',
+      disableTouch: '`touchAfter`',
+      pruneSessionInterval: '`autodelete`',
+      errorLog: 'the events `autodelete`, `retry` and `unreadable`',
+    })) {
+      assert.equal(complaint({ [name]: 1 }), `PgStore: unknown option \`${name}\`; here it is ${here}`);
+    }
+    assert.match(complaint({ retry: { max: 1 } }), /unknown option `retry\.max`$/);
   });
 
   it('refuses what is no object of options', () => {
