@@ -1,10 +1,10 @@
 /** One batcher per kind of statement. */
 
 import { Batcher } from '../calls/batcher.js';
-import type { Send, SentRow, Statements } from '../session/row.js';
+import type { Send, Statements } from '../session/row.js';
 import type { Database } from './database.js';
 import type { Query } from './query.js';
-import { isRowLevelError, isTransient } from './retry.js';
+import { isRowLevelError } from './retry.js';
 import type { SessionsTable } from './sessions-table.js';
 
 export function batchedStatements(table: SessionsTable, database: Database): Statements {
@@ -34,11 +34,7 @@ export function batchedStatements(table: SessionsTable, database: Database): Sta
     ),
     update: batched(
       'set',
-      (query, rows: SentRow[]) =>
-        table.update(query, rows).catch((error) => {
-          if (isTransient(error)) for (const row of rows) row.commitUnknown = true;
-          throw error;
-        }),
+      (query, rows) => table.update(query, rows),
       (row) => row.data.length,
     ),
     touch: batched(

@@ -1,6 +1,6 @@
 /** The SQL for single sessions: one method, one statement. Knows no Express. */
 
-import type { ChangedRow, NewRow, NewVersion, StoredRow, TouchedRow } from '../session/row.js';
+import type { ChangedRow, NewRow, StoredRow, TouchedRow } from '../session/row.js';
 import { arrayLiteral, type Query, qualified, type Row, type TableName, type Value } from './query.js';
 
 /**
@@ -33,7 +33,9 @@ export class SessionsTable {
     const cookieAndExpiry = `cookie = case when ${keepsCookie} then s.cookie else i.cookie::json end,
       expires_at = case when i.expires_in is null or ${keepsCookie} then s.expires_at else ${expiry('s.created_at')} end,
       updated_at = now()`;
-    const nextVersion = 's.version % 2147483647 + 1';
+    const end = life ? `least(s.expires_at, s.created_at + ${life})` : 's.expires_at';
+    // An expired session is gone for every call, whether its row is still there or not.
+    const isLive = `${end} > now()`;
 
     const columns = storedColumns(life);
     this.#read = {
@@ -41,24 +43,23 @@ export class SessionsTable {
       many: `select ${columns} from ${table} where sid = any($1::text::text[])`,
     };
 
-    // An expired row is no session: what takes its place is a new one.
-    const end = life ? `least(s.expires_at, s.created_at + ${life})` : 's.expires_at';
-    const created = `case when ${end} > now() then s.created_at else now() end`;
+    // What takes an expired row's place is a new session.
+    const created = `case when ${isLive} then s.created_at else now() end`;
     this.#replace = statement(
-      { sid: 'text', data: 'json', cookie: 'json', user_id: 'text', expires_in: 'float8' },
+      { sid: 'text', data: 'json', cookie: 'json', user_id: 'text', version: 'integer', expires_in: 'float8' },
       (input) => `${locked(input)}, replaced as (
     update ${table} s
-    set data = i.data::json, cookie = i.cookie::json, user_id = i.user_id, version = ${nextVersion},
+    set data = i.data::json, cookie = i.cookie::json, user_id = i.user_id, version = i.version,
       created_at = ${created}, updated_at = now(), expires_at = ${expiry(created)}
     from locked i where s.sid = i.sid
-    returning s.sid, s.version
+    returning s.sid
   ), inserted as (
     insert into ${table} as s (sid, data, cookie, user_id, version, expires_at)
-    select i.sid, i.data::json, i.cookie::json, i.user_id, 1 + floor(random() * 1073741823::float8)::integer, ${expiry('now()')}
+    select i.sid, i.data::json, i.cookie::json, i.user_id, i.version, ${expiry('now()')}
     from i where not exists (select from ${table} s where s.sid = i.sid)
     order by i.sid
     on conflict do nothing
-    returning s.sid, s.version
+    returning s.sid
   )
   select * from replaced union all select * from inserted`,
     );
@@ -68,6 +69,7 @@ export class SessionsTable {
         sid: 'text',
         new_sid: 'text',
         version: 'integer',
+        new_version: 'integer',
         data: 'json',
         user_id: 'text',
         cookie: 'json',
@@ -76,24 +78,24 @@ export class SessionsTable {
       },
       (input) => `${locked(input)}
   update ${table} s
-  set sid = i.new_sid, data = i.data::json, user_id = i.user_id, version = ${nextVersion}, ${cookieAndExpiry}
-  from locked i where s.sid = i.sid and s.version = i.version
-  returning i.sid, s.version`,
+  set sid = i.new_sid, data = i.data::json, user_id = i.user_id, version = i.new_version, ${cookieAndExpiry}
+  from locked i where s.sid = i.sid and s.version = i.version and ${isLive}
+  returning i.sid`,
     );
 
     this.#touch = statement(
       { sid: 'text', cookie: 'json', cookie_changed: 'boolean', expires_in: 'float8' },
       (input) => `${locked(input)}
   update ${table} s set ${cookieAndExpiry}
-  from locked i where s.sid = i.sid and s.expires_at > now()
-  returning s.sid, s.version`,
+  from locked i where s.sid = i.sid and ${isLive}
+  returning s.sid`,
     );
 
     this.#destroy = statement(
       { sid: 'text' },
       (input) => `${locked(input)}
   delete from ${table} s using locked i where s.sid = i.sid
-  returning s.sid, s.version`,
+  returning s.sid`,
     );
   }
 
@@ -117,15 +119,23 @@ export class SessionsTable {
     });
   }
 
-  replace(query: Query, rows: NewRow[]): Promise<NewVersion[]> {
-    return run(query, this.#replace, rows, (row) => [row.key, row.data, row.cookie, row.user, String(row.expiresIn)]);
+  replace(query: Query, rows: NewRow[]): Promise<boolean[]> {
+    return run(query, this.#replace, rows, (row) => [
+      row.key,
+      row.data,
+      row.cookie,
+      row.user,
+      String(row.newVersion),
+      String(row.expiresIn),
+    ]);
   }
 
-  update(query: Query, rows: ChangedRow[]): Promise<NewVersion[]> {
+  update(query: Query, rows: ChangedRow[]): Promise<boolean[]> {
     return run(query, this.#update, rows, (row) => [
       row.key,
       row.newKey,
       String(row.version),
+      String(row.newVersion),
       row.data,
       row.user,
       row.cookie,
@@ -134,7 +144,7 @@ export class SessionsTable {
     ]);
   }
 
-  touch(query: Query, rows: TouchedRow[]): Promise<NewVersion[]> {
+  touch(query: Query, rows: TouchedRow[]): Promise<boolean[]> {
     return run(query, this.#touch, rows, (row) => [
       row.key,
       row.cookie,
@@ -143,7 +153,7 @@ export class SessionsTable {
     ]);
   }
 
-  destroy(query: Query, keys: string[]): Promise<NewVersion[]> {
+  destroy(query: Query, keys: string[]): Promise<boolean[]> {
     return run(
       query,
       this.#destroy,
@@ -191,20 +201,19 @@ async function run<T extends { readonly key: string }>(
   pair: StatementForms,
   rows: readonly T[],
   valuesOf: (row: T) => Value[],
-): Promise<NewVersion[]> {
+): Promise<boolean[]> {
   const [first] = rows;
   if (first && rows.length === 1) {
-    const [written] = await query(pair.one, valuesOf(first));
-    return [written && Number(written[1])];
+    const written = await query(pair.one, valuesOf(first));
+    return [written.length > 0];
   }
   const values = rows.map(valuesOf);
   const columns = (values[0] ?? []).map((_, n) => {
     const column = values.map((row) => row[n] ?? null);
     return pair.json?.[n] ? column.join(UNIT_SEPARATOR) : arrayLiteral(column);
   });
-  const versions = new Map<unknown, number>();
-  for (const [key, version] of await query(pair.many, columns)) versions.set(key, Number(version));
-  return rows.map((row) => versions.get(row.key));
+  const written = new Set((await query(pair.many, columns)).map(([key]) => key));
+  return rows.map((row) => written.has(row.key));
 }
 
 /** An SQL expression for `maxLifetime` seconds. */

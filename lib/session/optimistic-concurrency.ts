@@ -7,10 +7,13 @@ import type { Emit } from '../events.js';
 import type { Options } from '../options.js';
 import { Encryption } from './encryption.js';
 import { merge } from './merge.js';
-import type { SentRow, Statements, StoredRow, TouchedRow } from './row.js';
+import type { Statements, StoredRow, TouchedRow } from './row.js';
 import { decode, type EncodedSession, isSealedNewest, open, sameCookie, seal } from './session-codec.js';
 import { handleOf, type SessionIds } from './session-id.js';
-import { type Snapshot, Snapshots } from './snapshot.js';
+import { type Save, type Snapshot, Snapshots } from './snapshot.js';
+
+/** More saves than this in a row without an answer: the oldest is taken for one that was not written. */
+const MAX_IN_DOUBT = 8;
 
 /**
  * What each call on one session does with its row. Knows neither SQL nor Express; the caller runs calls on one session ID
@@ -63,54 +66,50 @@ export class ConcurrentSessions {
     const snapshot = this.snapshots.of(session, sid);
     if (!snapshot) return this.#replace(sid, encoded, session, expiresIn, deadline);
     const isChanged = encoded.data !== snapshot.seen;
-    if (!isChanged && !snapshot.needsRekey) return this.#touch(sid, snapshot, encoded, expiresIn, deadline, 'set');
+    if (!isChanged && !snapshot.needsRekey && snapshot.inDoubt.length === 0)
+      return this.#touch(sid, snapshot, encoded, expiresIn, deadline, 'set');
 
     const keys = this.#ids.rowKeysFor(sid);
-    let next = snapshot.seen === snapshot.stored ? encoded.data : this.#merge(snapshot, encoded.data);
+    let attempt = this.#attempt(snapshot, encoded.data);
     let met = false;
     for (let tries = 1; ; tries++) {
       const change = this.#change(snapshot, encoded, expiresIn);
-      const column = seal(this.#encryption, keys[0], next);
-      const user = this.#user(next === encoded.data ? session : { ...JSON.parse(next), cookie: cookieOf(session) });
-      const known = snapshot.version;
-      const row: SentRow = {
+      const { stored } = attempt;
+      const row = {
         key: snapshot.key,
         newKey: keys[0],
-        version: known,
-        data: column,
-        user,
-        cookie: change.cookie,
-        cookieChanged: change.cookieChanged,
-        expiresIn: change.expiresIn,
-        commitUnknown: snapshot.commitUnknown,
+        version: snapshot.version,
+        newVersion: attempt.version,
+        data: seal(this.#encryption, keys[0], stored),
+        user: this.#user(stored === encoded.data ? session : { ...JSON.parse(stored), cookie: cookieOf(session) }),
+        ...change,
       };
-      snapshot.commitUnknown = true;
-      const version = await this.#statements.update(row, deadline);
-      snapshot.commitUnknown = false;
-      if (version !== undefined) {
-        Object.assign(snapshot, { key: keys[0], version, seen: encoded.data, stored: next, needsRekey: false });
+      const earlier = snapshot.inDoubt;
+      snapshot.inDoubt = [...earlier, { ...attempt, cookie: change.cookie }].slice(-MAX_IN_DOUBT);
+      const isWritten = await this.#statements.update(row, deadline);
+      const now = isWritten ? undefined : await this.#statements.read(keys, deadline);
+      // Or an earlier attempt at this very statement was written, and its answer lost.
+      if (isWritten || now?.version === attempt.version) {
+        Object.assign(snapshot, { ...attempt, key: keys[0], needsRekey: false, inDoubt: [] });
         noteExpiry(snapshot, change);
         if (met) this.#emit('conflict', handleOf(snapshot.key), tries);
         return;
       }
-      const now = await this.#statements.read(keys, deadline);
-      const theirs = now && this.read(now);
+      const written = earlier.find(({ version }) => version === now?.version);
+      snapshot.inDoubt = written ? [] : earlier;
+      if (!now || now.expiresInMs <= 0) return this.#dropped(snapshot, 'set');
+      const theirs = this.read(now);
       if (!theirs) return this.#dropped(snapshot, 'set');
       if (now.key === snapshot.key && now.version === snapshot.version) {
         await backOffFromLockedRow(tries, deadline);
         continue;
       }
-      // This very change, saved by a try whose answer was lost: merging it with itself could count it twice. Without such
-      // a try it is another request's change that looks the same, and both count.
-      const isOurs = row.commitUnknown && now.version === nextVersion(known) && now.data === column;
       const needsRekey = this.#needsRekey(now, keys);
-      Object.assign(snapshot, { key: now.key, version: now.version, stored: theirs.data, needsRekey });
-      if (!isOurs) {
-        next = this.#merge(snapshot, encoded.data);
-        met = isChanged;
-      }
-      if (next === snapshot.stored && !needsRekey) {
-        snapshot.seen = encoded.data;
+      Object.assign(snapshot, { ...written, key: now.key, version: now.version, stored: theirs.data, needsRekey });
+      if (!written) met = isChanged;
+      attempt = this.#attempt(snapshot, encoded.data);
+      if (attempt.stored === snapshot.stored && !needsRekey) {
+        Object.assign(snapshot, { seen: encoded.data, inDoubt: [] });
         return this.#touch(sid, snapshot, encoded, expiresIn, deadline, 'set');
       }
     }
@@ -124,8 +123,8 @@ export class ConcurrentSessions {
   async destroy(sid: string, deadline: number): Promise<void> {
     const keys = this.#ids.rowKeysFor(sid);
     for (let tries = 1, [key] = keys; ; tries++) {
-      const isGone = (await this.#statements.destroy(key, deadline)) !== undefined;
-      if (isGone && keys.length === 1) return;
+      const isDeleted = await this.#statements.destroy(key, deadline);
+      if (isDeleted && keys.length === 1) return;
       const left = await this.#statements.read(keys, deadline);
       if (!left) return;
       if (left.key === key) await backOffFromLockedRow(tries, deadline);
@@ -144,19 +143,18 @@ export class ConcurrentSessions {
     const keys = this.#ids.rowKeysFor(sid);
     const data = seal(this.#encryption, keys[0], encoded.data);
     const { cookie } = encoded;
-    const row = { key: keys[0], data, cookie, user: this.#user(session), expiresIn };
-    let version: number | undefined;
-    for (let tries = 1; version === undefined; tries++) {
+    const version = randomVersion();
+    const row = { key: keys[0], data, cookie, user: this.#user(session), newVersion: version, expiresIn };
+    for (let tries = 1, isWritten = false; !isWritten; tries++) {
       const old = keys.length > 1 ? await this.#statements.read(keys, deadline) : undefined;
-      if (!old || old.key === row.key) version = await this.#statements.replace(row, deadline);
+      if (!old || old.key === row.key) isWritten = await this.#statements.replace(row, deadline);
       // What has expired is no session, and the new one is not as old.
       else if (old.expiresInMs <= 0) await this.#statements.destroy(old.key, deadline);
       else {
-        const { key, version: known } = old;
-        const moved = { ...row, key, newKey: row.key, version: known, cookieChanged: true, commitUnknown: false };
-        version = await this.#statements.update(moved, deadline);
+        const moved = { ...row, key: old.key, newKey: row.key, version: old.version, cookieChanged: true };
+        isWritten = await this.#statements.update(moved, deadline);
       }
-      if (version === undefined) await backOffFromLockedRow(tries, deadline);
+      if (!isWritten) await backOffFromLockedRow(tries, deadline);
     }
     if (typeof session !== 'object' || session === null) return;
     const { maxLifetime } = this.#options;
@@ -179,7 +177,7 @@ export class ConcurrentSessions {
       : { cookie: encoded.cookie, cookieChanged: true, expiresIn };
     if (change.expiresIn === null) return;
     for (let tries = 1, key = snapshot?.key ?? keys[0]; ; tries++) {
-      if ((await this.#statements.touch({ ...change, key }, deadline)) !== undefined) break;
+      if (await this.#statements.touch({ ...change, key }, deadline)) break;
       const now = await this.#statements.read(keys, deadline);
       if (!now || now.expiresInMs <= 0) {
         if (snapshot) this.#dropped(snapshot, call);
@@ -212,9 +210,24 @@ export class ConcurrentSessions {
     return row.key !== newest || !isSealedNewest(this.#encryption, row.data);
   }
 
-  #merge(snapshot: Snapshot, ours: string): string {
+  /**
+   * What a save is to write. The row may hold what any save in doubt wrote, also with another request's changes on top: so
+   * the request's changes are merged one save after the other, as if none of these had been written.
+   */
+  #attempt(snapshot: Snapshot, ours: string): Omit<Save, 'cookie'> {
+    let { seen, stored } = snapshot;
+    for (const next of [...snapshot.inDoubt.map((save) => save.seen), ours]) {
+      if (next !== seen) stored = stored === seen ? next : this.#merge(seen, next, stored);
+      seen = next;
+    }
+    // Random, so that a save whose answer was lost is recognised later, by whichever process, and a row that was destroyed
+    // and created again is not taken for its predecessor (the ABA problem).
+    return { version: randomVersion(), seen, stored };
+  }
+
+  #merge(base: string, ours: string, theirs: string): string {
     const combine = this.#options.merge ?? merge;
-    const merged: unknown = combine(JSON.parse(snapshot.seen), JSON.parse(ours), JSON.parse(snapshot.stored));
+    const merged: unknown = combine(JSON.parse(base), JSON.parse(ours), JSON.parse(theirs));
     const text = JSON.stringify(merged);
     // Anything else would be stored as an empty session, a promise for one.
     if (!text?.startsWith('{') || typeof (merged as { then?: unknown }).then === 'function')
@@ -248,9 +261,8 @@ export class ConcurrentSessions {
   }
 }
 
-/** The version that a row has after the next write, as the statements count: within PostgreSQL's `integer`. */
-function nextVersion(version: number): number {
-  return (version % 2147483647) + 1;
+function randomVersion(): number {
+  return 1 + Math.floor(Math.random() * 2_147_483_647);
 }
 
 function cookieOf(session: unknown): unknown {
@@ -266,7 +278,7 @@ function snapshotOf(sid: string, row: StoredRow, data: string, needsRekey: boole
     seen: data,
     stored: data,
     needsRekey,
-    commitUnknown: false,
+    inDoubt: [],
     cookie: row.cookie,
     expiresAt: now + row.expiresInMs,
     endsAt: now + row.remainingLifetimeMs,

@@ -12,12 +12,13 @@ export interface StoredRow {
   readonly remainingLifetimeMs: number;
 }
 
-/** A row to be made, or put in place of whatever is there. */
+/** A row to be inserted, or put in place of whatever is there. */
 export interface NewRow {
   readonly key: string;
   readonly data: string;
   readonly cookie: string | null;
   readonly user: string | null;
+  readonly newVersion: number;
   /** Milliseconds from now until the row expires. */
   readonly expiresIn: number;
 }
@@ -35,15 +36,10 @@ export interface ChangedRow extends TouchedRow {
   readonly newKey: string;
   /** Of the row that the change was made from: a row with another one is left alone. */
   readonly version: number;
+  readonly newVersion: number;
   readonly data: string;
   readonly user: string | null;
 }
-
-/**
- * The row's version after the write, or `undefined` where nothing was written: the row is not there, has another version,
- * or somebody holds it or changed it in this very moment. Which of these, `read` tells.
- */
-export type NewVersion = number | undefined;
 
 /** A row with the times that a listing shows, in milliseconds since 1970 by the database's clock. */
 export interface ListedRow extends StoredRow {
@@ -54,17 +50,17 @@ export interface ListedRow extends StoredRow {
 
 export type Send<Item, Result> = (item: Item, deadline: number) => Promise<Result>;
 
-export interface SentRow extends ChangedRow {
-  /** An earlier try got no answer: nobody knows whether it took effect. */
-  commitUnknown: boolean;
-}
-
-/** The statements on single rows, batched. Deadlines are on the clock of `performance.now()`, in milliseconds. */
+/**
+ * The statements on single rows, batched. Deadlines are on the clock of `performance.now()`, in milliseconds.
+ *
+ * A write resolves with whether it was done. Not so where the row is not there, has expired, has another version, is
+ * locked, or was changed in this very moment; which of these, `read` tells.
+ */
 export interface Statements {
   /** The row under the first of a session's keys that has one. */
   readonly read: Send<readonly string[], StoredRow | undefined>;
-  readonly replace: Send<NewRow, NewVersion>;
-  readonly update: Send<SentRow, NewVersion>;
-  readonly touch: Send<TouchedRow, NewVersion>;
-  readonly destroy: Send<string, NewVersion>;
+  readonly replace: Send<NewRow, boolean>;
+  readonly update: Send<ChangedRow, boolean>;
+  readonly touch: Send<TouchedRow, boolean>;
+  readonly destroy: Send<string, boolean>;
 }

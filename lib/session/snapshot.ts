@@ -1,5 +1,8 @@
 /** What a request saw when it loaded its session, and what the row has held since. */
 
+/** A save as it was sent: the version that it gives the row, and a snapshot's `seen`, `stored` and `cookie` after it. */
+export type Save = Pick<Snapshot, 'version' | 'seen' | 'stored' | 'cookie'>;
+
 /** The state of a session's row as one `Session` object knows it. Changes with each of that object's saves. */
 export interface Snapshot {
   readonly sid: string;
@@ -11,8 +14,8 @@ export interface Snapshot {
   stored: string;
   /** An old `secret` or `encryptionKey` made the row: the next save writes it anew, also with nothing changed. */
   needsRekey: boolean;
-  /** A save got no answer: it may have taken effect. */
-  commitUnknown: boolean;
+  /** Saves that got no answer, oldest first: the row may be as any of them left it. */
+  inDoubt: readonly Save[];
   cookie: string | null;
   /** When the row expires, and when `maxLifetime` ends it; on the clock of `performance.now()`, in milliseconds. */
   expiresAt: number;

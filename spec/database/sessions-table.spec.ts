@@ -26,6 +26,7 @@ const row = (key: string, more: Partial<NewRow> = {}): NewRow => ({
   data: '{"n":1}',
   cookie: '{"path":"/"}',
   user: null,
+  newVersion: 7,
   expiresIn: 60_000,
   ...more,
 });
@@ -38,13 +39,13 @@ for (const [form, keys] of [
   describe(`sessions-table, ${form}`, () => {
     const all = <T>(value: T): T[] => keys.map(() => value);
 
-    it('makes rows and reads them', async () => {
+    it('inserts rows and reads them', async () => {
       const { table, query } = await open();
-      const versions = await table.replace(
+      const written = await table.replace(
         query,
-        keys.map((key) => row(key, { user: 'ann' })),
+        keys.map((key, n) => row(key, { user: 'ann', newVersion: 2147483647 - n })),
       );
-      assert(versions.every((version) => Number.isInteger(version) && Number(version) > 0));
+      assert.deepEqual(written, all(true));
       const found = await table.read(
         query,
         keys.map((key) => [key]),
@@ -55,7 +56,7 @@ for (const [form, keys] of [
           key,
           data: '{"n":1}',
           cookie: '{"path":"/"}',
-          version: versions[n],
+          version: 2147483647 - n,
           remainingLifetimeMs: Number.POSITIVE_INFINITY,
         });
         assert(expiresInMs > 0 && expiresInMs <= 60_000);
@@ -84,22 +85,19 @@ for (const [form, keys] of [
 
     it('replaces what is there', async () => {
       const { table, query, sql, name } = await open();
-      const before = await table.replace(
+      await table.replace(
         query,
         keys.map((key) => row(key)),
       );
-      const after = await table.replace(
+      const written = await table.replace(
         query,
-        keys.map((key) => row(key, { data: '{"n":2}', cookie: null, user: 'bob' })),
+        keys.map((key) => row(key, { data: '{"n":2}', cookie: null, user: 'bob', newVersion: 8 })),
       );
-      assert.deepEqual(
-        after,
-        before.map((version) => Number(version) + 1),
-      );
-      const rows = await sql`select data::text, cookie, user_id from ${sql(name)}`;
+      assert.deepEqual(written, all(true));
+      const rows = await sql`select data::text, cookie, user_id, version from ${sql(name)}`;
       assert.deepEqual(
         rows.map((stored) => ({ ...stored })),
-        all({ data: '{"n":2}', cookie: null, user_id: 'bob' }),
+        all({ data: '{"n":2}', cookie: null, user_id: 'bob', version: 8 }),
       );
     });
 
@@ -119,47 +117,59 @@ for (const [form, keys] of [
       );
     });
 
-    const change = { data: '{"n":2}', user: null, cookie: null, cookieChanged: true, expiresIn: 5000 };
+    const change = {
+      version: 7,
+      newVersion: 8,
+      data: '{"n":2}',
+      user: null,
+      cookie: null,
+      cookieChanged: true,
+      expiresIn: 5000,
+    };
 
     it('updates rows that have the version', async () => {
       const { table, query } = await open();
-      const versions = await table.replace(
+      await table.replace(
         query,
         keys.map((key) => row(key)),
       );
       const updated = await table.update(
         query,
-        keys.map((key, n) => ({ key, newKey: key, version: Number(versions[n]), ...change })),
+        keys.map((key) => ({ key, newKey: key, ...change })),
       );
-      assert.deepEqual(
-        updated,
-        versions.map((version) => Number(version) + 1),
-      );
+      assert.deepEqual(updated, all(true));
       for (const stored of await table.read(
         query,
         keys.map((key) => [key]),
       ))
-        assert.equal(stored?.data, '{"n":2}');
+        assert.deepEqual([stored?.data, stored?.version], ['{"n":2}', 8]);
     });
 
-    it('leaves rows alone that have another version or are not there', async () => {
-      const { table, query } = await open();
-      const [version] = await table.replace(query, [row(keys[0])]);
-      const stale = keys.map((key) => ({ key, newKey: key, version: Number(version) - 1, ...change }));
-      assert.deepEqual(await table.update(query, stale), all(undefined));
-      const [stored] = await table.read(query, [[keys[0]]]);
-      assert.equal(stored?.data, '{"n":1}');
+    it('leaves rows alone that have another version, have expired, or are not there', async () => {
+      for (const maxLifetime of [undefined, 3600]) {
+        const { table, query, sql, name } = await open(maxLifetime);
+        await table.replace(query, [row(keys[0])]);
+        const stale = keys.map((key) => ({ key, newKey: key, ...change, version: 6 }));
+        assert.deepEqual(await table.update(query, stale), all(false));
+        if (maxLifetime) await sql`update ${sql(name)} set created_at = created_at - interval '1 hour'`;
+        else await sql`update ${sql(name)} set expires_at = now()`;
+        const current = keys.map((key) => ({ key, newKey: key, ...change }));
+        assert.deepEqual(await table.update(query, current), all(false));
+        assert.deepEqual(await table.touch(query, current), all(false));
+        const [stored] = await table.read(query, [[keys[0]]]);
+        assert.equal(stored?.data, '{"n":1}');
+      }
     });
 
     it('moves rows to new keys', async () => {
       const { table, query } = await open();
-      const versions = await table.replace(
+      await table.replace(
         query,
         keys.map((key) => row(key)),
       );
       await table.update(
         query,
-        keys.map((key, n) => ({ key, newKey: `new ${key}`, version: Number(versions[n]), ...change })),
+        keys.map((key) => ({ key, newKey: `new ${key}`, ...change })),
       );
       const found = await table.read(
         query,
@@ -173,30 +183,30 @@ for (const [form, keys] of [
 
     it('touches cookie and expiry, not the version, and never an expired row', async () => {
       const { table, query } = await open();
-      const versions = await table.replace(
+      await table.replace(
         query,
         keys.map((key) => row(key)),
       );
       const touch = keys.map((key) => ({ key, cookie: '{"path":"/b"}', cookieChanged: true, expiresIn: 90_000 }));
-      assert.deepEqual(await table.touch(query, touch), versions);
+      assert.deepEqual(await table.touch(query, touch), all(true));
       for (const stored of await table.read(
         query,
         keys.map((key) => [key]),
       )) {
-        assert.equal(stored?.cookie, '{"path":"/b"}');
-        assert(stored.expiresInMs > 60_000);
+        assert.deepEqual([stored?.cookie, stored?.version], ['{"path":"/b"}', 7]);
+        assert(stored && stored.expiresInMs > 60_000);
       }
       await table.replace(
         query,
         keys.map((key) => row(key, { expiresIn: 0 })),
       );
-      assert.deepEqual(await table.touch(query, touch), all(undefined));
+      assert.deepEqual(await table.touch(query, touch), all(false));
       assert.deepEqual(
         await table.touch(
           query,
           keys.map((key) => ({ ...touch[0], key: `not ${key}` }) as any),
         ),
-        all(undefined),
+        all(false),
       );
     });
 
@@ -238,19 +248,19 @@ for (const [form, keys] of [
     it('deletes rows', async () => {
       const { table, query } = await open();
       await table.replace(query, [...keys.map((key) => row(key)), row('other')]);
-      assert((await table.destroy(query, [...keys])).every((version) => version !== undefined));
-      assert.deepEqual(await table.destroy(query, [...keys]), all(undefined));
+      assert.deepEqual(await table.destroy(query, [...keys]), all(true));
+      assert.deepEqual(await table.destroy(query, [...keys]), all(false));
       const [other] = await table.read(query, [['other']]);
       assert(other);
     });
 
-    it('waits for no row that somebody holds', async () => {
+    it('waits for no locked row', async () => {
       const { table, query, sql, name } = await open();
-      const versions = await table.replace(
+      await table.replace(
         query,
         keys.map((key) => row(key)),
       );
-      const written = versions.map((_, n) => (n === 0 ? undefined : true));
+      const written = keys.map((_, n) => n !== 0);
       const outcomes = await sql.begin(async (holding) => {
         await holding`select from ${holding(name)} where sid = ${keys[0]} for update`;
         return [
@@ -264,21 +274,17 @@ for (const [form, keys] of [
           ),
           await table.update(
             query,
-            keys.map((key, n) => ({ key, newKey: key, version: Number(versions[n]) + 1, ...change })),
+            keys.map((key) => ({ key, newKey: key, ...change })),
           ),
           await table.destroy(query, [...keys]),
         ];
       });
-      for (const outcome of outcomes)
-        assert.deepEqual(
-          outcome.map((version) => version && true),
-          written,
-        );
+      for (const outcome of outcomes) assert.deepEqual(outcome, written);
       const [stored] = await table.read(query, [[keys[0]]]);
-      assert.equal(stored?.version, versions[0]);
+      assert.equal(stored?.version, 7);
     });
 
-    it('ends a row `maxLifetime` after its making, whatever its expiry', async () => {
+    it('expires a row `maxLifetime` after its creation, whatever its `expires_at`', async () => {
       const { table, query, sql, name } = await open(1);
       await table.replace(
         query,
@@ -297,22 +303,6 @@ for (const [form, keys] of [
       const late = await sql`select from ${sql(name)} where expires_at > created_at + interval '1 second'`;
       assert.equal(late.length, 0);
     });
-
-    it('keeps a version within PostgreSQL’s integer', async () => {
-      const { table, query, sql, name } = await open();
-      await table.replace(
-        query,
-        keys.map((key) => row(key)),
-      );
-      await sql`update ${sql(name)} set version = 2147483647`;
-      assert.deepEqual(
-        await table.replace(
-          query,
-          keys.map((key) => row(key)),
-        ),
-        all(1),
-      );
-    });
   });
 }
 
@@ -327,8 +317,7 @@ describe('sessions-table', () => {
       row('', { user: 'NULL' }),
       row('null', { cookie: null }),
     ];
-    const versions = await table.replace(query, rows);
-    assert(versions.every((version) => version !== undefined));
+    assert((await table.replace(query, rows)).every((isWritten) => isWritten));
     const found = await table.read(
       query,
       rows.map(({ key }) => [key]),

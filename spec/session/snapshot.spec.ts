@@ -16,7 +16,7 @@ function snapshot(stored: string): Snapshot {
     seen: stored,
     stored,
     needsRekey: false,
-    commitUnknown: false,
+    inDoubt: [],
     cookie: null,
     expiresAt: 1000,
     endsAt: Number.POSITIVE_INFINITY,

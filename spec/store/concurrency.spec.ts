@@ -32,7 +32,7 @@ async function dataOf(store: PgStore, sid = 'sid'): Promise<any> {
   return data;
 }
 
-/** What the store tells, as it tells it; complete once the calls have answered and a tick has passed. */
+/** What the store emits; complete once the calls have answered and a tick has passed. */
 function told(...stores: PgStore[]): unknown[][] {
   const events: unknown[][] = [];
   for (const store of stores) {
@@ -49,27 +49,6 @@ async function rows(sql: Sql, table: string): Promise<any[]> {
 async function expiresIn(sql: Sql, table: string): Promise<number> {
   const [row] = await sql`select extract(epoch from expires_at - now()) * 1000 as left from ${sql(table)}`;
   return Number(row?.left);
-}
-
-/** A client whose connection breaks after the server has done the next statement of a kind, before its answer comes. */
-function losingAnswers(sql: Sql) {
-  let losing: string | undefined;
-  const unsafe = (text: string, values: any[], options: object) => ({
-    simple: () => sql.unsafe(text).simple(),
-    values: async () => {
-      const found = await sql.unsafe(text, values, options).values();
-      if (losing === undefined || !text.includes(`${losing} "`)) return found;
-      losing = undefined;
-      throw Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' });
-    },
-  });
-  const client = Object.assign(() => {}, { unsafe }) as unknown as Sql;
-  return {
-    sql: client,
-    loseNext: (kind: string) => {
-      losing = kind;
-    },
-  };
 }
 
 describe('concurrency', () => {
@@ -181,7 +160,7 @@ describe('concurrency', () => {
       assert.equal(events.length, 1, 'what is there already is no conflict');
     });
 
-    it('calls it no conflict to have waited for a row that somebody held', async () => {
+    it('calls it no conflict to have waited for a locked row', async () => {
       const { store, table, sent } = await openCountedStore();
       const sql = await sqlClient();
       await store.set('sid', plain());
@@ -424,6 +403,34 @@ describe('concurrency', () => {
           ]);
         });
       }
+    }
+
+    for (const [what, column] of [
+      ['expired', 'expires_at'],
+      ['reached `maxLifetime`', 'created_at'],
+    ] as const) {
+      it(`after it ${what}, its row still there: by no save and no touch`, async () => {
+        const { table, store, sql } = await openPair({ touchAfter: 0, maxLifetime: 3600 });
+        await store.set('sid', plain({ user: 'ann' }, 2 * HOUR));
+        const [changed, touched, cookie] = [await loaded(store), await loaded(store), await loaded(store)];
+        changed.a = 1;
+        cookie.cookie.maxAge = HOUR;
+        await sql`update ${sql(table)} set ${sql(column)} = now() - interval '1 hour'`;
+        const before = await rows(sql, table);
+        const events = told(store);
+        await store.set('sid', changed);
+        await store.touch('sid', touched);
+        await store.set('sid', cookie);
+        await tick();
+        assert.equal(await store.get('sid'), null);
+        assert.deepEqual(await rows(sql, table), before);
+        const handle = handleOf('sid');
+        assert.deepEqual(events, [
+          ['dropped', handle, 'set'],
+          ['dropped', handle, 'touch'],
+          ['dropped', handle, 'set'],
+        ]);
+      });
     }
 
     it('by a save of a session that was new in its request, either', async () => {
@@ -783,27 +790,6 @@ describe('concurrency', () => {
       await Promise.all(requests.map((request, n) => (stores[n % 2] as PgStore).set('sid', request)));
       assert.deepEqual(await dataOf(stores[0]), { n: 40 });
     });
-
-    for (const what of ['which the store repeats', 'which the app repeats']) {
-      it(`counts once where the answer to a save was lost, ${what}`, async () => {
-        const client = losingAnswers(await sqlClient());
-        const retry = { attempts: what.includes('store') ? 2 : 1, delay: 1 };
-        const store = await openStore({ sql: client.sql, retry, merge: counters });
-        await store.set('sid', plain({ n: 0 }));
-        const request = await loaded(store);
-        request.n++;
-        client.loseNext('update');
-        if (what.includes('store')) await store.set('sid', request);
-        else {
-          await assert.rejects(store.set('sid', request), { code: 'ECONNRESET' });
-          await store.set('sid', request);
-        }
-        assert.deepEqual(await dataOf(store), { n: 1 });
-        request.n++;
-        await store.set('sid', request);
-        assert.deepEqual(await dataOf(store), { n: 2 });
-      });
-    }
 
     it('what it throws goes to the callback of that save, and the next save merges again', async () => {
       let fails = true;
