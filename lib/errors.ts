@@ -5,7 +5,8 @@ export class PgStoreError extends Error {
   override readonly name = 'PgStoreError';
   /**
    * An SQLSTATE (`42P01`, PostgreSQL's Appendix A), a system error (`ECONNREFUSED`), one of the client's
-   * (`CONNECTION_CLOSED`), or the store's own: `TIMEOUT`, `CLOSED`, `INVALID_SID`, `INVALID_SESSION`, `INVALID_USER`.
+   * (`CONNECTION_CLOSED`), or the store's own: `TIMEOUT`, `CLOSED`, `UNREADABLE`, `INVALID_SID`, `INVALID_SESSION`,
+   * `INVALID_USER`.
    */
   readonly code: string;
 

@@ -42,8 +42,11 @@ export interface PgStoreOptions {
   hashIds?: boolean;
   /** Encrypts the sessions' data. At least 16 characters; 32 random bytes are best. An array for rotation, newest first. */
   encryptionKey?: string | readonly string[];
-  /** With `encryptionKey`: also read rows that are not encrypted, while a table is being changed over. Default `false`. */
-  allowPlaintext?: boolean;
+  /**
+   * With `encryptionKey`, while it is being introduced: also read rows that are not encrypted. `'write'`: write them as well.
+   * Default `false`.
+   */
+  allowPlaintext?: boolean | 'write';
   /** Seconds that a row lives whose cookie has no expiry, or a function that says so. Default 86,400 (a day). */
   ttl?: number | ((session: SessionData) => number);
   /** Give a new session whose cookie has no `maxAge` the `ttl` as its `maxAge`. Default `false`. */
@@ -123,7 +126,7 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
   secret: expectation('a string or an array of strings, none empty', (value) => isKeys(value, 1)),
   hashIds: aBoolean,
   encryptionKey: expectation('a string of at least 16 characters, or an array of such', (value) => isKeys(value, 16)),
-  allowPlaintext: aBoolean,
+  allowPlaintext: expectation("true, false or 'write'", (value) => typeof value === 'boolean' || value === 'write'),
   ttl: expectation(
     'a number of seconds above 0, or a function that returns one',
     (value) => typeof value === 'function' || (isNumber(value, 0, 1e11) && value !== 0),

@@ -110,13 +110,10 @@ export class PgStore extends TypedStore {
   override destroy(sid: string): Promise<void>;
   override destroy(sid: string, callback: Callback<void> | undefined): void;
   override destroy(sid: string, callback?: Callback<void>): Promise<void> | undefined {
-    const answer = this.#calls.run('destroy', callback, async (deadline) => {
+    return this.#calls.run('destroy', callback, async (deadline) => {
       if (SessionIds.validateSessionId(sid)) return;
       return this.#order.write(sid, () => this.#sessions.destroy(sid, deadline));
     });
-    // `req.session.destroy()` without a callback drops the promise: its failure must not end the process.
-    answer?.catch(() => {});
-    return answer;
   }
 
   /** All live sessions of the prefix. For many, use `sessions()`: this array holds them all at once. */

@@ -102,7 +102,11 @@ export class OperationTracker {
 }
 
 function toCallbackOrPromise<T>(callback: Callback<T> | undefined, answer: Promise<T>): Promise<T> | undefined {
-  if (!callback) return answer;
+  if (!callback) {
+    // Nobody may be awaiting it, as with `req.session.destroy()` without a callback: a failed call never ends the process.
+    answer.catch(() => {});
+    return answer;
+  }
   answer.then(
     (result) => process.nextTick(callback, null, result),
     (error) => process.nextTick(callback, error),

@@ -26,6 +26,8 @@ export class ConcurrentSessions {
   readonly #options: Options;
   readonly #emit: Emit;
   readonly #encryption: Encryption | undefined;
+  /** The same, but where rows are still written without encryption. */
+  readonly #sealing: Encryption | undefined;
 
   constructor(statements: Statements, ids: SessionIds, options: Options, emit: Emit) {
     this.#statements = statements;
@@ -34,6 +36,7 @@ export class ConcurrentSessions {
     this.#emit = emit;
     const [newest, ...older] = options.encryptionKeys;
     this.#encryption = newest === undefined ? undefined : new Encryption([newest, ...older]);
+    this.#sealing = options.allowPlaintext === 'write' ? undefined : this.#encryption;
   }
 
   async load(sid: string, deadline: number): Promise<unknown> {
@@ -52,7 +55,7 @@ export class ConcurrentSessions {
   /** A row's session and its data's JSON, or nothing, with an `unreadable` event. */
   read(row: StoredRow): { session: unknown; data: string } | undefined {
     try {
-      const data = open(this.#encryption, this.#options.allowPlaintext, row.key, row.data);
+      const data = open(this.#encryption, this.#options.allowPlaintext !== false, row.key, row.data);
       return { session: decode(data, row.cookie, row.expiresInMs), data };
     } catch (error) {
       if (!(error instanceof UnreadableRowError)) throw error;
@@ -80,7 +83,7 @@ export class ConcurrentSessions {
         newKey: keys[0],
         version: snapshot.version,
         newVersion: attempt.version,
-        data: seal(this.#encryption, keys[0], stored),
+        data: seal(this.#sealing, keys[0], stored),
         user: this.#user(stored === encoded.data ? session : { ...JSON.parse(stored), cookie: cookieOf(session) }),
         ...change,
       };
@@ -99,7 +102,7 @@ export class ConcurrentSessions {
       snapshot.inDoubt = written ? [] : earlier;
       if (!now || now.expiresInMs <= 0) return this.#dropped(snapshot, 'set');
       const theirs = this.read(now);
-      if (!theirs) return this.#dropped(snapshot, 'set');
+      if (!theirs) throw new PgStoreError('the row cannot be read, so the session was not saved', 'UNREADABLE');
       if (now.key === snapshot.key && now.version === snapshot.version) {
         await backOffFromLockedRow(tries, deadline);
         continue;
@@ -141,7 +144,7 @@ export class ConcurrentSessions {
     deadline: number,
   ): Promise<void> {
     const keys = this.#ids.rowKeysFor(sid);
-    const data = seal(this.#encryption, keys[0], encoded.data);
+    const data = seal(this.#sealing, keys[0], encoded.data);
     const { cookie } = encoded;
     const version = randomVersion();
     const row = { key: keys[0], data, cookie, user: this.#user(session), newVersion: version, expiresIn };
@@ -207,7 +210,7 @@ export class ConcurrentSessions {
 
   /** Whether the row still has an older secret's key or data that were not encrypted with the newest encryption key. */
   #needsRekey(row: StoredRow, [newest]: readonly string[]): boolean {
-    return row.key !== newest || !isSealedNewest(this.#encryption, row.data);
+    return row.key !== newest || !isSealedNewest(this.#sealing, row.data);
   }
 
   /**

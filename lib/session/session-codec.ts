@@ -70,7 +70,7 @@ export function seal(encryption: Encryption | undefined, rowKey: string, data: s
 
 /** Whether a `data` column is as `seal` would make it now: encrypted with the newest key, or not encrypted. */
 export function isSealedNewest(encryption: Encryption | undefined, column: string): boolean {
-  return encryption ? column.startsWith(encryption.newestHead, 1) : true;
+  return encryption ? column.startsWith(encryption.newestHead, 1) : !column.startsWith('"');
 }
 
 /** @throws UnreadableRowError */

@@ -24,7 +24,7 @@ const bad: Record<keyof PgStoreOptions, unknown[]> = {
   secret: [...nothing, '', 5, {}, [], [''], ['good', 5], true],
   hashIds: notBoolean,
   encryptionKey: [...nothing, '', 'fifteen letters', 5, {}, [], ['a key that is long enough', 'short'], true],
-  allowPlaintext: notBoolean,
+  allowPlaintext: [...notBoolean, 'read'],
   ttl: [...notSeconds, 0, 1e12],
   permanent: notBoolean,
   maxLifetime: [...notSeconds, 0, 1e12],

@@ -35,10 +35,16 @@ describe('pg-store', () => {
     assert.equal(defaultExport, PgStore);
   });
 
-  it('fails a destroy whose promise nobody takes, as of `req.session.destroy()`, without ending the process', async () => {
+  it('fails calls whose promise nobody awaits, as of `req.session.destroy()`, without ending the process', async () => {
     const store = await openStore({ uri: 'postgres://127.0.0.1:1/none', retry: { attempts: 1 } });
     // Mocha fails a spec under which a rejection is left unhandled.
+    store.set('dropped', plain());
+    store.touch('dropped', plain());
+    store.get('dropped');
     store.destroy('dropped');
+    store.clear();
+    store.destroySessionsOf('ann');
+    store.set('dropped', { circular: store } as any);
     await assert.rejects(store.destroy('awaited'), { code: 'ECONNREFUSED' });
     await new Promise((resolve) => setImmediate(resolve));
   });
@@ -56,7 +62,7 @@ describe('pg-store', () => {
     await assert.rejects(store.get('sid'), { code: 'ECONNREFUSED', message: /ENOENT/ });
   });
 
-  it('gives up on rows that somebody holds after `timeout`, in clear and destroySessionsOf too, and goes on', async () => {
+  it('times out on locked rows, in clear and destroySessionsOf too, and goes on', async () => {
     const table = freshTable();
     const store = await openStore({ table, timeout: 300, user: () => 'ann' });
     await store.set('held', plain());

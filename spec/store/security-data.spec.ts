@@ -12,7 +12,7 @@ import { data, loaded, plain } from '../support/sessions.js';
 
 const [KEY, NEWER] = ['an encryption key of some length', 'the one that comes after it'];
 
-/** What the store tells about unreadable rows: in the tick after the call that met them. */
+/** The store's `unreadable` events: emitted in the tick after the call that met them. */
 function unreadable(store: PgStore): [handle: string, why: string][] {
   const told: [string, string][] = [];
   store.on('unreadable', (...args) => void told.push(args));
@@ -105,13 +105,16 @@ describe('data at rest', () => {
       assert.equal(told.length, 2);
     });
 
-    it('a request whose row became unreadable leaves its save out', async () => {
+    it('a request whose row became unreadable fails to save, and changes nothing', async () => {
       const store = await open({ encryptionKey: KEY });
       await store.set('a', plain({ n: 1 }));
       const mine = await loaded(store, 'a');
       await sql`update ${sql(table)} set data = '{"n":666}', version = version + 1`;
       mine.n = 2;
-      await store.set('a', mine);
+      await assert.rejects(store.set('a', mine), {
+        code: 'UNREADABLE',
+        message: /^PgStore\.set: the row cannot be read/,
+      });
       assert.equal(await column('a'), '{"n":666}');
       assert.equal(await store.get('a'), null);
     });
@@ -167,6 +170,38 @@ describe('data at rest', () => {
       const [count] = await sql`select count(*)::integer as plain from ${sql(table)} where data::text not like '"%'`;
       assert.equal(count?.plain, 0);
     });
+
+    it('with `write`, reads both kinds of rows and writes plain ones', async () => {
+      await (await open()).set('plain', plain({ n: 1 }));
+      await (await open({ encryptionKey: KEY })).set('encrypted', plain({ n: 1 }));
+      const store = await open({ encryptionKey: KEY, allowPlaintext: 'write' });
+      for (const sid of ['plain', 'encrypted']) {
+        const mine = await loaded(store, sid);
+        await store.set(sid, mine);
+        assert.equal(await column(sid), '{"n":1}');
+        mine.n = 2;
+        await store.set(sid, mine);
+        assert.equal(await column(sid), '{"n":2}');
+      }
+    });
+
+    for (const [what, before, after] of [
+      ['a first `encryptionKey`', {}, { encryptionKey: KEY }],
+      ['a new one', { encryptionKey: KEY }, { encryptionKey: NEWER }],
+    ] as const) {
+      it(`${what} in one step is an error to a request of the old process whose session a new process saved`, async () => {
+        const [old, next] = [await open(before), await open({ ...after, allowPlaintext: 'encryptionKey' in after })];
+        await old.set('a', plain({ n: 1 }));
+        const mine = await loaded(old, 'a');
+        await next.set('a', plain({ n: 2 }));
+        mine.late = 1;
+        const told = unreadable(old);
+        await assert.rejects(old.set('a', mine), { code: 'UNREADABLE' });
+        await immediate();
+        assert.equal(told.length, 1);
+        assert.deepEqual(await data(next, 'a'), { n: 2 });
+      });
+    }
 
     it('and off again, encrypted rows are no sessions', async () => {
       await (await open({ encryptionKey: KEY })).set('a', plain());
@@ -251,7 +286,7 @@ describe('data at rest', () => {
       const code = documented('docs/security.md', 'js', text);
       return new AsyncFunction(...Object.keys(names), code)(...Object.values(names)) as Promise<void>;
     };
-    const names = { oldSecret: 'old', newSecret: 'new', oldKey: KEY, newKey: NEWER };
+    const names = { oldSecret: 'old', newSecret: 'new', oldKey: KEY, newKey: NEWER, key: KEY };
     /** `new PgStore` in a code block opens a store here. */
     const opening = () => {
       const opened: Promise<PgStore>[] = [];
@@ -273,6 +308,31 @@ describe('data at rest', () => {
       await store.set('a', plain({ n: 1 }));
       assert.deepEqual(await data(store, 'a'), { n: 1 });
     });
+
+    for (const [what, block, options] of [
+      ['a first key', "allowPlaintext: 'write'", {}],
+      ['a new secret and key', 'secret: [oldSecret', { secret: 'old', encryptionKey: KEY }],
+    ] as const) {
+      it(`${what} in three steps, each beside the one before: no save fails, none is lost, no session ends`, async () => {
+        const { opened, PgStore } = opening();
+        const first = await open(options);
+        await run(block, { PgStore, ...names });
+        const steps = [first, ...(await Promise.all(opened))];
+        const expected: Record<string, Record<string, number>> = { a: {}, b: {}, c: {} };
+        await Promise.all(Object.keys(expected).map((sid) => first.set(sid, plain())));
+        for (const [n, store] of steps.slice(1).entries()) {
+          const sides = [steps[n] as PgStore, store];
+          for (const [sid, saved] of Object.entries(expected)) {
+            const requests = await Promise.all(sides.map((side) => loaded(side, sid)));
+            for (const [side, request] of requests.entries())
+              request[`step ${n}, ${side}`] = saved[`step ${n}, ${side}`] = n;
+            await Promise.all(requests.map((request, side) => sides[side]?.set(sid, request)));
+            for (const side of sides) assert.deepEqual(await data(side, sid), saved);
+          }
+          await run('of await store.ids()', { store });
+        }
+      });
+    }
 
     it('a secret and a key change in three steps, without an end to any session', async () => {
       const before = await open({ secret: 'old', encryptionKey: KEY });
