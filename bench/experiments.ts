@@ -23,7 +23,7 @@ interface Choice {
   readonly alter?: (sql: Sql, table: string) => Promise<unknown>;
 }
 
-const dropExpiryIndex = (sql: Sql, name: string) => sql`drop index ${sql(`${name}_expires_at_idx`)}`;
+const dropExpiryIndex = (sql: Sql, name: string) => sql`drop index ${sql(`${name}_expires_by_idx`)}`;
 const fillfactor = (percent: number) => (sql: Sql, name: string) =>
   sql.unsafe(`alter table ${name} set (fillfactor = ${percent})`);
 const connections = (maxConnections: number): Choice => ({
@@ -35,7 +35,7 @@ const connections = (maxConnections: number): Choice => ({
 const EXPERIMENTS: Record<string, Choice[]> = {
   table: [
     { name: 'as it is' },
-    { name: 'fillfactor 90', alter: fillfactor(90) },
+    { name: 'fillfactor 100', alter: fillfactor(100) },
     { name: 'fillfactor 50', alter: fillfactor(50) },
     { name: 'no expiry index', alter: dropExpiryIndex },
     {

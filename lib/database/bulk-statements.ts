@@ -33,11 +33,11 @@ export class BulkStatements {
     const columns = `${storedColumns(life)}${life ? '' : ', null'}, ${times.map((time) => milliseconds(time)).join(', ')}`;
     // Rows that somebody holds are left for the next round: no deletion waits, and none can be part of a deadlock.
     const deletion = (which: string) => `with locked as (
-    select sid, expires_at from ${table} where ${which} for update skip locked
+    select sid, expires_by from ${table} where ${which} for update skip locked
   ), deleted as (
     delete from ${table} s using locked h where s.sid = h.sid returning s.sid
   )
-  select (select count(*)::integer from deleted), (select extract(epoch from max(expires_at))::text from locked)`;
+  select (select count(*)::integer from deleted), (select extract(epoch from max(expires_by))::text from locked)`;
     const ofUser = `user_id = $1::text and ${inRange.replace('$2', '$3').replace('$1', '$2')}`;
     const chosen = `${ofUser} and not sid = any($4::text::text[])`;
     this.#texts = {
@@ -51,7 +51,7 @@ export class BulkStatements {
       // Each statement goes on where the last one ended, not over index entries that it left dead. The time travels as a
       // number: PostgreSQL does not read every time zone's name that it writes (`DateStyle`) as the same zone.
       deleteExpired: deletion(
-        `expires_at >= to_timestamp($1::text::float8) and expires_at <= now() order by expires_at limit ${PAGE}`,
+        `expires_by >= to_timestamp($1::text::float8) and expires_by <= now() order by expires_by limit ${PAGE}`,
       ),
     };
   }

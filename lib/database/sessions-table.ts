@@ -229,7 +229,7 @@ export function storedColumns(life: string | undefined): string {
 
 /** Of a time, since 1970. */
 export function milliseconds(time: string): string {
-  return `extract(epoch from ${time})::float8 * 1000::float8`;
+  return `pg_catalog.date_part('epoch', ${time}) * 1000::float8`;
 }
 
 /** Each time by itself: before PostgreSQL 17, a row whose expiry somebody made `infinity` would fail the subtraction. */

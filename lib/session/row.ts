@@ -28,7 +28,7 @@ export interface TouchedRow {
   readonly cookie: string | null;
   /** `false`: the cookie is as this request saw it; one that another request changed meanwhile then stays, with its expiry. */
   readonly cookieChanged: boolean;
-  /** Milliseconds from now until the row expires; `null`: as it is, so that no index changes (a heap-only update). */
+  /** Milliseconds from now until the row expires; `null`: as it is. */
   readonly expiresIn: number | null;
 }
 

@@ -328,6 +328,81 @@ describe('sessions-table', () => {
     );
   });
 
+  it('keeps `expires_by` at or after `expires_at`, by at most a tenth of the lifetime, whatever is written', async () => {
+    const expiresIn = fc.oneof(
+      fc.double({ min: -1e4, max: 1e7, noNaN: true }),
+      fc.constantFrom(0, 1, 86_400_000, 8e15, -8e12),
+    );
+    const write = fc.record({ how: fc.constantFrom('replace', 'update', 'touch'), expiresIn, isKept: fc.boolean() });
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.array(write, { minLength: 1, maxLength: 3 }), { minLength: 1, maxLength: 8 }),
+        fc.option(fc.double({ min: 0.001, max: 1e5, noNaN: true })),
+        async (writes, maxLifetime) => {
+          const { table, query, sql, name } = await open(maxLifetime ?? undefined);
+          const keys = Array.from({ length: 3 }, (_, n) => `s${n}`);
+          await table.replace(
+            query,
+            keys.map((key) => row(key)),
+          );
+          for (const batch of writes) {
+            const found = await table.read(
+              query,
+              keys.map((key) => [key]),
+            );
+            for (const how of ['replace', 'update', 'touch'] as const) {
+              const rows = batch.flatMap((write, n) => {
+                if (write.how !== how) return [];
+                const time = how !== 'replace' && write.isKept ? null : write.expiresIn;
+                const version = found[n]?.version ?? 0;
+                const more = { newKey: `s${n}`, version, newVersion: version + 1, cookieChanged: !write.isKept };
+                return [{ ...row(`s${n}`), ...more, expiresIn: time as number }];
+              });
+              if (rows.length > 0) await table[how](query, rows);
+            }
+            const wrong = await sql`
+              with steps as (
+                select expires_at, updated_at, expires_by,
+                  date_part('epoch', expires_by - expires_at) as step, date_part('epoch', expires_at - updated_at) as life
+                from ${sql(name)}
+              )
+              select * from steps where expires_by < expires_at or step > greatest(life / 10, 0) + 0.001`;
+            assert.deepEqual([...wrong], []);
+          }
+          await sql`drop table ${sql(name)}`;
+        },
+      ),
+      { numRuns: 40 },
+    );
+  });
+
+  it('changes `expires_by` seldom: updates stay heap-only', async () => {
+    const { table, query, sql, name } = await open();
+    const day = 86_400_000;
+    const [version] = await table.replace(query, [row('a', { expiresIn: day })]);
+    const times = () => sql`select expires_at::text, expires_by::text from ${sql(name)}`;
+    const [before] = await times();
+    const change = { key: 'a', cookie: null, cookieChanged: true };
+    for (const expiresIn of [day, day - 7, day + 60_000]) await table.touch(query, [{ ...change, expiresIn }]);
+    const versions = { version: Number(version), newVersion: 7 };
+    const save = { ...change, ...versions, newKey: 'a', data: '{"n":2}', user: null, expiresIn: day };
+    assert.deepEqual(await table.update(query, [save]), [7]);
+    const [after] = await times();
+    assert.notEqual(after?.expires_at, before?.expires_at);
+    assert.equal(after?.expires_by, before?.expires_by);
+  });
+
+  it('takes any `expires_at` that is written by hand', async () => {
+    const { sql, name } = await open();
+    for (const [n, time] of ['infinity', '-infinity', '4713-01-01 BC', '250000-01-01', 'now'].entries()) {
+      await sql.unsafe(`insert into ${name} (sid, data, expires_at) values ('${n}', '{}', '${time}')`);
+    }
+    await sql.unsafe(`update ${name} set created_at = 'infinity', updated_at = '-infinity' where sid = '4'`);
+    const [found] = await sql`select count(*)::integer from ${sql(name)}
+      where expires_by >= expires_at and isfinite(expires_by) = isfinite(expires_at)`;
+    assert.equal(found?.count, 5);
+  });
+
   it('stores JSON as it is, to the byte', async () => {
     const { table, query } = await open();
     const data = fc.jsonValue().map((value) => JSON.stringify({ value, '': '\0\ud800\x1f' }));

@@ -54,6 +54,7 @@ async function keep(): Promise<void> {
   const { version } = JSON.parse(fs.readFileSync(path.join(ROOT, 'package.json'), 'utf8'));
   const folder = path.join(RELEASES, version);
   try {
+    fs.mkdirSync(RELEASES, { recursive: true });
     fs.mkdirSync(folder); // fails where the release is there: what it wrote does not change
     fs.copyFileSync(path.join(ROOT, 'docs/schema.sql'), path.join(folder, 'schema.sql'));
     fs.writeFileSync(path.join(folder, 'rows.json'), `${JSON.stringify(await rows(), null, 2)}\n`);

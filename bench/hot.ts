@@ -1,0 +1,130 @@
+/**
+ * How many updates are heap-only, and how much WAL does each write? The table as the store creates it beside one that indexes
+ * `expires_at` itself, with the store's own statements, `touchAfter: 0` and 128 calls in flight: `npx tsx bench/hot.ts`.
+ */
+
+import { setTimeout as sleep } from 'node:timers/promises';
+import postgres from 'postgres';
+import { PostgresServer } from '../example/postgres-server.js';
+import { build } from './build.js';
+import { sessionIdFrom, sessionOf } from './data.js';
+import { median } from './measure.js';
+import { type LoadedSession, load, openPgStore, type Peer, type Servers, saveAll } from './peers.js';
+import { figure, table } from './report.js';
+import { sidsOf } from './store-level.js';
+import { generator } from './visitors.js';
+
+const [ROWS, ROUNDS, IN_FLIGHT] = [20_000, 5, 128];
+
+interface Subject {
+  readonly title: string;
+  readonly name: string;
+  readonly peer: Peer;
+  readonly sessions: LoadedSession[];
+  readonly rounds: Round[];
+}
+
+interface Round {
+  readonly heapOnly: number;
+  readonly wal: number;
+  readonly rate: number;
+}
+
+build();
+// Without checkpoints no full-page images: they would depend on when the run began.
+const settings = { checkpoint_timeout: '1h', max_wal_size: '16GB', autovacuum_naptime: '10s' };
+const server = await PostgresServer.start({ settings });
+const servers: Servers = { postgres: server.uri, redis: undefined };
+const sql = postgres(server.uri, { max: 1, onnotice: () => {} });
+
+const tables: Record<string, (name: string) => Promise<unknown>> = {
+  'index on expires_by, fillfactor 90': async () => {},
+  'index on expires_at, fillfactor 100': (name) =>
+    sql
+      .unsafe(
+        `alter table ${name} drop column expires_by, reset (fillfactor);
+        create index on ${name} (expires_at)`,
+      )
+      .simple(),
+};
+const rows: (string | number)[][] = [];
+for (const operation of ['touch', 'set'] as const) {
+  const subjects: Subject[] = [];
+  for (const [title, alter] of Object.entries(tables)) {
+    const name = `hot_${operation}_${subjects.length}`;
+    const peer = await openPgStore(servers, { table: name, touchAfter: 0 });
+    await (peer.store as unknown as { ready(): Promise<void> }).ready();
+    await alter(name);
+    const sids = sidsOf(ROWS);
+    await saveAll(peer, sids, sessionOf);
+    const sessions = await Promise.all(sids.map((sid) => load(peer, sid)));
+    await sql.unsafe(`vacuum analyze ${name}`);
+    subjects.push({ title, name, peer, sessions, rounds: [] });
+  }
+  for (let round = 1; round <= ROUNDS; round++) {
+    // In turns: a machine that is slower for one round slows both.
+    for (const { name, peer, sessions, rounds } of round % 2 ? subjects : subjects.toReversed()) {
+      rounds.push(await allRows(name, peer, sessions, operation, round));
+    }
+  }
+  for (const { title, name, peer, rounds } of subjects) {
+    await peer.close();
+    const of = (what: keyof Round) => figure(median(rounds.map((round) => round[what])));
+    const shares = rounds.map(({ heapOnly }) => `${Math.floor(1000 * heapOnly) / 10}`).join(', ');
+    const [{ bytes }] = await sql`select pg_total_relation_size(${name}::regclass) / 1e6::float8 as bytes`;
+    rows.push([`${operation}, ${title}`, shares, of('wal'), of('rate'), figure(bytes)]);
+  }
+  const ratio = (what: keyof Round) =>
+    figure(median(subjects[0].rounds.map((round, n) => round[what] / subjects[1].rounds[n][what])));
+  rows.push(['ratio', '', ratio('wal'), ratio('rate'), '']);
+}
+await sql.end();
+await server.close();
+console.log(table(['', `HOT, % of ${ROWS} in each round`, 'WAL, bytes', 'a second', 'MB at the end'], rows));
+
+/** One call for each row, in random order. */
+async function allRows(
+  name: string,
+  { store }: Peer,
+  sessions: LoadedSession[],
+  operation: 'touch' | 'set',
+  round: number,
+): Promise<Round> {
+  const random = generator(round);
+  const call = (store[operation] as typeof store.set).bind(store);
+  const order = Array.from({ length: ROWS }, (_, n) => ({ n, at: random() })).sort((a, b) => a.at - b.at);
+  const before = await state(name, (round - 1) * ROWS);
+  const started = performance.now();
+  await Promise.all(
+    Array.from({ length: IN_FLIGHT }, async () => {
+      for (let next = order.pop(); next; next = order.pop()) {
+        const [sid, session] = [sessionIdFrom(next.n), sessions[next.n]];
+        session.touch();
+        if (operation === 'set') session.views = round;
+        await new Promise<void>((resolve, reject) =>
+          call(sid, session, (error) => (error ? reject(error) : resolve())),
+        );
+      }
+    }),
+  );
+  const seconds = (performance.now() - started) / 1000;
+  const after = await state(name, round * ROWS);
+  const updates = after.updates - before.updates;
+  return {
+    heapOnly: (after.heapOnly - before.heapOnly) / updates,
+    wal: (after.wal - before.wal) / updates,
+    rate: updates / seconds,
+  };
+}
+
+/** Once all of the updates were reported: an idle connection does so after ten seconds (PostgreSQL 18). */
+async function state(name: string, updates: number): Promise<{ updates: number; heapOnly: number; wal: number }> {
+  for (;;) {
+    const [row] = await sql`select n_tup_upd::float8 as updates, n_tup_hot_upd::float8 as "heapOnly",
+      pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8 as wal
+      from pg_stat_user_tables where relid = ${name}::regclass`;
+    if (row.updates > updates) throw new Error(`${row.updates} updates, expected ${updates}`);
+    if (row.updates === updates) return row as { updates: number; heapOnly: number; wal: number };
+    await sleep(500);
+  }
+}
