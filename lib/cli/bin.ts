@@ -6,4 +6,7 @@ import { main } from './main.js';
 // A reader that has seen enough, such as `head`, is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
 
-process.exitCode = await main(process.argv.slice(2));
+const { code, out, err } = await main(process.argv.slice(2), process.env);
+process.stdout.write(out);
+process.stderr.write(err);
+process.exitCode = code;

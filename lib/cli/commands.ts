@@ -12,39 +12,43 @@ import { stats } from './stats.js';
 export class UsageError extends Error {}
 
 const text = (value: string, help: string) => ({ type: 'string', value, help }) as const;
+const texts = (help: string) => ({ ...text('TEXT', help), multiple: true }) as const;
 const flag = (help: string) => ({ type: 'boolean', value: '', help }) as const;
 
-/** As node:util's parseArgs takes them; `value` and `help` are for the help text. */
-export const FLAGS = {
+// As node:util's parseArgs takes them; `value` and `help` are for the help text.
+const TABLE = {
+  table: text('NAME', "the store's table (default: sessions)"),
+  schema: text('NAME', 'its schema (default: public)'),
+};
+const HELP = { help: { ...flag('print this help'), short: 'h' } } as const;
+const SCHEMA = { ...TABLE, partitions: text('N', 'a table of N hash partitions'), ...HELP };
+const SERVER = {
+  ...TABLE,
+  uri: text('URI', 'connection string (default: DATABASE_URL, else the PG* variables)'),
+  json: flag('print JSON'),
+  ...HELP,
+};
+const STATS = { prefix: text('TEXT', "the store's option prefix"), ...SERVER };
+const IMPORT = {
   'dry-run': flag('only report what would be done'),
   from: text('NAME', "connect-pg-simple's table (default: session)"),
   'from-schema': text('NAME', 'its schema (default: public)'),
   since: text('TIME', 'only sessions written since then: "started at" of an earlier import'),
   ttl: text('SECONDS', "connect-pg-simple's option ttl, which --since needs (default: 86400)"),
-  prefix: text('TEXT', "the store's option prefix"),
-  secret: { ...text('TEXT', 'its option secret; repeatable, newest first (default: PG_STORE_SECRET)'), multiple: true },
-  'hash-ids': flag('its option hashIds'),
-  'encryption-key': {
-    ...text('TEXT', 'its option encryptionKey; repeatable (default: PG_STORE_ENCRYPTION_KEY)'),
-    multiple: true,
-  },
-  table: text('NAME', "the store's table (default: sessions)"),
-  schema: text('NAME', 'its schema (default: public)'),
-  partitions: text('N', 'a table of N hash partitions'),
-  uri: text('URI', 'connection string (default: DATABASE_URL, else the PG* variables)'),
-  json: flag('print JSON'),
-  help: { ...flag('print this help'), short: 'h' },
-} as const;
+  secret: texts('option secret; repeatable, newest first (default: PG_STORE_SECRET)'),
+  'hash-ids': flag('option hashIds'),
+  'encryption-key': texts('option encryptionKey; repeatable (default: PG_STORE_ENCRYPTION_KEY)'),
+  ...STATS,
+};
 
-const SERVER = ['table', 'schema', 'uri', 'json', 'help'] as const;
+export type Flags = typeof SCHEMA & typeof IMPORT;
+type Values = ReturnType<typeof parseArgs<{ options: Flags }>>['values'];
 
-type Values = ReturnType<typeof parseArgs<{ options: typeof FLAGS }>>['values'];
-
-interface Command {
+export interface Command {
   readonly summary: string;
   /** What else the help says. */
   readonly more: string;
-  readonly flags: readonly (keyof typeof FLAGS)[];
+  readonly flags: Partial<Flags>;
   /** Resolves with what is printed: a text as it is, a record as lines or as JSON. */
   run(values: Values, env: NodeJS.ProcessEnv): Promise<string | object>;
 }
@@ -53,7 +57,7 @@ export const COMMANDS: Record<string, Command> = {
   schema: {
     summary: 'Prints the SQL that creates the table, for migrations.',
     more: 'Connects to nothing.',
-    flags: ['table', 'schema', 'partitions', 'help'],
+    flags: SCHEMA,
     run: async (values, env) => {
       const options = storeOptions(values, env);
       const partitions = wholeNumber('partitions', values.partitions, 1000);
@@ -66,20 +70,7 @@ export const COMMANDS: Record<string, Command> = {
 Users stay signed in if the app keeps the name and the secret of its cookie. Can be repeated: a
 session that the new app has saved or touched is left as it is. Give it the options of the new app's
 store; secrets are better in the variables, as other users of the machine can read a command line.`,
-    flags: [
-      ...([
-        'dry-run',
-        'from',
-        'from-schema',
-        'since',
-        'ttl',
-        'prefix',
-        'secret',
-        'hash-ids',
-        'encryption-key',
-      ] as const),
-      ...SERVER,
-    ],
+    flags: IMPORT,
     run: (values, env) => {
       const since = values.since === undefined ? undefined : new Date(values.since);
       if (Number.isNaN(since?.getTime())) throw new UsageError(`--since: expected a time, got '${values.since}'`);
@@ -106,7 +97,7 @@ store; secrets are better in the variables, as other users of the machine can re
   stats: {
     summary: 'Counts sessions, users, bytes and dead tuples.',
     more: 'With the ten users who have the most sessions. Reads the whole table.',
-    flags: ['prefix', ...SERVER],
+    flags: STATS,
     run: async (values, env) => {
       const options = storeOptions(values, env);
       return withClient(options, (sql) => stats(sql, options));

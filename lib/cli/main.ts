@@ -3,49 +3,43 @@
 import { createRequire } from 'node:module';
 import { parseArgs } from 'node:util';
 import { codeOf, PgStoreError, toPgStoreError } from '../errors.js';
-import { COMMANDS, FLAGS, UsageError } from './commands.js';
+import { COMMANDS, type Command, type Flags, UsageError } from './commands.js';
 
-export interface Io {
-  out(text: string): void;
-  err(text: string): void;
-  env: NodeJS.ProcessEnv;
+export interface Outcome {
+  /** 0 success, 1 failure, 2 usage error. */
+  readonly code: 0 | 1 | 2;
+  readonly out: string;
+  readonly err: string;
 }
-
-const PROCESS_IO: Io = {
-  out: (text) => void process.stdout.write(text),
-  err: (text) => void process.stderr.write(text),
-  env: process.env,
-};
 
 const EXIT_CODES = 'Exit codes: 0 success, 1 failure, 2 usage error.\n';
 
-/** @returns the exit code: 0 success, 1 failure, 2 usage error */
-export async function main(args: string[], io: Io = PROCESS_IO): Promise<0 | 1 | 2> {
-  const isHelp = args.length === 0 || ['help', '--help', '-h'].includes(args[0] as string);
+export async function main(args: string[], env: NodeJS.ProcessEnv): Promise<Outcome> {
+  const isHelp = args.length === 0 || /^(help|--help|-h)$/.test(args[0] as string);
   const name = (isHelp ? args[1] : args[0]) ?? '';
-  const isCommand = Object.hasOwn(COMMANDS, name);
+  const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  const success = (out: string) => ({ code: 0, out, err: '' }) as const;
   try {
-    if (name === '--version') io.out(`${createRequire(import.meta.url)('../../package.json').version}\n`);
-    else if (isHelp && name === '') io.out(overview());
-    else if (!isCommand) throw new UsageError(`unknown command '${name}'`);
-    else io.out(isHelp ? help(name) : await run(name, args.slice(1), io.env));
-    return 0;
+    if (name === '--version') return success(`${createRequire(import.meta.url)('../../package.json').version}\n`);
+    if (isHelp && name === '') return success(overview());
+    if (!command) throw new UsageError(`unknown command '${name}'`);
+    return success(isHelp ? help(name, command) : await run(name, command, args.slice(1), env));
   } catch (error) {
     const { message } = error as Error;
-    const isUsage =
-      error instanceof UsageError || codeOf(error).startsWith('ERR_PARSE_ARGS') || message.startsWith('PgStore: ');
-    io.err(`express-pg-store: ${isUsage ? message.replace('PgStore: ', '') : explain(error, name, io.env)}\n`);
-    if (isUsage) io.err(`Try 'express-pg-store ${isCommand ? `help ${name}` : 'help'}'.\n`);
-    return isUsage ? 2 : 1;
+    if (!(error instanceof UsageError || codeOf(error).startsWith('ERR_PARSE_ARGS') || /^PgStore: /.test(message))) {
+      return { code: 1, out: '', err: `express-pg-store: ${explain(error, name, env)}\n` };
+    }
+    const help = command ? `help ${name}` : 'help';
+    const err = `express-pg-store: ${message.replace('PgStore: ', '')}\nTry 'express-pg-store ${help}'.\n`;
+    return { code: 2, out: '', err };
   }
 }
 
-async function run(name: string, args: string[], env: NodeJS.ProcessEnv): Promise<string> {
-  const options = Object.fromEntries(flagsOf(name)) as typeof FLAGS;
-  const { values } = parseArgs({ args, options });
-  if (values.help) return help(name);
-  const result = await COMMANDS[name]?.run(values, env);
-  if (typeof result !== 'object') return result ?? '';
+async function run(name: string, command: Command, args: string[], env: NodeJS.ProcessEnv): Promise<string> {
+  const { values } = parseArgs({ args, options: command.flags as Flags });
+  if (values.help) return help(name, command);
+  const result = await command.run(values, env);
+  if (typeof result === 'string') return result;
   return values.json ? `${JSON.stringify(result)}\n` : lines(result);
 }
 
@@ -53,13 +47,9 @@ async function run(name: string, args: string[], env: NodeJS.ProcessEnv): Promis
 function lines(result: object): string {
   const entries = Object.entries(result).flatMap(([name, value]) => [value].flat().map((one) => [name, one] as const));
   const label = (name: string) => name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`).padEnd(13);
-  const show = (value: unknown) =>
-    typeof value === 'object' && value
-      ? Object.values(value)
-          .map((one) => JSON.stringify(one))
-          .join(': ')
-      : (value ?? '-');
-  return entries.map(([name, value]) => `${label(name)}${show(value)}\n`).join('');
+  return entries
+    .map(([name, value]) => `${label(name)}${typeof value === 'string' ? value : JSON.stringify(value)}\n`)
+    .join('');
 }
 
 /** In words that may be shown: PostgreSQL's own messages on bad data quote them. */
@@ -84,12 +74,7 @@ ${commands.join('')}
 ${EXIT_CODES}`;
 }
 
-function help(command: string): string {
-  const flags = flagsOf(command).map(([name, { value, help }]) => `  ${`--${name} ${value}`.padEnd(23)}${help}\n`);
-  const { summary, more } = COMMANDS[command] ?? {};
-  return `Usage: express-pg-store ${command} [OPTIONS]\n\n${summary}\n${more}\n\n${flags.join('')}\n${EXIT_CODES}`;
-}
-
-function flagsOf(command: string) {
-  return (COMMANDS[command]?.flags ?? []).map((name) => [name, FLAGS[name]] as const);
+function help(name: string, { summary, more, flags }: Command): string {
+  const lines = Object.entries(flags).map(([flag, { value, help }]) => `  ${`--${flag} ${value}`.padEnd(23)}${help}\n`);
+  return `Usage: express-pg-store ${name} [OPTIONS]\n\n${summary}\n${more}\n\n${lines.join('')}\n${EXIT_CODES}`;
 }
