@@ -14,10 +14,10 @@ import { deletion, growth, heap } from './long.js';
 import { clearRedis, openPeer, openPgStore, type Peer, peersOn, type Servers } from './peers.js';
 import { Progress } from './progress.js';
 import { startRedis } from './redis-server.js';
-import { figure, table, targetTable } from './report.js';
+import { figure, table } from './report.js';
 import { type Machine, machine, type Results, type Row, ratioOf, rowsOf } from './results.js';
 import { prepare, round, Samples } from './store-level.js';
-import { targetsOf } from './targets.js';
+import { targetsOf, targetTable } from './targets.js';
 import { walPerRequest } from './wal.js';
 
 const PARTS = ['store', 'app', 'wal', 'options', 'rows', 'deletion', 'heap'] as const;

@@ -1,6 +1,4 @@
-/** How are figures shown? As tables of text. */
-
-import type { Target } from './targets.js';
+/** Tables of text, and how a figure is rounded. */
 
 type Cell = string | number;
 
@@ -15,17 +13,6 @@ export function table(head: string[], rows: Cell[][]): string {
       .trimEnd(),
   );
   return [text[0], widths.map((width) => '-'.repeat(width)).join('  '), ...text.slice(1)].join('\n');
-}
-
-/** The first column and the last to the left. */
-export function targetTable(targets: Target[]): string {
-  const measured = targets.map((target) => target.measured);
-  const width = (cells: string[]) => Math.max(...cells.map((cell) => cell.length));
-  const columns = [width(targets.map(({ what }) => what)), width(targets.map(({ goal }) => goal)), width(measured)];
-  const line = (cells: string[]) => cells.map((cell, n) => cell.padEnd(columns[n] ?? 0)).join('  ');
-  return targets
-    .map(({ what, goal, measured, reached }) => line([what, goal, measured, reached ? 'reached' : 'NOT reached']))
-    .join('\n');
 }
 
 /** Three significant digits are more than the rounds agree on. */

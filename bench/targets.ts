@@ -74,3 +74,14 @@ export function targetsOf(results: Results): Target[] {
   }
   return targets;
 }
+
+/** The first column and the last to the left. */
+export function targetTable(targets: Target[]): string {
+  const measured = targets.map((target) => target.measured);
+  const width = (cells: string[]) => Math.max(...cells.map((cell) => cell.length));
+  const columns = [width(targets.map(({ what }) => what)), width(targets.map(({ goal }) => goal)), width(measured)];
+  const line = (cells: string[]) => cells.map((cell, n) => cell.padEnd(columns[n] ?? 0)).join('  ');
+  return targets
+    .map(({ what, goal, measured, reached }) => line([what, goal, measured, reached ? 'reached' : 'NOT reached']))
+    .join('\n');
+}

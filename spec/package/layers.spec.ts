@@ -1,0 +1,131 @@
+/** Imports in lib/ go one way, and lib/ stays small. */
+
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+
+const ROOT = path.resolve(import.meta.dirname, '../..');
+const FILES = filesIn('lib');
+
+interface Import {
+  readonly from: string;
+  /** A file of the same folder, such as `calls/batcher.ts`, or a package's name. */
+  readonly to: string;
+  readonly typeOnly: boolean;
+}
+
+/** What each folder may import; `type:` in front allows only types. */
+const ALLOWED: Record<string, readonly string[]> = {
+  calls: ['calls/', 'errors.ts', 'node:'],
+  session: [
+    'session/',
+    'errors.ts',
+    'type:options.ts',
+    'type:events.ts',
+    'type:express-session',
+    'cookie-signature',
+    'node:',
+  ],
+  database: [
+    'database/',
+    'session/',
+    'calls/',
+    'errors.ts',
+    'diagnostics.ts',
+    'type:options.ts',
+    'postgres',
+    'pg-format',
+    'node:',
+  ],
+};
+
+describe('lib/', () => {
+  const imports = FILES.flatMap((file) => importsOf('lib', file));
+
+  for (const [folder, allowed] of Object.entries(ALLOWED)) {
+    it(`${folder}/ imports nothing but ${allowed.join(', ')}`, () => {
+      const own = imports.filter(({ from }) => from.startsWith(`${folder}/`));
+      assert(own.length > 0);
+      const isAllowed = ({ to, typeOnly }: Import) =>
+        allowed.some((rule) => to.startsWith(rule) || (typeOnly && to.startsWith(rule.replace('type:', ''))));
+      assert.deepEqual(own.filter((one) => !isAllowed(one)).map(shown), []);
+    });
+  }
+
+  it('is used by its command line, not the other way round', () => {
+    const intoCli = imports.filter(({ from, to }) => to.startsWith('cli/') && !from.startsWith('cli/'));
+    assert.deepEqual(intoCli.map(shown), []);
+  });
+
+  it('has one file that sees calls/, session/ and database/ together', () => {
+    const folders = (file: string) =>
+      new Set(imports.filter(({ from }) => from === file).map(({ to }) => to.split('/')[0] as string));
+    const top = FILES.filter((file) => !file.includes('/') && !/^index\.c?ts$/.test(file));
+    assert.deepEqual(
+      top.filter((file) => Object.keys(ALLOWED).every((folder) => folders(file).has(folder))),
+      ['pg-store.ts'],
+    );
+  });
+
+  it('has no file of more than 300 lines, and under 2,600 lines of code', () => {
+    const texts = FILES.map((file) => ({ file, text: read('lib', file) }));
+    for (const { file, text } of texts) {
+      const lines = text.trimEnd().split('\n').length;
+      assert(lines <= 300, `${file} has ${lines} lines`);
+    }
+    const total = texts.reduce((sum, { text }) => sum + linesOfCode(text), 0);
+    assert(total < 2600, `${total} lines of code`);
+  });
+});
+
+describe('imports', () => {
+  for (const folder of ['lib', 'bench', 'example', 'spec/support']) {
+    it(`have no cycle in ${folder}/, those of types included`, () => {
+      const files = filesIn(folder);
+      const imports = files.flatMap((file) => importsOf(folder, file));
+      assert(imports.length > 0);
+      const done = new Set<string>();
+      const visit = (file: string, above: string[]) => {
+        if (above.includes(file)) assert.fail([...above.slice(above.indexOf(file)), file].join(' → '));
+        if (done.has(file)) return;
+        for (const { to } of imports.filter(({ from }) => from === file)) visit(to, [...above, file]);
+        done.add(file);
+      };
+      for (const file of files) visit(file, []);
+    });
+  }
+});
+
+function filesIn(folder: string): string[] {
+  return fs
+    .readdirSync(path.join(ROOT, folder), { recursive: true, encoding: 'utf8' })
+    .map((file) => file.replaceAll(path.sep, '/'))
+    .filter((file) => /\.c?ts$/.test(file))
+    .sort();
+}
+
+function importsOf(folder: string, file: string): Import[] {
+  const text = read(folder, file).replace(/\/\*.*?\*\/|^\s*\/\/.*$/gms, '');
+  const statements = /^(?:import|export)\s+(?:([^;'"=()]*?)\s*(?:from|=\s*require\()\s*)?'([^']+)'/gm;
+  return [...text.matchAll(statements)].map(([, names = '', specifier = '']) => ({
+    from: file,
+    to: specifier.startsWith('.')
+      ? path.posix.join(path.posix.dirname(file), specifier).replace(/\.js$/, '.ts')
+      : specifier,
+    typeOnly: /^type\s/.test(names) || /^\{(\s*type\s+\w+(\s+as\s+\w+)?\s*,?)+\s*\}$/.test(names),
+  }));
+}
+
+function shown({ from, to, typeOnly }: Import): string {
+  return `${from} imports ${typeOnly ? 'types of ' : ''}${to}`;
+}
+
+/** Without comments and blank lines. */
+function linesOfCode(text: string): number {
+  const code = text.replace(/\/\*\*.*?\*\//gs, '').split('\n');
+  return code.filter((line) => line.trim() !== '' && !line.trim().startsWith('//')).length;
+}
+
+function read(folder: string, file: string): string {
+  return fs.readFileSync(path.join(ROOT, folder, file), 'utf8');
+}
