@@ -4,8 +4,10 @@ import { timeoutError } from '../errors.js';
 
 /** What bounds a batch, and how many batches may be under way at once. */
 export interface BatchLimits {
-  /** Statements in flight. More gather bigger queues on the server, fewer leave it idle. */
+  /** Statements in flight. With more, the process makes the next one while the server works. */
   readonly maxInFlight: number;
+  /** Items that must wait before a statement leaves beside one in flight; small statements cost more for each item. */
+  readonly minRows: number;
   /** Items in one batch. */
   readonly maxRows: number;
   /** Sum of the items' `bytes` in one batch; a single larger item goes alone. */
@@ -13,7 +15,7 @@ export interface BatchLimits {
 }
 
 /** Measured best on 2 cores; see docs/performance.md. */
-export const DEFAULT_LIMITS: BatchLimits = { maxInFlight: 2, maxRows: 256, maxBytes: 1_000_000 };
+export const DEFAULT_LIMITS: BatchLimits = { maxInFlight: 2, minRows: 32, maxRows: 256, maxBytes: 1_000_000 };
 
 export interface BatcherOptions<Item, Result> {
   /**
@@ -42,7 +44,8 @@ interface Waiting<Item, Result> {
 /**
  * Gathers items while statements are in flight and sends all that gathered as the next statement.
  *
- * No timer: with a free slot an item leaves at the end of the tick, so a lone call pays nothing for batching.
+ * No timer: with nothing in flight an item leaves once the event loop has run the callbacks that are ready, so a lone call
+ * pays nothing for batching.
  */
 export class Batcher<Item, Result> {
   readonly #options: BatcherOptions<Item, Result>;
@@ -75,20 +78,25 @@ export class Batcher<Item, Result> {
     });
   }
 
-  /** After the running callbacks, before any I/O: the calls that they make go together, and a lone call loses nothing. */
+  /**
+   * In the check phase, right after the poll phase: the calls of all requests that arrived together go together.
+   * `process.nextTick` would send those of each socket's callback apart.
+   */
   #schedule(): void {
     if (this.#isScheduled || this.#inFlight >= this.#limits.maxInFlight) return;
     this.#isScheduled = true;
-    process.nextTick(() => {
+    setImmediate(() => {
       this.#isScheduled = false;
       this.#fillSlots();
     });
   }
 
   #fillSlots(): void {
-    while (this.#inFlight < this.#limits.maxInFlight) {
-      // What waits is shared among the free maxInFlight: the server works on one part while the next is being made.
-      const batch = this.#take(Math.ceil(this.waiting / (this.#limits.maxInFlight - this.#inFlight)));
+    const { maxInFlight, minRows } = this.#limits;
+    while (this.#inFlight < maxInFlight && (this.#inFlight === 0 || this.waiting >= minRows)) {
+      // What waits is shared among the free slots: the server works on one part while the next is being made.
+      const share = Math.ceil(this.waiting / (maxInFlight - this.#inFlight));
+      const batch = this.#take(Math.max(share, minRows));
       if (batch.length === 0) return;
       this.#inFlight++;
       void this.#run(batch).then(() => {
@@ -110,7 +118,7 @@ export class Batcher<Item, Result> {
       this.#head++;
       first.reject(timeoutError());
     }
-    // Overload: oldest first, every answer would come too halfDeadline; newest first, those that can come in time do.
+    // Overload: oldest first, every answer would come too late; newest first, those that can come in time do.
     const newestFirst = (oldest()?.halfDeadline ?? Number.POSITIVE_INFINITY) <= now;
     const batch: Waiting<Item, Result>[] = [];
     const rows = Math.min(most, this.#limits.maxRows);

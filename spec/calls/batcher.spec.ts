@@ -22,30 +22,42 @@ function batcher(limits: Partial<BatchLimits> = {}, options: Partial<BatcherOpti
       }),
     bytes: (item) => item.length,
     shouldIsolate: (error) => error instanceof DataError,
-    limits: { maxInFlight: 1, maxRows: 256, maxBytes: 1_000_000, ...limits },
+    limits: { maxInFlight: 1, minRows: 1, maxRows: 256, maxBytes: 1_000_000, ...limits },
     ...options,
   });
   const send = (item: string, deadline = Number.POSITIVE_INFINITY) => batcher.send(item, deadline);
   return { batcher, batches, send, sent: () => batches.map(({ items }) => items) };
 }
 
-/** After all callbacks and promises, before any I/O or timer. */
-function endOfTick(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
+/** After whatever is ready now has run, and what that asks the next check phase for. */
+async function checkPhase(): Promise<void> {
+  for (let n = 0; n < 2; n++) await new Promise((resolve) => setImmediate(resolve));
 }
 
 describe('Batcher', () => {
-  it('sends at once while a slot is free, before any I/O', async () => {
+  it('sends in the next check phase while a slot is free', async () => {
     const { send, sent } = batcher();
     void send('a');
-    await new Promise<void>((resolve) => process.nextTick(resolve));
+    await checkPhase();
     assert.deepEqual(sent(), [['a']]);
+  });
+
+  it('sends together what several callbacks of one phase of the event loop ask for', async () => {
+    const { send, sent } = batcher();
+    const asked = ['a', 'b', 'c'].map(
+      (item) => new Promise<void>((done) => setTimeout(() => done(void send(item)), 1)),
+    );
+    // All three timers are due by the time that they are looked at.
+    for (const start = performance.now(); performance.now() < start + 5; );
+    await Promise.all(asked);
+    await checkPhase();
+    assert.deepEqual(sent(), [['a', 'b', 'c']]);
   });
 
   it('answers each item with its own result', async () => {
     const { send, batches } = batcher();
     const answers = Promise.all([send('a'), send('b'), send('c')]);
-    await endOfTick();
+    await checkPhase();
     batches[0].succeed();
     assert.deepEqual(await answers, ['A', 'B', 'C']);
   });
@@ -53,15 +65,15 @@ describe('Batcher', () => {
   it('gathers while all slots are taken, and sends all that gathered as one', async () => {
     const { batcher: full, send, sent, batches } = batcher();
     void send('first');
-    await endOfTick();
+    await checkPhase();
     for (const item of ['a', 'b', 'c']) {
       void send(item);
-      await endOfTick();
+      await checkPhase();
     }
     assert.deepEqual(sent(), [['first']]);
     assert.equal(full.waiting, 3);
     batches[0].succeed();
-    await endOfTick();
+    await checkPhase();
     assert.deepEqual(sent(), [['first'], ['a', 'b', 'c']]);
     assert.equal(full.waiting, 0);
   });
@@ -69,21 +81,38 @@ describe('Batcher', () => {
   it('shares what waits among the free slots, and never fills more than there are', async () => {
     const { send, sent } = batcher({ maxInFlight: 2 });
     for (const item of ['a', 'b', 'c', 'd', 'e']) void send(item);
-    await endOfTick();
+    await checkPhase();
     assert.deepEqual(sent(), [
       ['a', 'b', 'c'],
       ['d', 'e'],
     ]);
     void send('f');
-    await endOfTick();
+    await checkPhase();
     assert.equal(sent().length, 2);
+  });
+
+  it('sends nothing beside a statement in flight until enough waits', async () => {
+    const { send, sent, batches } = batcher({ maxInFlight: 2, minRows: 3 });
+    for (const item of ['a', 'b', 'c', 'd']) void send(item);
+    await checkPhase();
+    assert.deepEqual(sent(), [['a', 'b', 'c']]);
+    void send('e');
+    await checkPhase();
+    assert.equal(sent().length, 1);
+    void send('f');
+    await checkPhase();
+    assert.deepEqual(sent().slice(1), [['d', 'e', 'f']]);
+    void send('g');
+    for (const batch of batches) batch.succeed();
+    await checkPhase();
+    assert.deepEqual(sent().slice(2), [['g']]);
   });
 
   it('bounds a batch in rows', async () => {
     const { send, sent, batches } = batcher({ maxRows: 2 });
     for (const item of ['a', 'b', 'c', 'd', 'e']) void send(item);
     for (let n = 0; n < 3; n++) {
-      await endOfTick();
+      await checkPhase();
       batches[n].succeed();
     }
     assert.deepEqual(sent(), [['a', 'b'], ['c', 'd'], ['e']]);
@@ -93,7 +122,7 @@ describe('Batcher', () => {
     const { send, sent, batches } = batcher({ maxBytes: 5 });
     for (const item of ['aa', 'bbb', 'c', 'dddddddd', 'e']) void send(item);
     for (let n = 0; n < 4; n++) {
-      await endOfTick();
+      await checkPhase();
       batches[n].succeed();
     }
     assert.deepEqual(sent(), [['aa', 'bbb'], ['c'], ['dddddddd'], ['e']]);
@@ -128,11 +157,11 @@ describe('Batcher', () => {
   it('sends isolated before what came later', async () => {
     const { send, sent, batches } = batcher();
     const answers = Promise.all([send('a'), send('b')]);
-    await endOfTick();
+    await checkPhase();
     const later = send('later');
     batches[0].fail(new DataError());
     for (let n = 1; n <= 3; n++) {
-      await endOfTick();
+      await checkPhase();
       batches[n].succeed();
     }
     assert.deepEqual(sent(), [['a', 'b'], ['a'], ['b'], ['later']]);
@@ -143,14 +172,14 @@ describe('Batcher', () => {
     const { send, sent, batches } = batcher();
     const lost = new Error('connection lost');
     const answers = Promise.allSettled([send('a'), send('b')]);
-    await endOfTick();
+    await checkPhase();
     batches[0].fail(lost);
     assert.deepEqual(await answers, [
       { status: 'rejected', reason: lost },
       { status: 'rejected', reason: lost },
     ]);
     const next = send('c');
-    await endOfTick();
+    await checkPhase();
     batches[1].succeed();
     assert.equal(await next, 'C');
     assert.deepEqual(sent(), [['a', 'b'], ['c']]);
@@ -173,12 +202,12 @@ describe('Batcher', () => {
   it('fails an item whose deadline has passed, and does not send it', async () => {
     const { send, sent, batches } = batcher();
     void send('first');
-    await endOfTick();
+    await checkPhase();
     const late = assert.rejects(send('late', performance.now() - 1), { code: 'TIMEOUT' });
     const fine = send('fine');
     batches[0].succeed();
     await late;
-    await endOfTick();
+    await checkPhase();
     batches[1].succeed();
     assert.equal(await fine, 'FINE');
     assert.deepEqual(sent(), [['first'], ['fine']]);
@@ -203,13 +232,13 @@ describe('Batcher', () => {
   it('takes the newest first once the oldest has waited for half of its time', async () => {
     const { send, sent, batches } = batcher({ maxRows: 1 });
     void send('first');
-    await endOfTick();
+    await checkPhase();
     const { now } = performance;
     for (const item of ['a', 'b', 'c']) void send(item, now.call(performance) + 60_000);
     performance.now = () => now.call(performance) + 35_000;
     try {
       batches[0].succeed();
-      await endOfTick();
+      await checkPhase();
     } finally {
       performance.now = now;
     }
@@ -226,6 +255,7 @@ describe('Batcher', () => {
     );
     const limits = fc.record({
       maxInFlight: fc.integer({ min: 1, max: 3 }),
+      minRows: fc.integer({ min: 1, max: 4 }),
       maxRows: fc.integer({ min: 1, max: 5 }),
       maxBytes: fc.integer({ min: 1, max: 20 }),
     });
@@ -262,12 +292,12 @@ describe('Batcher', () => {
               (result) => answers.get(item)?.push(result),
               (error: Error) => answers.get(item)?.push(error.message),
             );
-          } else if (step.kind === 'tick') await endOfTick();
+          } else if (step.kind === 'tick') await checkPhase();
           else settle(step.pick, step.kind === 'succeed' ? 'ok' : step.kind === 'refuse' ? 'refused' : 'broken');
           check();
         }
         // Whatever stalled until now is answered in the end.
-        for (await endOfTick(); open().length > 0; await endOfTick()) {
+        for (await checkPhase(); open().length > 0; await checkPhase()) {
           check();
           settle(0, 'ok');
         }
