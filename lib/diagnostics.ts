@@ -23,6 +23,7 @@ export interface PgStoreDiagnostics {
   /** As the events of the same names; here for all stores of the process. */
   'express-pg-store:conflict': { table: string; handle: string; tries: number };
   'express-pg-store:dropped': { table: string; handle: string; call: 'set' | 'touch' };
+  'express-pg-store:takenOver': { table: string; handle: string };
   'express-pg-store:unreadable': { table: string; handle: string; why: string };
   'express-pg-store:retry': { table: string; kind: string; attempt: number; error: Error };
   'express-pg-store:autodelete': { table: string; rows: number; error?: Error };
@@ -31,6 +32,7 @@ export interface PgStoreDiagnostics {
 const FIELDS = {
   conflict: ['handle', 'tries'],
   dropped: ['handle', 'call'],
+  takenOver: ['handle'],
   unreadable: ['handle', 'why'],
   retry: ['kind', 'attempt', 'error'],
   autodelete: ['rows', 'error'],

@@ -12,6 +12,8 @@ export interface PgStoreEvents {
   unreadable: [handle: string, why: string];
   /** A save met another request's save and was merged with it: whose, with how many tries. */
   conflict: [handle: string, tries: number];
+  /** A session of the store in option `previous` is kept here from now on: whose. */
+  takenOver: [handle: string];
   /** A session was destroyed, or expired, while a request still had it; that request's save or touch was left out. */
   dropped: [handle: string, call: 'set' | 'touch'];
 }

@@ -17,6 +17,16 @@ import {
 } from './option-check.js';
 import type { Merge } from './session/merge.js';
 
+/** What option `previous` needs of another express-session store. Each method calls back, as express-session's README has it. */
+export interface PreviousStore {
+  get(sid: string, callback: (error?: any, session?: any) => void): unknown;
+  destroy(sid: string, callback: (error?: any) => void): unknown;
+  /** For `takeOver()`: its sessions by session ID, or an array of sessions with their `id`. */
+  all?(callback: (error?: any, sessions?: any) => void): unknown;
+  /** For `clear()`. */
+  clear?(callback: (error?: any) => void): unknown;
+}
+
 /** Options of `new PgStore(options)`. All are optional. */
 export interface PgStoreOptions {
   /**
@@ -70,10 +80,15 @@ export interface PgStoreOptions {
   merge?: Merge;
   /** Whose session it is. Default: Passport's `session.passport.user`, where that is a string or a number. */
   user?: (session: SessionData) => string | number | undefined;
+  /**
+   * The store that the app used before, any express-session store: a session without a row here is taken over from there at
+   * its first request, and whatever destroys a session destroys it in both. The store never closes it. Default: none.
+   */
+  previous?: PreviousStore;
 }
 
 /** Options that may stay unset. */
-type Unset = 'uri' | 'sql' | 'maxLifetime' | 'merge';
+type Unset = 'uri' | 'sql' | 'maxLifetime' | 'merge' | 'previous';
 
 /** The options, checked and complete. */
 export type Options = Readonly<
@@ -104,6 +119,7 @@ const DEFAULTS: Options = {
   timeout: 10_000,
   merge: undefined,
   user: passportUser,
+  previous: undefined,
 };
 
 /** setTimeout and setInterval count to 2^31 - 1 milliseconds and take what is longer as 1. */
@@ -146,6 +162,10 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
   ),
   merge: aFunction,
   user: aFunction,
+  previous: expectation('an express-session store, with `get` and `destroy`', (value) => {
+    const { get, destroy } = (value ?? {}) as Partial<PreviousStore>;
+    return typeof get === 'function' && typeof destroy === 'function';
+  }),
 };
 
 const RETRY_CHECKS: Record<keyof RetryOptions, Check> = {

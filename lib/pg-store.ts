@@ -13,6 +13,7 @@ import { hasSubscribers, publish } from './diagnostics.js';
 import { PgStoreError, toPgStoreError } from './errors.js';
 import { type Emit, TypedStore } from './events.js';
 import { type Options, type PgStoreOptions, parseOptions } from './options.js';
+import { type PreviousSessions, previousSessions } from './previous-store.js';
 import { type ListedSession, type UserSession, userId, userSession } from './session/listing.js';
 import { normalizeCookie } from './session/normalize-cookie.js';
 import { ConcurrentSessions } from './session/optimistic-concurrency.js';
@@ -21,6 +22,7 @@ import type { ListedRow } from './session/row.js';
 import { encode } from './session/session-codec.js';
 import { handleOf, nextKey, SessionIds } from './session/session-id.js';
 
+type TakeOverOptions = { onProgress?: (done: number, total: number) => void };
 type Request = Parameters<session.Store['createSession']>[0];
 
 /**
@@ -43,6 +45,7 @@ export class PgStore extends TypedStore {
   readonly #database: Database;
   readonly #bulk: BulkStatements;
   readonly #sessions: ConcurrentSessions;
+  readonly #previous: PreviousSessions | undefined;
   readonly #autodelete: Autodelete;
   #closing: Promise<void> | undefined;
 
@@ -60,6 +63,8 @@ export class PgStore extends TypedStore {
     const table = new SessionsTable(this.#options, maxLifetime);
     const statements = batchedStatements(table, this.#database);
     this.#sessions = new ConcurrentSessions(statements, this.#ids, this.#options, this.#notify);
+    const { previous } = this.#options;
+    this.#previous = previous && previousSessions(previous, this.#sessions, this.#ids, this.#options, this.#notify);
     this.#autodelete = new Autodelete(this.#options.autodelete, () =>
       this.autodelete().then(
         (rows) => this.#notify('autodelete', rows),
@@ -75,7 +80,8 @@ export class PgStore extends TypedStore {
   override get(sid: string, callback?: Callback<SessionData | null>): Promise<SessionData | null> | undefined {
     return this.#calls.run('get', callback, (deadline) => {
       if (SessionIds.validateSessionId(sid)) return Promise.resolve(null);
-      return this.#order.read(sid, () => this.#sessions.load(sid, deadline) as Promise<SessionData | null>);
+      const sessions = this.#previous ?? this.#sessions;
+      return this.#order.read(sid, () => sessions.load(sid, deadline) as Promise<SessionData | null>);
     });
   }
 
@@ -112,7 +118,7 @@ export class PgStore extends TypedStore {
   override destroy(sid: string, callback?: Callback<void>): Promise<void> | undefined {
     return this.#calls.run('destroy', callback, async (deadline) => {
       if (SessionIds.validateSessionId(sid)) return;
-      return this.#order.write(sid, () => this.#sessions.destroy(sid, deadline));
+      return this.#order.write(sid, () => (this.#previous ?? this.#sessions).destroy(sid, deadline));
     });
   }
 
@@ -161,12 +167,13 @@ export class PgStore extends TypedStore {
     );
   }
 
-  /** Ends all sessions of the prefix. */
+  /** Destroys all sessions of the prefix, and all of the store in option `previous`. */
   override clear(): Promise<void>;
   override clear(callback: Callback<void> | undefined): void;
   override clear(callback?: Callback<void>): Promise<void> | undefined {
     return this.#calls.runWithoutDeadline('clear', callback, () =>
       this.#order.exclusive(async () => {
+        await this.#previous?.clear();
         await this.#bulk.deleteRange(this.#query('clear'), this.#ids.range);
       }),
     );
@@ -196,8 +203,13 @@ export class PgStore extends TypedStore {
     return this.#calls.runWithoutDeadline('destroySessionsOf', callback, async () => {
       const flaw = except === undefined ? undefined : SessionIds.validateSessionId(except);
       if (flaw) throw new PgStoreError(`\`except\`: ${flaw}`, 'INVALID_SID');
-      const kept = arrayLiteral(except === undefined ? [] : this.#ids.rowKeysFor(except));
-      return this.#bulk.deleteOfUser(this.#query('destroySessionsOf'), userId(user), this.#ids.range, kept);
+      const kept: string[] = except === undefined ? [] : this.#ids.rowKeysFor(except);
+      const query = this.#query('destroySessionsOf');
+      const rows = this.#previous ? await this.#bulk.ofUser(query, userId(user), this.#ids.range) : [];
+      const others = rows.filter(({ key }) => !kept.includes(key));
+      await Promise.all(others.map(({ key }) => this.#previous?.destroyRow(key)));
+      const deleted = this.#bulk.deleteOfUser(query, userId(user), this.#ids.range, arrayLiteral(kept));
+      return others.length + (await deleted);
     });
   }
 
@@ -217,8 +229,25 @@ export class PgStore extends TypedStore {
       const rows = await this.#bulk.ofUser(this.#query('destroyByHandle'), userId(user), this.#ids.range);
       const row = rows.find(({ key }) => handleOf(key) === handle);
       if (!row) return false;
+      if (this.#previous) return this.#previous.destroyRow(row.key).then(() => true);
       const only: [string, string] = [row.key, nextKey(row.key)];
       return (await this.#bulk.deleteOfUser(this.#query('destroyByHandle'), userId(user), only, arrayLiteral([]))) > 0;
+    });
+  }
+
+  /**
+   * Takes over all sessions of the store in option `previous` that can list them (`all`), so that it is needed no longer; may be
+   * repeated. Option `timeout` applies to each of that store's answers, the list included.
+   *
+   * @param options `onProgress` is called with how many of the listed sessions are done, and how many there are
+   * @returns how many were taken over
+   */
+  takeOver(options?: TakeOverOptions): Promise<number>;
+  takeOver(options: TakeOverOptions, callback: Callback<number>): void;
+  takeOver({ onProgress }: TakeOverOptions = {}, callback?: Callback<number>): Promise<number> | undefined {
+    return this.#calls.runWithoutDeadline('takeOver', callback, async () => {
+      if (!this.#previous) throw new PgStoreError('needs option `previous`', 'UNSUPPORTED');
+      return this.#previous.takeOver(onProgress);
     });
   }
 

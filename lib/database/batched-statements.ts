@@ -47,5 +47,10 @@ export function batchedStatements(table: SessionsTable, database: Database): Sta
       (query, keys) => table.destroy(query, keys),
       (key) => key.length,
     ),
+    insert: batched(
+      'takeOver',
+      (query, rows) => table.insert(query, rows),
+      (row) => row.data.length,
+    ),
   };
 }

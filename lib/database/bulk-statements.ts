@@ -5,7 +5,7 @@ import { timeoutError } from '../errors.js';
 import type { ListedRow } from '../session/row.js';
 import { nextKey } from '../session/session-id.js';
 import { type Query, qualified, type Row, type TableName } from './query.js';
-import { lifeInterval, milliseconds, storedColumns, storedRow } from './sessions-table.js';
+import { isSession, lifeInterval, milliseconds, storedColumns, storedRow } from './sessions-table.js';
 
 /** Runs a statement of its own, with the store's retries and time limit. */
 export type RunQuery = <T>(work: (query: Query) => Promise<T>) => Promise<T>;
@@ -26,7 +26,7 @@ export class BulkStatements {
     this.#timeout = timeout;
     const table = qualified(name);
     const life = lifeInterval(maxLifetime);
-    const isLive = life ? `least(expires_at, created_at + ${life}) > now()` : 'expires_at > now()';
+    const isLive = `${isSession()} and ${life ? `least(expires_at, created_at + ${life})` : 'expires_at'} > now()`;
     const inRange = 'sid >= $1::text and sid < $2::text';
     const times = ['created_at', 'updated_at', life ? `least(expires_at, created_at + ${life})` : 'expires_at'];
     // Six columns with or without a lifetime, then the times.

@@ -1,6 +1,6 @@
 /** The SQL for single sessions: one method, one statement. Knows no Express. */
 
-import type { ChangedRow, NewRow, StoredRow, TouchedRow } from '../session/row.js';
+import { type ChangedRow, type NewRow, type StoredRow, TOMBSTONE, type TouchedRow } from '../session/row.js';
 import { arrayLiteral, type Query, qualified, type Row, type TableName, type Value } from './query.js';
 
 /**
@@ -17,15 +17,15 @@ export class SessionsTable {
   readonly #update: StatementForms;
   readonly #touch: StatementForms;
   readonly #destroy: StatementForms;
+  readonly #insert: StatementForms;
 
   /** @param maxLifetime seconds */
   constructor(name: TableName, maxLifetime?: number) {
     const table = qualified(name);
     const life = lifeInterval(maxLifetime);
-    const expiry = (created: string) => {
-      const due = `now() + i.expires_in * interval '1 millisecond'`;
-      return life ? `least(${due}, ${created} + ${life})` : due;
-    };
+    const due = `now() + i.expires_in * interval '1 millisecond'`;
+    const expiry = (created: string) => (life ? `least(${due}, ${created} + ${life})` : due);
+    const newExpiry = (created: string) => `case when ${isSession('i.')} then ${expiry(created)} else ${due} end`;
     const locked = (input: string) => `${input}, locked as (
     select i.* from i join ${table} s on s.sid = i.sid for update of s skip locked
   )`;
@@ -35,7 +35,7 @@ export class SessionsTable {
       updated_at = now()`;
     const end = life ? `least(s.expires_at, s.created_at + ${life})` : 's.expires_at';
     // An expired session is gone for every call, whether its row is still there or not.
-    const isLive = `${end} > now()`;
+    const isLive = `${end} > now() and ${isSession('s.')}`;
 
     const columns = storedColumns(life);
     this.#read = {
@@ -45,21 +45,31 @@ export class SessionsTable {
 
     // What takes an expired row's place is a new session.
     const created = `case when ${isLive} then s.created_at else now() end`;
-    this.#replace = statement(
-      { sid: 'text', data: 'json', cookie: 'json', user_id: 'text', version: 'integer', expires_in: 'float8' },
-      (input) => `${locked(input)}, replaced as (
-    update ${table} s
-    set data = i.data::json, cookie = i.cookie::json, user_id = i.user_id, version = i.version,
-      created_at = ${created}, updated_at = now(), expires_at = ${expiry(created)}
-    from locked i where s.sid = i.sid
-    returning s.sid
-  ), inserted as (
-    insert into ${table} as s (sid, data, cookie, user_id, version, expires_at)
-    select i.sid, i.data::json, i.cookie::json, i.user_id, i.version, ${expiry('now()')}
+    const newRow = {
+      sid: 'text',
+      data: 'json',
+      cookie: 'json',
+      user_id: 'text',
+      version: 'integer',
+      expires_in: 'float8',
+    };
+    const insert = `insert into ${table} as s (sid, data, cookie, user_id, version, expires_at)
+    select i.sid, i.data::json, i.cookie::json, i.user_id, i.version, ${newExpiry('now()')}
     from i where not exists (select from ${table} s where s.sid = i.sid)
     order by i.sid
     on conflict do nothing
+    returning s.sid`;
+    this.#insert = statement(newRow, (input) => `${input} ${insert}`);
+    this.#replace = statement(
+      newRow,
+      (input) => `${locked(input)}, replaced as (
+    update ${table} s
+    set data = i.data::json, cookie = i.cookie::json, user_id = i.user_id, version = i.version,
+      created_at = ${created}, updated_at = now(), expires_at = ${newExpiry(created)}
+    from locked i where s.sid = i.sid
     returning s.sid
+  ), inserted as (
+    ${insert}
   )
   select * from replaced union all select * from inserted`,
     );
@@ -120,14 +130,11 @@ export class SessionsTable {
   }
 
   replace(query: Query, rows: NewRow[]): Promise<boolean[]> {
-    return run(query, this.#replace, rows, (row) => [
-      row.key,
-      row.data,
-      row.cookie,
-      row.user,
-      String(row.newVersion),
-      String(row.expiresIn),
-    ]);
+    return run(query, this.#replace, rows, newRowValues);
+  }
+
+  insert(query: Query, rows: NewRow[]): Promise<boolean[]> {
+    return run(query, this.#insert, rows, newRowValues);
   }
 
   update(query: Query, rows: ChangedRow[]): Promise<boolean[]> {
@@ -169,6 +176,10 @@ interface StatementForms {
   readonly many: string;
   /** Which of the values are JSON. */
   readonly json?: readonly boolean[];
+}
+
+function newRowValues(row: NewRow): Value[] {
+  return [row.key, row.data, row.cookie, row.user, String(row.newVersion), String(row.expiresIn)];
 }
 
 /** Never part of JSON's text: JSON.stringify escapes control characters. */
@@ -221,6 +232,11 @@ export function lifeInterval(maxLifetime: number | undefined): string | undefine
   return maxLifetime === undefined ? undefined : `${maxLifetime}::float8 * interval '1 second'`;
 }
 
+/** An SQL condition: the row is no tombstone. Few rows have no cookie, so it seldom looks at the data. */
+export function isSession(alias = ''): string {
+  return `(${alias}cookie is not null or ${alias}data::text <> '${TOMBSTONE}')`;
+}
+
 /** The columns of which `storedRow` makes a row. */
 export function storedColumns(life: string | undefined): string {
   const remainingLifetimeMs = life ? `, ${millisecondsUntil(`created_at + ${life}`)}` : '';
@@ -239,12 +255,13 @@ function millisecondsUntil(time: string): string {
 
 export function storedRow(row: Row): StoredRow {
   const remainingLifetimeMs = row[5] === undefined ? Number.POSITIVE_INFINITY : Number(row[5]);
+  const isTombstone = row[1] === TOMBSTONE && (row[2] ?? null) === null;
   return {
     key: row[0] as string,
     data: row[1] as string,
     cookie: (row[2] ?? null) as string | null,
     version: Number(row[3]),
-    expiresInMs: Math.min(Number(row[4]), remainingLifetimeMs),
+    expiresInMs: isTombstone ? 0 : Math.min(Number(row[4]), remainingLifetimeMs),
     remainingLifetimeMs,
   };
 }

@@ -7,13 +7,16 @@ import type { Emit } from '../events.js';
 import type { Options } from '../options.js';
 import { Encryption } from './encryption.js';
 import { merge } from './merge.js';
-import type { Statements, StoredRow, TouchedRow } from './row.js';
-import { decode, type EncodedSession, isSealedNewest, open, sameCookie, seal } from './session-codec.js';
+import { type Statements, type StoredRow, TOMBSTONE, type TouchedRow } from './row.js';
+import { decode, type EncodedSession, isSealedNewest, LONGEST_MS, open, sameCookie, seal } from './session-codec.js';
 import { handleOf, type SessionIds } from './session-id.js';
 import { type Save, type Snapshot, Snapshots } from './snapshot.js';
 
 /** More saves than this in a row without an answer: the oldest is taken for one that was not written. */
 const MAX_IN_DOUBT = 8;
+
+/** 400 days: no browser keeps a cookie longer (RFC 6265bis). */
+const TOMBSTONE_MS = 400 * 86_400_000;
 
 /**
  * What each call on one session does with its row. Knows neither SQL nor Express; the caller runs calls on one session ID
@@ -132,6 +135,38 @@ export class ConcurrentSessions {
       if (!left) return;
       if (left.key === key) await backOffFromLockedRow(tries, deadline);
       key = left.key;
+    }
+  }
+
+  /** Keeps a session of another store, unless the session ID has a row. @returns whether it had none */
+  async adopt(sid: string, encoded: EncodedSession, session: object, deadline: number): Promise<boolean> {
+    const keys = this.#ids.rowKeysFor(sid);
+    if (keys.length > 1 && (await this.#statements.read(keys, deadline))) return false;
+    // Its cookie's `expires` may be past: most stores' touch leaves the JSON as it is. The request touches the session anyway.
+    const { originalMaxAge } = (cookieOf(session) ?? {}) as { originalMaxAge?: unknown };
+    const known = Math.max(encoded.expiresIn ?? 0, Number(originalMaxAge) || 0);
+    const expiresIn = Math.min(known || this.ttl(session as SessionData), LONGEST_MS);
+    const row = {
+      key: keys[0],
+      data: seal(this.#sealing, keys[0], encoded.data),
+      cookie: encoded.cookie,
+      user: this.#user(session),
+      newVersion: randomVersion(),
+      expiresIn,
+    };
+    return this.#statements.insert(row, deadline);
+  }
+
+  /** Destroys the session and keeps `adopt` from bringing it back. */
+  async leaveTombstone([key, ...older]: readonly [string, ...string[]], deadline: number): Promise<void> {
+    const newVersion = randomVersion();
+    const tombstone = { key, data: TOMBSTONE, cookie: null, user: null, newVersion, expiresIn: TOMBSTONE_MS };
+    for (let tries = 1; ; tries++) {
+      const old = older.length > 0 ? await this.#statements.read(older, deadline) : undefined;
+      const { destroy, replace } = this.#statements;
+      const isWritten = await (old ? destroy(old.key, deadline) : replace(tombstone, deadline));
+      if (isWritten && !old) return;
+      if (!isWritten) await backOffFromLockedRow(tries, deadline);
     }
   }
 

@@ -23,6 +23,12 @@ export interface NewRow {
   readonly expiresIn: number;
 }
 
+/**
+ * The `data` of a tombstone, a row without a cookie that keeps a destroyed session from being taken over again (option
+ * `previous`). No session: neither read, touched, listed nor counted. Autodelete removes it once it has expired.
+ */
+export const TOMBSTONE = 'null';
+
 export interface TouchedRow {
   readonly key: string;
   readonly cookie: string | null;
@@ -63,4 +69,6 @@ export interface Statements {
   readonly update: Send<ChangedRow, boolean>;
   readonly touch: Send<TouchedRow, boolean>;
   readonly destroy: Send<string, boolean>;
+  /** Writes nothing where there is a row. */
+  readonly insert: Send<NewRow, boolean>;
 }

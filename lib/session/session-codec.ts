@@ -17,7 +17,7 @@ export interface EncodedSession {
 }
 
 /** PostgreSQL's timestamps end in the year 294276, JavaScript's dates in 275760. */
-const LONGEST_MS = 8e15;
+export const LONGEST_MS = 8e15;
 
 /**
  * The cookie's `expires` changes with each request, and only the database's clock counts: the row keeps it in `expires_at`,

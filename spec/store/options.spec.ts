@@ -35,6 +35,7 @@ const bad: Record<keyof PgStoreOptions, unknown[]> = {
   timeout: [...notSeconds, 0, 2 ** 31],
   merge: notFunction,
   user: notFunction,
+  previous: [...nothing, 'redis://localhost', 5, {}, [], () => {}, { get: () => {} }, { get: 1, destroy: 2 }],
 };
 
 const good: Partial<Record<keyof PgStoreOptions, unknown[]>> = {
@@ -48,6 +49,7 @@ const good: Partial<Record<keyof PgStoreOptions, unknown[]>> = {
   maxConnections: [1],
   retry: [{}, { attempts: 1 }, { delay: 0 }],
   timeout: [1, 2 ** 31 - 1],
+  previous: [new session.MemoryStore(), { get: () => {}, destroy: () => {} }],
 };
 
 function complaint(options: unknown): string {
@@ -187,6 +189,7 @@ describe('options', () => {
       retry: { attempts: 6, delay: 100 },
       timeout: 10_000,
       merge: undefined,
+      previous: undefined,
     });
     const { cookie } = new session.MemoryStore() as any;
     assert.equal(user({ cookie }), undefined);
