@@ -17,7 +17,7 @@ import {
 } from './option-check.js';
 import type { Merge } from './session/merge.js';
 
-/** What option `previous` needs of another express-session store. Each method calls back, as express-session's README has it. */
+/** What option `previous` needs of a store. Each method calls back, as express-session's README has it. */
 export interface PreviousStore {
   get(sid: string, callback: (error?: any, session?: any) => void): unknown;
   destroy(sid: string, callback: (error?: any) => void): unknown;
@@ -81,8 +81,8 @@ export interface PgStoreOptions {
   /** Whose session it is. Default: Passport's `session.passport.user`, where that is a string or a number. */
   user?: (session: SessionData) => string | number | undefined;
   /**
-   * The store that the app used before, any express-session store: a session without a row here is taken over from there at
-   * its first request, and whatever destroys a session destroys it in both. The store never closes it. Default: none.
+   * The store that the app used before, any express-session store: a session without a row is taken over from it at its first
+   * request, and what destroys a session destroys it in both, there first. The store never closes it. Default: none.
    */
   previous?: PreviousStore;
 }

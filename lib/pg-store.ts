@@ -22,7 +22,6 @@ import type { ListedRow } from './session/row.js';
 import { encode } from './session/session-codec.js';
 import { handleOf, nextKey, SessionIds } from './session/session-id.js';
 
-type TakeOverOptions = { onProgress?: (done: number, total: number) => void };
 type Request = Parameters<session.Store['createSession']>[0];
 
 /**
@@ -101,7 +100,7 @@ export class PgStore extends TypedStore {
     });
   }
 
-  /** Puts off the session's expiry and stores its cookie. Never makes a row; skips what `touchAfter` allows. */
+  /** Puts off the session's expiry and stores its cookie. Never creates a row; skips what `touchAfter` allows. */
   override touch(sid: string, session: SessionData): Promise<void>;
   override touch(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
   override touch(sid: string, session: SessionData, callback?: Callback<void>): Promise<void> | undefined {
@@ -112,7 +111,7 @@ export class PgStore extends TypedStore {
     });
   }
 
-  /** Ends the session; requests that still have it cannot bring it back. No error where there is none. */
+  /** Destroys the session; requests that still have it cannot bring it back. No error where there is none. */
   override destroy(sid: string): Promise<void>;
   override destroy(sid: string, callback: Callback<void> | undefined): void;
   override destroy(sid: string, callback?: Callback<void>): Promise<void> | undefined {
@@ -122,7 +121,7 @@ export class PgStore extends TypedStore {
     });
   }
 
-  /** All live sessions of the prefix. For many, use `sessions()`: this array holds them all at once. */
+  /** All unexpired sessions of the prefix. For many, use `sessions()`: this array holds them all at once. */
   override all(): Promise<ListedSession[]>;
   override all(callback: Callback<ListedSession[]>): void;
   override all(callback?: Callback<ListedSession[]>): Promise<ListedSession[]> | undefined {
@@ -133,7 +132,7 @@ export class PgStore extends TypedStore {
     });
   }
 
-  /** Live sessions of the prefix, one after the other, in the order of their row keys: memory stays flat. */
+  /** Unexpired sessions of the prefix, one after the other, in the order of their row keys: memory stays flat. */
   sessions(): AsyncGenerator<ListedSession, void, undefined> {
     // Each page is a call of its own: closing the store does not wait for a slow reader.
     const query = this.#query('sessions');
@@ -142,7 +141,7 @@ export class PgStore extends TypedStore {
     );
   }
 
-  /** The session IDs of all live sessions of the prefix. With `hashIds` an error: nobody knows them. */
+  /** The session IDs of all unexpired sessions of the prefix. With `hashIds` an error: nobody knows them. */
   ids(): Promise<string[]>;
   ids(callback: Callback<string[]>): void;
   ids(callback?: Callback<string[]>): Promise<string[]> | undefined {
@@ -158,7 +157,7 @@ export class PgStore extends TypedStore {
     });
   }
 
-  /** How many live sessions the prefix has; with `secret` it counts rows without checking their signatures. */
+  /** How many unexpired sessions the prefix has; with `secret` it counts rows without checking their signatures. */
   override length(): Promise<number>;
   override length(callback: Callback<number>): void;
   override length(callback?: Callback<number>): Promise<number> | undefined {
@@ -167,7 +166,7 @@ export class PgStore extends TypedStore {
     );
   }
 
-  /** Destroys all sessions of the prefix, and all of the store in option `previous`. */
+  /** Destroys all sessions of the prefix, and all of the store in option `previous`, there first. */
   override clear(): Promise<void>;
   override clear(callback: Callback<void> | undefined): void;
   override clear(callback?: Callback<void>): Promise<void> | undefined {
@@ -179,7 +178,7 @@ export class PgStore extends TypedStore {
     );
   }
 
-  /** A user's live sessions (option `user`), newest activity first. */
+  /** A user's unexpired sessions (option `user`), newest activity first. */
   sessionsOf(user: string | number): Promise<UserSession[]>;
   sessionsOf(user: string | number, callback: Callback<UserSession[]>): void;
   sessionsOf(user: string | number, callback?: Callback<UserSession[]>): Promise<UserSession[]> | undefined {
@@ -192,7 +191,7 @@ export class PgStore extends TypedStore {
     });
   }
 
-  /** Ends a user's sessions, all but the session ID in `except`; answers how many rows went, expired ones included. */
+  /** Destroys a user's sessions, all but the session ID in `except`; answers how many rows went, expired ones included. */
   destroySessionsOf(user: string | number, options?: { except?: string }): Promise<number>;
   destroySessionsOf(user: string | number, options: { except?: string }, callback: Callback<number>): void;
   destroySessionsOf(
@@ -214,7 +213,7 @@ export class PgStore extends TypedStore {
   }
 
   /**
-   * Ends the session with a handle from `sessionsOf`, if it is that user's.
+   * Destroys the session with a handle from `sessionsOf`, if it is that user's.
    *
    * @returns whether there was one
    */
@@ -236,22 +235,25 @@ export class PgStore extends TypedStore {
   }
 
   /**
-   * Takes over all sessions of the store in option `previous` that can list them (`all`), so that it is needed no longer; may be
-   * repeated. Option `timeout` applies to each of that store's answers, the list included.
+   * Takes over all sessions of the store in option `previous`, if it can list them (`all`). May be repeated. Option `timeout`
+   * applies to each of that store's answers, the list included.
    *
    * @param options `onProgress` is called with how many of the listed sessions are done, and how many there are
    * @returns how many were taken over
    */
-  takeOver(options?: TakeOverOptions): Promise<number>;
-  takeOver(options: TakeOverOptions, callback: Callback<number>): void;
-  takeOver({ onProgress }: TakeOverOptions = {}, callback?: Callback<number>): Promise<number> | undefined {
+  takeOver(options?: { onProgress?: (done: number, total: number) => void }): Promise<number>;
+  takeOver(options: { onProgress?: (done: number, total: number) => void }, callback: Callback<number>): void;
+  takeOver(
+    { onProgress }: { onProgress?: (done: number, total: number) => void } = {},
+    callback?: Callback<number>,
+  ): Promise<number> | undefined {
     return this.#calls.runWithoutDeadline('takeOver', callback, async () => {
       if (!this.#previous) throw new PgStoreError('needs option `previous`', 'UNSUPPORTED');
       return this.#previous.takeOver(onProgress);
     });
   }
 
-  /** Makes the table now, or checks that it is there, instead of at first use. */
+  /** Creates the table now, or checks that it is there, instead of at first use. */
   ready(): Promise<void>;
   ready(callback: Callback<void>): void;
   ready(callback?: Callback<void>): Promise<void> | undefined {
