@@ -7,7 +7,7 @@ import { type Callback, OperationTracker } from './calls/operation-tracker.js';
 import { batchedStatements } from './database/batched-statements.js';
 import { BulkStatements, type RunQuery } from './database/bulk-statements.js';
 import { Database } from './database/database.js';
-import { arrayLiteral } from './database/query.js';
+import { OrderedDeletion } from './database/ordered-deletion.js';
 import { SessionsTable } from './database/sessions-table.js';
 import { hasSubscribers, publish } from './diagnostics.js';
 import { PgStoreError, toPgStoreError } from './errors.js';
@@ -20,8 +20,9 @@ import { ConcurrentSessions } from './session/optimistic-concurrency.js';
 import { makePermanent } from './session/permanent.js';
 import type { ListedRow } from './session/row.js';
 import { encode } from './session/session-codec.js';
-import { handleOf, nextKey, SessionIds } from './session/session-id.js';
+import { SessionIds } from './session/session-id.js';
 
+type Except = { except?: string } | null | undefined;
 type Request = Parameters<session.Store['createSession']>[0];
 
 /**
@@ -43,6 +44,7 @@ export class PgStore extends TypedStore {
   readonly #order = new KeyedReadWriteLock();
   readonly #database: Database;
   readonly #bulk: BulkStatements;
+  readonly #deletion: OrderedDeletion;
   readonly #sessions: ConcurrentSessions;
   readonly #previous: PreviousSessions | undefined;
   readonly #autodelete: Autodelete;
@@ -64,6 +66,7 @@ export class PgStore extends TypedStore {
     this.#sessions = new ConcurrentSessions(statements, this.#ids, this.#options, this.#notify);
     const { previous } = this.#options;
     this.#previous = previous && previousSessions(previous, this.#sessions, this.#ids, this.#options, this.#notify);
+    this.#deletion = new OrderedDeletion(this.#bulk, this.#order, this.#ids, this.#previous);
     this.#autodelete = new Autodelete(this.#options.autodelete, () =>
       this.autodelete().then(
         (rows) => this.#notify('autodelete', rows),
@@ -166,16 +169,16 @@ export class PgStore extends TypedStore {
     );
   }
 
-  /** Destroys all sessions of the prefix, and all of the store in option `previous`, there first. */
+  /**
+   * Destroys all sessions of the prefix that are there at the call; one that is saved after the call stays. Option `previous`:
+   * all of that store first.
+   */
   override clear(): Promise<void>;
   override clear(callback: Callback<void> | undefined): void;
   override clear(callback?: Callback<void>): Promise<void> | undefined {
-    return this.#calls.runWithoutDeadline('clear', callback, () =>
-      this.#order.exclusive(async () => {
-        await this.#previous?.clear();
-        await this.#bulk.deleteRange(this.#query('clear'), this.#ids.range);
-      }),
-    );
+    return this.#calls.runWithoutDeadline('clear', callback, async () => {
+      await this.#deletion.all(this.#query('clear'));
+    });
   }
 
   /** A user's unexpired sessions (option `user`), newest activity first. */
@@ -192,23 +195,20 @@ export class PgStore extends TypedStore {
   }
 
   /** Destroys a user's sessions, all but the session ID in `except`; answers how many rows went, expired ones included. */
-  destroySessionsOf(user: string | number, options?: { except?: string }): Promise<number>;
-  destroySessionsOf(user: string | number, options: { except?: string }, callback: Callback<number>): void;
+  destroySessionsOf(user: string | number, options?: Except): Promise<number>;
+  destroySessionsOf(user: string | number, callback: Callback<number>): void;
+  destroySessionsOf(user: string | number, options: Except, callback: Callback<number>): void;
   destroySessionsOf(
     user: string | number,
-    { except }: { except?: string } = {},
+    options?: Except | Callback<number>,
     callback?: Callback<number>,
   ): Promise<number> | undefined {
+    if (typeof options === 'function') return this.destroySessionsOf(user, null, options) as undefined;
     return this.#calls.runWithoutDeadline('destroySessionsOf', callback, async () => {
+      const except = options?.except ?? undefined;
       const flaw = except === undefined ? undefined : SessionIds.validateSessionId(except);
       if (flaw) throw new PgStoreError(`\`except\`: ${flaw}`, 'INVALID_SID');
-      const kept: string[] = except === undefined ? [] : this.#ids.rowKeysFor(except);
-      const query = this.#query('destroySessionsOf');
-      const rows = this.#previous ? await this.#bulk.ofUser(query, userId(user), this.#ids.range) : [];
-      const others = rows.filter(({ key }) => !kept.includes(key));
-      await Promise.all(others.map(({ key }) => this.#previous?.destroyRow(key)));
-      const deleted = this.#bulk.deleteOfUser(query, userId(user), this.#ids.range, arrayLiteral(kept));
-      return others.length + (await deleted);
+      return this.#deletion.ofUser(this.#query('destroySessionsOf'), userId(user), except);
     });
   }
 
@@ -221,16 +221,11 @@ export class PgStore extends TypedStore {
   destroyByHandle(handle: string, options: { user: string | number }, callback: Callback<boolean>): void;
   destroyByHandle(
     handle: string,
-    { user }: { user: string | number },
+    options: { user: string | number },
     callback?: Callback<boolean>,
   ): Promise<boolean> | undefined {
     return this.#calls.runWithoutDeadline('destroyByHandle', callback, async () => {
-      const rows = await this.#bulk.ofUser(this.#query('destroyByHandle'), userId(user), this.#ids.range);
-      const row = rows.find(({ key }) => handleOf(key) === handle);
-      if (!row) return false;
-      if (this.#previous) return this.#previous.destroyRow(row.key).then(() => true);
-      const only: [string, string] = [row.key, nextKey(row.key)];
-      return (await this.#bulk.deleteOfUser(this.#query('destroyByHandle'), userId(user), only, arrayLiteral([]))) > 0;
+      return (await this.#deletion.byHandle(this.#query('destroyByHandle'), userId(options?.user), handle)) > 0;
     });
   }
 

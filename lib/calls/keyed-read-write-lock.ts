@@ -8,6 +8,13 @@ interface LockState {
   readonly queue: { readonly write: boolean; readonly start: Start }[];
 }
 
+/** A task on many keys under way. */
+interface Bulk {
+  readonly forKey: (key: string, isLater: boolean) => Promise<unknown>;
+  /** What `forKey` does, by key. */
+  readonly running: Map<string, Promise<unknown>>;
+}
+
 /**
  * Runs tasks of one key in call order; tasks of different keys do not wait for each other.
  *
@@ -15,9 +22,7 @@ interface LockState {
  */
 export class KeyedReadWriteLock {
   readonly #locks = new Map<string, LockState>();
-  /** What came after a running or waiting `exclusive` task. */
-  #blockedByExclusive: Start[] | undefined;
-  #whenIdle: Start | undefined;
+  readonly #bulks = new Set<Bulk>();
 
   read<T>(key: string, task: () => Promise<T>): Promise<T> {
     return this.#enter(key, false, task);
@@ -27,31 +32,45 @@ export class KeyedReadWriteLock {
     return this.#enter(key, true, task);
   }
 
-  /** Runs a task that concerns every key: after all that was called before it, before all that is called after it. */
-  exclusive<T>(task: () => Promise<T>): Promise<T> {
-    if (this.#blockedByExclusive) return this.#hold(this.#blockedByExclusive, () => this.exclusive(task));
-    this.#blockedByExclusive = [];
-    return this.#runExclusive(task);
-  }
-
-  async #runExclusive<T>(task: () => Promise<T>): Promise<T> {
+  /**
+   * Runs a task on many keys, nobody knows which, and holds up none of them. A key that has tasks at the call, or gets one
+   * before the task ends, gets `forKey` as a write in the task's place: after what was called before the task, before what
+   * is called after it.
+   *
+   * @param rest the task, without the keys that it is given: those that have tasks at the call
+   * @param forKey the task on one key; `isLater`: one that `rest` was not told of
+   * @returns what each of them resolved with
+   */
+  async bulk<T>(
+    rest: (keys: string[]) => Promise<T>,
+    forKey: (key: string, isLater: boolean) => Promise<T>,
+  ): Promise<T[]> {
+    const keys = [...this.#locks.keys()];
+    const running = new Map<string, Promise<T>>();
+    const bulk = { forKey, running };
+    for (const key of keys) this.#place(bulk, key, false);
+    this.#bulks.add(bulk);
     try {
-      if (this.#locks.size > 0) await new Promise<void>((resolve) => (this.#whenIdle = resolve));
-      return await task();
+      return [await rest(keys), ...(await Promise.all(running.values()))];
     } finally {
-      const blocked = this.#blockedByExclusive ?? [];
-      this.#blockedByExclusive = undefined;
-      // At once, before anything called from now on; those after another exclusive task go back behind it.
-      for (const start of blocked) start();
+      this.#bulks.delete(bulk);
+      await Promise.allSettled(running.values());
     }
   }
 
-  #hold<T>(blocked: Start[], enter: () => Promise<T>): Promise<T> {
-    return new Promise((resolve) => blocked.push(() => resolve(enter())));
+  #place(bulk: Bulk, key: string, isLater: boolean): void {
+    if (bulk.running.has(key)) return;
+    const task = this.#queue(key, true, () => bulk.forKey(key, isLater));
+    task.catch(() => {});
+    bulk.running.set(key, task);
   }
 
   #enter<T>(key: string, write: boolean, task: () => Promise<T>): Promise<T> {
-    if (this.#blockedByExclusive) return this.#hold(this.#blockedByExclusive, () => this.#enter(key, write, task));
+    for (const bulk of this.#bulks) this.#place(bulk, key, true);
+    return this.#queue(key, write, task);
+  }
+
+  #queue<T>(key: string, write: boolean, task: () => Promise<T>): Promise<T> {
     let lock = this.#locks.get(key);
     if (!lock) {
       lock = { readers: 0, writing: false, queue: [] };
@@ -86,9 +105,5 @@ export class KeyedReadWriteLock {
     }
     if (lock.writing || lock.readers > 0) return;
     this.#locks.delete(key);
-    if (this.#locks.size === 0) {
-      this.#whenIdle?.();
-      this.#whenIdle = undefined;
-    }
   }
 }

@@ -88,60 +88,62 @@ describe('KeyedReadWriteLock', () => {
     assert.equal(await next, 'b');
   });
 
-  it('runs an exclusive task after all that was called before it, and before all that is called after it', async () => {
+  /** A task on many keys: `rest` by its name, on one key with that after the name. */
+  function bulk(name: string): Promise<string[]> {
+    return order.bulk(
+      (keys) => tasks.task(`${name}, not ${keys}`)(),
+      (key, isLater) => tasks.task(`${name} ${key}${isLater ? ' later' : ''}`)(),
+    );
+  }
+
+  it('runs a bulk task on a key between what was called on it before and after, and holds up no other', async () => {
     void order.write('k', tasks.task('before'));
     void order.write('k', tasks.task('queued'));
-    void order.exclusive(tasks.task('clear'));
-    void order.write('k', tasks.task('after'));
+    const all = bulk('clear');
+    void order.read('k', tasks.task('after'));
     void order.write('other', tasks.task('other'));
+    assert.deepEqual(tasks.started, ['before', 'clear, not k', 'clear other later']);
+    await tasks.end('clear other later');
     await tasks.end('before');
-    assert.deepEqual(tasks.started, ['before', 'queued']);
     await tasks.end('queued');
-    assert.deepEqual(tasks.started, ['before', 'queued', 'clear']);
-    await tasks.end('clear');
-    assert.deepEqual(tasks.started, ['before', 'queued', 'clear', 'after', 'other']);
+    assert.deepEqual(tasks.started.slice(3), ['other', 'queued', 'clear k']);
+    await tasks.end('clear, not k');
+    await tasks.end('clear k');
+    assert.deepEqual(tasks.started.slice(6), ['after']);
+    assert.deepEqual(await all, ['clear, not k', 'clear k', 'clear other later']);
+    void order.write('new', tasks.task('new'));
+    assert.deepEqual(tasks.started.slice(7), ['new'], 'it has ended');
   });
 
-  it('goes on after an exclusive task that failed', async () => {
-    const failed = assert.rejects(order.exclusive(tasks.task('clear')), /refused/);
-    const next = order.write('k', tasks.task('after'));
-    await tasks.end('clear', new Error('refused'));
-    await failed;
-    await tasks.end('after');
-    assert.equal(await next, 'after');
+  it('runs a bulk task on a key once, before all of its later calls', async () => {
+    void bulk('clear');
+    for (const name of ['a', 'b']) void order.read('k', tasks.task(name));
+    assert.deepEqual(tasks.started, ['clear, not ', 'clear k later']);
+    await tasks.end('clear k later');
+    assert.deepEqual(tasks.started.slice(2), ['a', 'b']);
+    void order.read('k', tasks.task('c'));
+    assert.deepEqual(tasks.started.slice(4), ['c']);
   });
 
-  it('runs exclusive tasks in call order with the calls between them', async () => {
-    void order.exclusive(tasks.task('clear 1'));
-    void order.write('k', tasks.task('a'));
-    void order.exclusive(tasks.task('clear 2'));
-    void order.write('k', tasks.task('b'));
-    for (const name of ['clear 1', 'a', 'clear 2', 'b']) {
-      await settle();
-      assert.deepEqual(tasks.running, [name]);
-      await tasks.end(name);
+  it('goes on after a bulk task that failed, on a key or on the rest', async () => {
+    for (const failing of ['clear, not k', 'clear k']) {
+      void order.write('k', tasks.task('before'));
+      const failed = assert.rejects(bulk('clear'), /refused/);
+      const next = order.write('k', tasks.task('after'));
+      await tasks.end('before');
+      for (const name of ['clear, not k', 'clear k']) {
+        await tasks.end(name, name === failing ? new Error('refused') : undefined);
+      }
+      await failed;
+      await tasks.end('after');
+      assert.equal(await next, 'after');
     }
   });
 
-  it('keeps call order for a call made in the very moment in which an exclusive task ends', async () => {
-    let end = () => {};
-    const clearing = new Promise<void>((resolve) => {
-      end = resolve;
-    });
-    void order.exclusive(() => clearing);
-    void order.write('k', tasks.task('held'));
-    void clearing.then(() => order.write('k', tasks.task('new')));
-    end();
-    await settle();
-    await tasks.end('held');
-    assert.deepEqual(tasks.started, ['held', 'new']);
-  });
-
   it('keeps the order of each key, whatever ends when', async () => {
+    type Kind = 'read' | 'write' | 'bulk';
     const call = fc.record({
-      kind: fc.constantFrom('read', 'write', 'exclusive', 'end', 'end') as fc.Arbitrary<
-        'read' | 'write' | 'exclusive' | 'end'
-      >,
+      kind: fc.constantFrom<Kind | 'end'>('read', 'write', 'bulk', 'end', 'end'),
       key: fc.constantFrom('k', 'l', 'm'),
       pick: fc.nat(),
     });
@@ -149,37 +151,58 @@ describe('KeyedReadWriteLock', () => {
       fc.asyncProperty(fc.array(call, { maxLength: 40 }), async (calls) => {
         const order = new KeyedReadWriteLock();
         const tasks = new Tasks();
-        const made: { name: string; kind: string; key: string }[] = [];
-        const answered: Promise<string>[] = [];
-        const infoOf = (name: string) => made[Number(name)];
+        const made: { kind: Kind; key: string }[] = [];
+        const answered: Promise<unknown>[] = [];
+        /** The keys of which a bulk task is told at its call. */
+        const told = new Map<number, string[]>();
+        /** Tasks are named by the number of their call; a bulk task's on one key by that, too. */
+        const keyOf = (name: string) => name.split(' ')[1] ?? made[Number(name)]?.key;
+        const callOf = (name: string) => Number.parseInt(name, 10);
         const check = () => {
-          const running = tasks.running.map(infoOf);
-          if (running.some(({ kind }) => kind === 'exclusive')) assert.equal(running.length, 1);
-          for (const { kind, key } of running) {
-            if (kind === 'write') assert.equal(running.filter((other) => other.key === key).length, 1);
+          const { running, started } = tasks;
+          for (const name of running) {
+            const isAlone = name.includes(' ') || made[callOf(name)]?.kind === 'write';
+            if (isAlone) assert.equal(running.filter((other) => keyOf(other) === keyOf(name)).length, 1);
           }
+          for (const [n, { kind }] of made.entries()) if (kind === 'bulk') assert(started.includes(`${n}`), 'at once');
         };
         for (const { kind, key, pick } of calls) {
           if (kind === 'end') {
             const { running } = tasks;
-            if (running.length > 0) await tasks.end(running[pick % running.length]);
+            if (running.length > 0) await tasks.end(running[pick % running.length] as string);
           } else {
-            const name = String(made.length);
-            made.push({ name, kind, key });
-            const task = tasks.task(name);
-            answered.push(kind === 'exclusive' ? order.exclusive(task) : order[kind](key, task));
+            const n = made.length;
+            if (kind === 'bulk') {
+              made.push({ kind, key: '' });
+              const rest = (keys: string[]) => {
+                told.set(n, keys);
+                return tasks.task(`${n}`)();
+              };
+              answered.push(order.bulk(rest, (one, isLater) => tasks.task(`${n} ${one} ${isLater}`)()));
+            } else {
+              made.push({ kind, key });
+              // A call during a bulk task finds that done on its key.
+              const bulks = tasks.running.filter((name) => made[callOf(name)]?.kind === 'bulk' && !name.includes(' '));
+              answered.push(
+                order[kind](key, () => {
+                  for (const bulk of bulks) assert(tasks.started.some((name) => name.startsWith(`${bulk} ${key} `)));
+                  return tasks.task(`${n}`)();
+                }),
+              );
+            }
           }
           check();
         }
-        for (await settle(); tasks.running.length > 0; check()) await tasks.end(tasks.running[0]);
-        assert.deepEqual(
-          await Promise.all(answered),
-          made.map(({ name }) => name),
-        );
+        for (await settle(); tasks.running.length > 0; check()) await tasks.end(tasks.running[0] as string);
+        await Promise.all(answered);
         for (const key of ['k', 'l', 'm']) {
-          const concerns = (name: string) => infoOf(name).key === key || infoOf(name).kind === 'exclusive';
-          const expected = made.map(({ name }) => name).filter(concerns);
-          assert.deepEqual(tasks.started.filter(concerns), expected);
+          const started = tasks.started.filter((name) => keyOf(name) === key).map(callOf);
+          assert.deepEqual(
+            started,
+            [...started].sort((a, b) => a - b),
+          );
+          assert(made.every((one, n) => one.key !== key || started.includes(n)));
+          for (const [n, keys] of told) assert.equal(keys.includes(key), tasks.started.includes(`${n} ${key} false`));
         }
       }),
       { numRuns: 300 },

@@ -8,6 +8,7 @@ import type { ListedRow } from '../../lib/session/row.js';
 import { freshTable, sqlClient } from '../support/postgres.js';
 
 const everything: [string, string] = ['', '\u{10FFFF}'];
+const all = { range: everything, user: undefined, except: [], until: 'Infinity' };
 
 async function open(maxLifetime?: number) {
   const sql = await sqlClient();
@@ -42,7 +43,7 @@ async function rowsOf(pages: AsyncGenerator<ListedRow[]>): Promise<ListedRow[]> 
   return rows;
 }
 
-describe('row-sets', () => {
+describe('bulk-statements', () => {
   it('lists any number of rows once each, by key, a page at a time', async () => {
     const { sql, table, run, sets, statements } = await open();
     await fill(sql, table, 'a', 1203);
@@ -93,7 +94,7 @@ describe('row-sets', () => {
     assert.equal((await rowsOf(sets.pages(run, range))).length, 3);
     assert.equal(await sets.count(run, range), 3);
     assert.equal((await sets.ofUser(run, 'ann', range)).length, 3);
-    assert.equal(await sets.deleteRange(run, range), 3);
+    assert.equal(await sets.delete(run, { ...all, range }), 3);
     assert.deepEqual(
       (await rowsOf(sets.pages(run, everything))).map(({ key }) => key[0]),
       ['a', 'a', 'a', 'c', 'c', 'c'],
@@ -103,18 +104,18 @@ describe('row-sets', () => {
   it('deletes a range of any size', async () => {
     const { sql, table, run, sets } = await open();
     await fill(sql, table, 'a', 1203);
-    assert.equal(await sets.deleteRange(run, everything), 1203);
-    assert.equal(await sets.deleteRange(run, everything), 0);
+    assert.equal(await sets.delete(run, all), 1203);
+    assert.equal(await sets.delete(run, all), 0);
   });
 
-  it('deletes a range to the last row, also one that somebody holds for a while', async () => {
+  it('deletes a range to the last row, also one that is locked for a while', async () => {
     const { sql, table, run, sets } = await open();
     await fill(sql, table, 'a', 3);
     let isDone = false;
     let deleting: Promise<unknown> = Promise.resolve();
     await sql.begin(async (holding) => {
       await holding`select from ${holding(table)} where sid = 'a0001' for update`;
-      deleting = sets.deleteRange(run, everything).then(() => {
+      deleting = sets.delete(run, all).then(() => {
         isDone = true;
       });
       while ((await sets.count(run, everything)) > 1);
@@ -122,6 +123,42 @@ describe('row-sets', () => {
     });
     await deleting;
     assert.equal(await sets.count(run, everything), 0);
+  });
+
+  it('deletes only what was created by a time, to the microsecond, whatever the session’s time zone', async () => {
+    const { sql, table, run, sets } = await open();
+    await fill(sql, table, 'a', 3, 'ann');
+    await sql`update ${sql(table)} set created_at = now() - (1 + substr(sid, 2)::integer) * interval '1 hour'`;
+    for (const user of [undefined, 'ann']) {
+      const until = async (shift: string) => {
+        const time = sql`created_at + ${shift}::interval`;
+        const [row] = await sql`select extract(epoch from min(${time}))::text as time from ${sql(table)}`;
+        return row?.time;
+      };
+      assert.equal(await sets.delete(run, { ...all, user, until: await until('-1 microsecond') }), 0);
+      assert.equal(await sets.delete(run, { ...all, user, until: await until('0') }), 1);
+    }
+    assert.equal(await sets.delete(run, { ...all, until: await sets.now(run) }), 1);
+  });
+
+  it('takes rows from before the server’s clock was set back for older ones', async () => {
+    const { sql, table, run, sets } = await open();
+    await fill(sql, table, 'a', 3);
+    const until = await sets.now(run);
+    await sql`update ${sql(table)} set created_at = now() + interval '1 hour' where sid = 'a0001'`;
+    assert.equal(await sets.delete(run, { ...all, until }), 3);
+  });
+
+  it('leaves excepted keys, of a range and of a user', async () => {
+    const { sql, table, run, sets } = await open();
+    await fill(sql, table, 'a', 3, 'ann');
+    await fill(sql, table, 'b', 3, 'bob');
+    assert.equal(await sets.delete(run, { ...all, user: 'ann', except: ['a0001'] }), 2);
+    assert.equal(await sets.delete(run, { ...all, except: ['a0001', 'b0002'] }), 2);
+    assert.deepEqual(
+      (await rowsOf(sets.pages(run, everything))).map(({ key }) => key),
+      ['a0001', 'b0002'],
+    );
   });
 
   it('deletes expired rows of any number, and stops when asked to', async () => {
