@@ -1,4 +1,4 @@
-/** Does what npm publishes work for those who install it? */
+/** What npm publishes works for those who install it. */
 
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
@@ -20,7 +20,7 @@ async function succeed(command: string, args: string[], cwd: string, env: NodeJS
 /** Packs a copy: `npm pack` builds, and others may be using the repository's `dist`. */
 async function pack(): Promise<{ tarball: string; files: string[] }> {
   const copy = path.join(temporaryFolder(), 'package');
-  const without = new Set(['.git', '.data', 'bench', 'coverage', 'dist', 'node_modules', 'spec', 'tmp']);
+  const without = new Set(['.git', '.data', 'coverage', 'dist', 'node_modules', 'spec', 'tmp']);
   fs.cpSync(root, copy, {
     recursive: true,
     filter: (file) => !without.has(path.relative(root, file)) && !file.endsWith('.tgz'),
@@ -70,13 +70,24 @@ describe('package', () => {
     const expected = [
       ...sources.flatMap(({ name, ext }) => ends[ext as keyof typeof ends].map((end) => `dist/${name}${end}`)),
       ...sources.map(({ file }) => `lib/${file}`),
-      ...['CHANGELOG.md', 'LICENSE', 'README.md', 'SECURITY.md'].filter((file) => fs.existsSync(path.join(root, file))),
-      // npm takes `SECURITY.md` in `files` for that name in any folder and any case.
-      ...['docs/security.md'].filter((file) => files.includes(file)),
-      'docs/schema.sql',
+      ...fs.readdirSync(path.join(root, 'docs')).map((file) => `docs/${file}`),
+      ...['CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE', 'README.md', 'SECURITY.md'],
+      'bench/results.json',
       'package.json',
     ];
     assert.deepEqual([...files].sort(), expected.sort());
+  });
+
+  it('has documentation whose links lead to files that it has', () => {
+    const pages = files.filter((file) => file.endsWith('.md'));
+    assert(pages.includes('README.md') && pages.includes('docs/api.md'));
+    for (const page of pages) {
+      const text = fs.readFileSync(path.join(root, page), 'utf8').replace(/^```.*?^```$/gms, '');
+      for (const [, link = ''] of text.matchAll(/\]\(([^)\s#]+)/g)) {
+        if (/^[a-z]+:/.test(link)) continue;
+        assert(files.includes(path.posix.join(path.posix.dirname(page), link)), `${page}: ${link}`);
+      }
+    }
   });
 
   it('has source maps that lead to sources which are there', () => {
@@ -92,7 +103,8 @@ describe('package', () => {
 
   it('brings three packages, no more, and runs nothing when installed', () => {
     assert.deepEqual(Object.keys(manifest.dependencies).sort(), ['cookie-signature', 'pg-format', 'postgres']);
-    assert.deepEqual(manifest.peerDependencies, { 'express-session': '>=1.17' });
+    assert.deepEqual(manifest.peerDependencies, { '@types/express-session': '>=1.17', 'express-session': '>=1.17' });
+    assert.deepEqual(manifest.peerDependenciesMeta, { '@types/express-session': { optional: true } });
     const modules = path.join(folder, 'node_modules');
     const lock = JSON.parse(fs.readFileSync(path.join(modules, '.package-lock.json'), 'utf8'));
     assert(lock.packages[`node_modules/${manifest.name}`]);
