@@ -21,6 +21,7 @@ const TRANSIENT_CODES = new Set([
   'CONNECTION_DESTROYED',
   'CONNECTION_ENDED',
   'CONNECT_TIMEOUT',
+  'HOST_UNFIT',
   'ECONNREFUSED',
   'ECONNRESET',
   'ECONNABORTED',
@@ -37,14 +38,6 @@ const TRANSIENT_CODES = new Set([
 export function isTransient(error: unknown): boolean {
   const code = codeOf(error);
   return TRANSIENT_CODES.has(code) || TRANSIENT_SQLSTATES.test(code);
-}
-
-/**
- * Whether a connection broke under a statement. Postgres.js 3.4 then keeps remains of it, which fail or hang the next
- * statement on the connection that it opens in its place (its issues #1133, #1208): better a client without a past.
- */
-export function isConnectionLoss(error: unknown): boolean {
-  return /^(CONNECTION_CLOSED|ECONNRESET|ECONNABORTED|EPIPE|ETIMEDOUT)$/.test(codeOf(error));
 }
 
 /**
