@@ -195,9 +195,13 @@ export class PgStore extends TypedStore {
   }
 
   /** Destroys a user's sessions, all but the session ID in `except`; answers how many rows went, expired ones included. */
-  destroySessionsOf(user: string | number, options?: Except): Promise<number>;
+  destroySessionsOf(user: string | number, options?: { except?: string } | null): Promise<number>;
   destroySessionsOf(user: string | number, callback: Callback<number>): void;
-  destroySessionsOf(user: string | number, options: Except, callback: Callback<number>): void;
+  destroySessionsOf(
+    user: string | number,
+    options: { except?: string } | null | undefined,
+    callback: Callback<number>,
+  ): void;
   destroySessionsOf(
     user: string | number,
     options?: Except | Callback<number>,

@@ -1,10 +1,11 @@
-/** Does the package, as npm packs it, fit into other people's TypeScript? */
+/** The package, as npm packs it, fits into other people's TypeScript. */
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
+import { temporaryFolder } from '../../example/postgres-server.js';
 import { type BuiltPackage, buildPackage, installApart } from '../support/built-package.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
@@ -98,6 +99,33 @@ describe('consumers', () => {
       }
     }).timeout(300_000);
   }
+
+  it("compile without skipLibCheck where express-session's types are installed, else are told to install them", async () => {
+    const folder = fs.mkdtempSync(path.join(temporaryFolder(), 'consumer-'));
+    const copy = (name: string) =>
+      fs.cpSync(path.join(ROOT, 'node_modules', name), path.join(folder, 'node_modules', name), { recursive: true });
+    // Copies: from a link, the compiler would find the project's own @types.
+    fs.cpSync(path.join(built.folder, 'node_modules'), path.join(folder, 'node_modules'), { recursive: true });
+    for (const name of ['express-session', 'postgres', '@types/node', 'undici-types']) copy(name);
+    fs.writeFileSync(
+      path.join(folder, 'app.mts'),
+      "import { PgStore } from 'express-pg-store';\nexport const store = new PgStore({ ttl: 60 });\n",
+    );
+    const compilerOptions = { module: 'nodenext', target: 'es2023', strict: true, noEmit: true, skipLibCheck: false };
+    const config = { compilerOptions: { ...compilerOptions, types: ['node'] }, files: ['app.mts'] };
+    fs.writeFileSync(path.join(folder, 'tsconfig.json'), JSON.stringify(config));
+    const tsc = path.join(ROOT, 'node_modules/typescript/bin/tsc');
+
+    const without = await run(process.execPath, [tsc, '-p', folder], folder);
+    assert(without.failed);
+    assert.match(without.output, /npm i --save-dev @types\/express-session/);
+    for (const line of without.output.split('\n').filter((text) => text.includes('error TS'))) {
+      assert.match(line, /TS7016.*'express-session'/);
+    }
+
+    for (const name of fs.readdirSync(path.join(ROOT, 'node_modules/@types'))) copy(`@types/${name}`);
+    assert.deepEqual(await run(process.execPath, [tsc, '-p', folder], folder), { failed: false, output: '' });
+  }).timeout(120_000);
 
   it('get the types that belong to the code (attw)', async () => {
     const attw = path.join(ROOT, 'node_modules/@arethetypeswrong/cli/dist/index.js');

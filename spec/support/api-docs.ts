@@ -23,10 +23,17 @@ export function apiReference(): string {
       path.join(typedoc, '../typedoc-plugin-markdown/dist/index.js'),
     ];
     execFileSync(process.execPath, [...args, '--out', out], { cwd: ROOT, stdio: ['ignore', 'ignore', 'inherit'] });
-    return fs.readFileSync(path.join(out, 'README.md'), 'utf8');
+    return withoutInternals(fs.readFileSync(path.join(out, 'README.md'), 'utf8'));
   } finally {
     fs.rmSync(out, { recursive: true, force: true, maxRetries: 3 });
   }
+}
+
+/** `TypedStore` only gives express-session's `Store` typed events: readers are told of that one. */
+function withoutInternals(page: string): string {
+  return page
+    .replace(/^#+ (Overrides|Inherited from)\n\n`TypedStore\..*`\n\n/gm, '')
+    .replace('- `TypedStore`', "- express-session's `Store`");
 }
 
 if (process.argv[1] === import.meta.filename) fs.writeFileSync(path.join(ROOT, 'docs/api.md'), apiReference());
