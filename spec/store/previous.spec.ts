@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { setImmediate as tick } from 'node:timers/promises';
+import MongoStore from 'connect-mongo';
 import connectPgSimple from 'connect-pg-simple';
 import { RedisStore } from 'connect-redis';
 import session, { type Store } from 'express-session';
@@ -9,8 +10,10 @@ import pg from 'pg';
 import { createClient } from 'redis';
 import { type Redis, startRedis } from '../../bench/redis-server.js';
 import { PgStore, type PgStoreOptions } from '../../lib/index.js';
+import { documented } from '../support/docs.js';
 import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
 import { Gate, type Listening, listen, raceApp, Visitor } from '../support/race-app.js';
+import { recipe } from '../support/recipes.js';
 import { type AnySession, data, generated, load, loaded, plain } from '../support/sessions.js';
 
 const HOUR = 3_600_000;
@@ -357,6 +360,17 @@ describe('option `previous`', () => {
     }
   });
 
+  it('destroySessionsOf ends for good what an older secret hashed: nobody knows its session ID', async () => {
+    const user = { passport: { user: 'ann' } };
+    const before = await openStore({ table, secret: 'old', hashIds: true });
+    await before.set('one', plain(user));
+    const store = await open({ secret: ['new', 'old'], hashIds: true });
+    assert.equal(await store.destroySessionsOf('ann'), 1);
+    await call(old, 'set', 'one', plain(user));
+    assert.equal(await store.get('one'), null);
+    assert.equal(await store.length(), 0);
+  });
+
   describe('takeOver()', () => {
     it('takes all over, reports its progress, and may be repeated', async () => {
       const sids = Array.from({ length: 600 }, (_, n) => `sid${n}`);
@@ -700,4 +714,100 @@ describe('option `previous`', () => {
       assert.deepEqual(await data(store, 'one'), { name: 'ann' });
     });
   });
+
+  describe('docs/migrating.md', () => {
+    const page = 'docs/migrating.md';
+    let redis: Redis | undefined;
+    let options: PgStoreOptions;
+
+    beforeEach(async () => {
+      options = { uri: await postgresUri(), table, autodelete: false };
+    });
+    after(() => redis?.close());
+
+    /** Signed in with the old store, still signed in with the new one, then signed out for good. */
+    async function moves(before: Store, store: PgStore): Promise<void> {
+      await call(before, 'set', 'one', plain({ name: 'ann' }, HOUR));
+      const held = await call(before, 'get', 'one');
+      assert.deepEqual(await data(store, 'one'), { name: 'ann' });
+      assert(!(await call(before, 'get', 'one')));
+      await store.destroy('one');
+      await call(before, 'set', 'one', held);
+      assert.equal(await store.get('one'), null);
+      await store.clear().catch((error) => assert.equal(error.code, 'UNSUPPORTED'));
+    }
+
+    it('MemoryStore', async () => {
+      const { fromMemory } = await recipe(page, 'export function fromMemory');
+      const store = fromMemory(options, old);
+      await moves(old, store);
+      await store.close();
+    });
+
+    it('connect-redis', async function () {
+      redis = await startRedis();
+      if (!redis) return this.skip();
+      const client = createClient({ url: redis.url });
+      await client.connect();
+      const { fromRedis } = await recipe(page, 'export async function fromRedis');
+      const { store, close } = await fromRedis(options, redis.url);
+      await moves(new RedisStore({ client, prefix: 'sess:' }), store);
+      await close();
+      await client.close();
+    });
+
+    it('connect-pg-simple', async () => {
+      const pool = new pg.Pool({ connectionString: options.uri, max: 2 });
+      const sql = await sqlClient();
+      await sql.unsafe(
+        `create table ${table}_old (sid varchar primary key, sess json not null, expire timestamp(6) not null)`,
+      );
+      const { fromPgSimple } = await recipe(page, 'export function fromPgSimple');
+      const store = fromPgSimple(options, pool, `${table}_old`);
+      const Simple = connectPgSimple(session);
+      await moves(new Simple({ pool, tableName: `${table}_old`, pruneSessionInterval: false }), store);
+      await store.close();
+      await pool.end();
+    });
+
+    it('connect-mongo, on a collection in memory: npm has no MongoDB', async () => {
+      const { fromMongo } = await recipe(page, 'export function fromMongo');
+      const client = memoryMongo();
+      const store = fromMongo(options, client);
+      const before = MongoStore.create({ client });
+      await moves(before, store);
+      await call(before, 'set', 'two', plain());
+      await assert.rejects(store.takeOver(), { code: 'UNSUPPORTED', message: /session IDs/ });
+      await store.close();
+    });
+
+    it('the tombstones can be deleted', async () => {
+      const store = await open();
+      await store.set('one', plain());
+      await store.set('two', plain());
+      await store.destroy('one');
+      const sql = await sqlClient();
+      const deletion = documented(page, 'sql', 'delete from').replace('public.sessions', table);
+      assert.equal((await sql.unsafe(deletion)).count, 1);
+      assert.equal(await store.length(), 1);
+    });
+  });
 });
+
+/** What connect-mongo calls of a MongoDB client. */
+function memoryMongo(): any {
+  const documents = new Map<string, any>();
+  const isAlive = ({ expires }: any) => expires > new Date();
+  const collection = {
+    createIndex: async () => {},
+    findOne: async ({ _id }: any) => [documents.get(_id)].find((found) => found && isAlive(found)) ?? null,
+    find: () => [...documents.values()].filter(isAlive),
+    updateOne: async ({ _id }: any, { $set }: any) => {
+      documents.set(_id, { ...documents.get(_id), ...$set });
+      return { upsertedCount: 1, matchedCount: 1 };
+    },
+    deleteOne: async ({ _id }: any) => documents.delete(_id),
+    deleteMany: async () => documents.clear(),
+  };
+  return { db: () => ({ collection: () => collection }) };
+}
