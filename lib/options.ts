@@ -88,7 +88,7 @@ export interface PgStoreOptions {
 }
 
 /** Options that may stay unset. */
-type Unset = 'uri' | 'sql' | 'maxLifetime' | 'merge' | 'previous';
+type Unset = 'uri' | 'sql' | 'maxLifetime' | 'merge' | 'user' | 'previous';
 
 /** The options, checked and complete. */
 export type Options = Readonly<
@@ -118,7 +118,7 @@ const DEFAULTS: Options = {
   retry: { attempts: 6, delay: 100 },
   timeout: 10_000,
   merge: undefined,
-  user: passportUser,
+  user: undefined,
   previous: undefined,
 };
 
@@ -196,10 +196,4 @@ export function parseOptions(given: PgStoreOptions = {}, env: NodeJS.ProcessEnv 
 
 function defined<T extends object>(given: T): T {
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as T;
-}
-
-/** Passport keeps what its `serializeUser` returned in `session.passport.user`; an object there says nothing we could use. */
-function passportUser(session: SessionData): string | number | undefined {
-  const user = (session as { passport?: { user?: unknown } }).passport?.user;
-  return typeof user === 'string' || typeof user === 'number' ? user : undefined;
 }

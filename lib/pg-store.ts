@@ -1,6 +1,7 @@
 /** The store as express-session sees it: each method with a callback or a promise. */
 
-import session, { type SessionData } from 'express-session';
+import type session from 'express-session';
+import type { SessionData } from 'express-session';
 import { Autodelete } from './calls/autodelete.js';
 import { KeyedReadWriteLock } from './calls/keyed-read-write-lock.js';
 import { type Callback, OperationTracker } from './calls/operation-tracker.js';
@@ -14,13 +15,12 @@ import { PgStoreError, toPgStoreError } from './errors.js';
 import { type Emit, TypedStore } from './events.js';
 import { type Options, type PgStoreOptions, parseOptions } from './options.js';
 import { type PreviousSessions, previousSessions } from './previous-store.js';
-import { type ListedSession, type UserSession, userId, userSession } from './session/listing.js';
-import { normalizeCookie } from './session/normalize-cookie.js';
+import { type ListedSession, type UserSession, userSession } from './session/listing.js';
 import { ConcurrentSessions } from './session/optimistic-concurrency.js';
 import { makePermanent } from './session/permanent.js';
 import type { ListedRow } from './session/row.js';
-import { encode } from './session/session-codec.js';
 import { SessionIds } from './session/session-id.js';
+import { userId } from './session/user.js';
 
 type Except = { except?: string } | null | undefined;
 type Request = Parameters<session.Store['createSession']>[0];
@@ -73,7 +73,7 @@ export class PgStore extends TypedStore {
         (error) => this.#notify('autodelete', 0, error),
       ),
     );
-    if (this.#options.permanent) makePermanent(this, (session) => this.#sessions.ttl(session));
+    if (this.#options.permanent) makePermanent(this, (session) => this.#sessions.ttl(() => session));
   }
 
   /** The session, or `null` where there is none, it has expired, or its row cannot be read. */
@@ -83,7 +83,7 @@ export class PgStore extends TypedStore {
     return this.#calls.run('get', callback, (deadline) => {
       if (SessionIds.validateSessionId(sid)) return Promise.resolve(null);
       const sessions = this.#previous ?? this.#sessions;
-      return this.#order.read(sid, () => sessions.load(sid, deadline) as Promise<SessionData | null>);
+      return this.#order.read(sid, () => sessions.load(sid, deadline));
     });
   }
 
@@ -98,7 +98,7 @@ export class PgStore extends TypedStore {
       const flaw = SessionIds.validateSessionId(sid);
       if (flaw) throw new PgStoreError(flaw, 'INVALID_SID');
       // In this tick: what the app changes afterwards is not part of this save.
-      const encoded = encode(session);
+      const encoded = this.#sessions.encode(session);
       return this.#order.write(sid, () => this.#sessions.save(sid, encoded, session, deadline));
     });
   }
@@ -109,7 +109,8 @@ export class PgStore extends TypedStore {
   override touch(sid: string, session: SessionData, callback?: Callback<void>): Promise<void> | undefined {
     return this.#calls.run('touch', callback, async (deadline) => {
       if (SessionIds.validateSessionId(sid)) return;
-      const encoded = encode({ cookie: session?.cookie });
+      const seesData = typeof this.#options.ttl === 'function';
+      const encoded = this.#sessions.encode(seesData ? session : { cookie: session?.cookie });
       return this.#order.write(sid, () => this.#sessions.touch(sid, encoded, session, deadline));
     });
   }
@@ -294,7 +295,8 @@ export class PgStore extends TypedStore {
 
   /** express-session's way from the data of `get` to `req.session`; the store remembers what the request saw. */
   override createSession(req: Request, data: SessionData): session.Session & SessionData {
-    normalizeCookie(data, () => new session.Cookie());
+    // express-session's Cookie fails on any other, which only a row written by hand has.
+    if (typeof data.cookie?.originalMaxAge !== 'number') data.cookie.originalMaxAge = null;
     const created = super.createSession(req, data);
     this.#sessions.snapshots.transfer(data, created);
     return created;
@@ -313,8 +315,7 @@ export class PgStore extends TypedStore {
     const sid = this.#ids.sessionIdFrom(row.key);
     if (this.#ids.reversible && sid === undefined) return undefined;
     const session = this.#sessions.read(row)?.session;
-    if (typeof session !== 'object' || session === null) return undefined;
-    return (sid === undefined ? session : Object.assign(session, { id: sid })) as ListedSession;
+    return session && sid !== undefined ? Object.assign(session, { id: sid }) : session;
   }
 
   #query(call: string): RunQuery {

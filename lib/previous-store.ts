@@ -1,12 +1,12 @@
 /** Option `previous`: sessions of the store that the app used before are taken over when they are first requested. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { SessionData } from 'express-session';
 import { backoffDelay, isTransient } from './database/retry.js';
 import { codeOf, PgStoreError, timeoutError, toPgStoreError } from './errors.js';
 import type { Emit } from './events.js';
 import type { Options, PreviousStore } from './options.js';
 import type { ConcurrentSessions } from './session/optimistic-concurrency.js';
-import { encode } from './session/session-codec.js';
 import { handleOf, SessionIds } from './session/session-id.js';
 
 type Answer = (error?: any, result?: unknown) => void;
@@ -60,15 +60,17 @@ export function previousSessions(
   async function takeOverOnce(sid: string, deadline: number): Promise<boolean> {
     if (SessionIds.validateSessionId(sid)) return false;
     const session = await ask('get', deadline, (answer) => store.get(sid, answer));
-    if (typeof session !== 'object' || session === null) return false;
-    const isTaken = await sessions.adopt(sid, encode(session), session, deadline);
+    // What is no session, such as one without a cookie, is none here either.
+    const cookie: unknown = (session as SessionData | null | undefined)?.cookie;
+    if (typeof cookie !== 'object' || cookie === null) return false;
+    const isTaken = await sessions.adopt(sid, session, deadline);
     if (isTaken) emit('takenOver', handleOf(ids.rowKeysFor(sid)[0]));
     await destroyThere(sid, deadline);
     return isTaken;
   }
 
   return {
-    async load(sid: string, deadline: number): Promise<unknown> {
+    async load(sid: string, deadline: number): Promise<SessionData | null> {
       const session = await sessions.load(sid, deadline);
       if (session !== null) return session;
       await takeOver(sid, deadline);

@@ -7,6 +7,7 @@ import type { Options } from '../options.js';
 import { Encryption } from '../session/encryption.js';
 import { encode, seal } from '../session/session-codec.js';
 import { SessionIds } from '../session/session-id.js';
+import { userOf } from '../session/user.js';
 
 export interface ImportSettings {
   readonly from: TableName;
@@ -64,8 +65,7 @@ function encoder(options: Options): (sid: string, sess: string, expires: string)
     if (typeof session !== 'object' || session === null || Array.isArray(session)) return undefined;
     const { data, cookie } = encode(session);
     const [key] = ids.rowKeysFor(sid);
-    const user = options.user(session as SessionData);
-    return [key, seal(encryption, key, data), cookie, user === undefined ? null : String(user), expires];
+    return [key, seal(encryption, key, data), cookie, userOf(session as SessionData, options.user), expires];
   };
 }
 

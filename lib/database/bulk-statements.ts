@@ -38,9 +38,7 @@ export class BulkStatements {
     const life = lifeInterval(maxLifetime);
     const isLive = `${isSession()} and ${life ? `least(expires_at, created_at + ${life})` : 'expires_at'} > now()`;
     const inRange = 'sid >= $1::text and sid < $2::text';
-    const times = ['created_at', 'updated_at', life ? `least(expires_at, created_at + ${life})` : 'expires_at'];
-    // Six columns with or without a lifetime, then the times.
-    const columns = `${storedColumns(life)}${life ? '' : ', null'}, ${times.map((time) => milliseconds(time)).join(', ')}`;
+    const columns = `${storedColumns(life)}, ${milliseconds('created_at')}, ${milliseconds('updated_at')}`;
     // Locked rows are left for the next round: no deletion waits, and none can be part of a deadlock.
     const deletion = (which: string, last: string) => `with locked as (
     select sid, expires_by from ${table} where ${which} for update skip locked
@@ -141,6 +139,5 @@ function single(rows: Row[]): unknown {
 }
 
 function listedRow(row: Row): ListedRow {
-  const base = storedRow(row[5] === null ? row.slice(0, 5) : row);
-  return { ...base, createdAt: Number(row[6]), updatedAt: Number(row[7]), expiresAt: Number(row[8]) };
+  return { ...storedRow(row), createdAt: Number(row[7]), updatedAt: Number(row[8]) };
 }

@@ -1,6 +1,13 @@
 /** The SQL for single sessions: one method, one statement. Knows no Express. */
 
-import { type ChangedRow, type NewRow, type StoredRow, TOMBSTONE, type TouchedRow } from '../session/row.js';
+import {
+  type ChangedRow,
+  CLOCKS_AGREE_MS,
+  type NewRow,
+  type StoredRow,
+  TOMBSTONE,
+  type TouchedRow,
+} from '../session/row.js';
 import { arrayLiteral, type Query, qualified, type Row, type TableName, type Value } from './query.js';
 
 /**
@@ -23,7 +30,8 @@ export class SessionsTable {
   constructor(name: TableName, maxLifetime?: number) {
     const table = qualified(name);
     const life = lifeInterval(maxLifetime);
-    const due = `now() + i.expires_in * interval '1 millisecond'`;
+    const due = `case when abs(${milliseconds('now()')} + i.expires_in - i.expires) <= least(${CLOCKS_AGREE_MS}::float8, i.expires_in / 10::float8)
+      then to_timestamp(i.expires / 1000::float8) else now() + i.expires_in * interval '1 millisecond' end`;
     const expiry = (created: string) => (life ? `least(${due}, ${created} + ${life})` : due);
     const newExpiry = (created: string) => `case when ${isSession('i.')} then ${expiry(created)} else ${due} end`;
     const locked = (input: string) => `${input}, locked as (
@@ -31,7 +39,7 @@ export class SessionsTable {
   )`;
     const keepsCookie = 'not i.cookie_changed and s.cookie::text is distinct from i.cookie';
     const cookieAndExpiry = `cookie = case when ${keepsCookie} then s.cookie else i.cookie::json end,
-      expires_at = case when i.expires_in is null or ${keepsCookie} then s.expires_at else ${expiry('s.created_at')} end,
+      expires_at = case when i.expires is null or ${keepsCookie} then s.expires_at else ${expiry('s.created_at')} end,
       updated_at = now()`;
     const end = life ? `least(s.expires_at, s.created_at + ${life})` : 's.expires_at';
     // An expired session is gone for every call, whether its row is still there or not.
@@ -51,7 +59,7 @@ export class SessionsTable {
       cookie: 'json',
       user_id: 'text',
       version: 'integer',
-      expires_in: 'float8',
+      ...expiryColumns,
     };
     const insert = `insert into ${table} as s (sid, data, cookie, user_id, version, expires_at)
     select i.sid, i.data::json, i.cookie::json, i.user_id, i.version, ${newExpiry('now()')}
@@ -84,7 +92,7 @@ export class SessionsTable {
         user_id: 'text',
         cookie: 'json',
         cookie_changed: 'boolean',
-        expires_in: 'float8',
+        ...expiryColumns,
       },
       (input) => `${locked(input)}
   update ${table} s
@@ -94,7 +102,7 @@ export class SessionsTable {
     );
 
     this.#touch = statement(
-      { sid: 'text', cookie: 'json', cookie_changed: 'boolean', expires_in: 'float8' },
+      { sid: 'text', cookie: 'json', cookie_changed: 'boolean', ...expiryColumns },
       (input) => `${locked(input)}
   update ${table} s set ${cookieAndExpiry}
   from locked i where s.sid = i.sid and ${isLive}
@@ -147,7 +155,7 @@ export class SessionsTable {
       row.user,
       row.cookie,
       String(row.cookieChanged),
-      row.expiresIn === null ? null : String(row.expiresIn),
+      ...expiryValues(row.expires),
     ]);
   }
 
@@ -156,7 +164,7 @@ export class SessionsTable {
       row.key,
       row.cookie,
       String(row.cookieChanged),
-      row.expiresIn === null ? null : String(row.expiresIn),
+      ...expiryValues(row.expires),
     ]);
   }
 
@@ -179,7 +187,7 @@ interface StatementForms {
 }
 
 function newRowValues(row: NewRow): Value[] {
-  return [row.key, row.data, row.cookie, row.user, String(row.newVersion), String(row.expiresIn)];
+  return [row.key, row.data, row.cookie, row.user, String(row.newVersion), ...expiryValues(row.expires)];
 }
 
 /** Never part of JSON's text: JSON.stringify escapes control characters. */
@@ -237,10 +245,21 @@ export function isSession(alias = ''): string {
   return `(${alias}cookie is not null or ${alias}data::text <> '${TOMBSTONE}')`;
 }
 
-/** The columns of which `storedRow` makes a row. */
+const expiryColumns = { expires: 'float8', expires_in: 'float8' };
+
+/**
+ * An expiry as the moment that the app's clock has it, and as the milliseconds from now, when the statement is sent: what
+ * the call waited before is taken off. The first counts where the database's clock is near the app's, so that a cookie's
+ * `expires` is read as it was set; else the second.
+ */
+function expiryValues(expires: number | null): Value[] {
+  return expires === null ? [null, null] : [String(expires), String(expires - Date.now())];
+}
+
+/** The columns of which `storedRow` creates a row. */
 export function storedColumns(life: string | undefined): string {
-  const remainingLifetimeMs = life ? `, ${millisecondsUntil(`created_at + ${life}`)}` : '';
-  return `sid, data::text, cookie::text, version, ${millisecondsUntil('expires_at')}${remainingLifetimeMs}`;
+  const end = life ? milliseconds(`created_at + ${life}`) : `'infinity'::float8`;
+  return `sid, data::text, cookie::text, version, ${milliseconds('expires_at')}, ${milliseconds('now()')}, ${end}`;
 }
 
 /** Of a time, since 1970. */
@@ -248,20 +267,18 @@ export function milliseconds(time: string): string {
   return `pg_catalog.date_part('epoch', ${time}) * 1000::float8`;
 }
 
-/** Each time by itself: before PostgreSQL 17, a row whose expiry somebody made `infinity` would fail the subtraction. */
-function millisecondsUntil(time: string): string {
-  return `${milliseconds(time)} - ${milliseconds('now()')}`;
-}
-
 export function storedRow(row: Row): StoredRow {
-  const remainingLifetimeMs = row[5] === undefined ? Number.POSITIVE_INFINITY : Number(row[5]);
+  // Subtracted here: before PostgreSQL 17, a row whose expiry somebody set to `infinity` would fail the subtraction.
+  const [expires, now, end] = row.slice(4, 7).map(Number) as [number, number, number];
+  const expiresAt = Math.min(expires, end);
   const isTombstone = row[1] === TOMBSTONE && (row[2] ?? null) === null;
   return {
     key: row[0] as string,
     data: row[1] as string,
     cookie: (row[2] ?? null) as string | null,
     version: Number(row[3]),
-    expiresInMs: isTombstone ? 0 : Math.min(Number(row[4]), remainingLifetimeMs),
-    remainingLifetimeMs,
+    expiresAt,
+    expiresInMs: isTombstone ? 0 : expiresAt - now,
+    remainingLifetimeMs: end - now,
   };
 }

@@ -1,7 +1,6 @@
 /** What a listing shows of a session. */
 
 import type { SessionData } from 'express-session';
-import { PgStoreError } from '../errors.js';
 import type { ListedRow } from './row.js';
 import { handleOf } from './session-id.js';
 
@@ -28,10 +27,4 @@ export function userSession(row: ListedRow, { id: _, ...session }: ListedSession
     expiresAt: new Date(row.expiresAt),
     session: session as SessionData,
   };
-}
-
-/** The user as the table has it, checked. */
-export function userId(user: unknown): string {
-  if (typeof user === 'string' || typeof user === 'number') return String(user);
-  throw new PgStoreError(`expected a string or a number as user, got ${typeof user}`, 'INVALID_USER');
 }

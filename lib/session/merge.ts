@@ -40,7 +40,7 @@ export function merge(base: unknown, ours: unknown, theirs: unknown): unknown {
   return merged;
 }
 
-function isObject(value: unknown): value is JsonObject {
+export function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 

@@ -7,16 +7,28 @@ import type { Emit } from '../events.js';
 import type { Options } from '../options.js';
 import { Encryption } from './encryption.js';
 import { merge } from './merge.js';
-import { type Statements, type StoredRow, TOMBSTONE, type TouchedRow } from './row.js';
-import { decode, type EncodedSession, isSealedNewest, LONGEST_MS, open, sameCookie, seal } from './session-codec.js';
+import { CLOCKS_AGREE_MS, type Statements, type StoredRow, TOMBSTONE, type TouchedRow } from './row.js';
+import {
+  decode,
+  type EncodedSession,
+  encode,
+  isSealedNewest,
+  LATEST_MS,
+  open,
+  sameCookie,
+  seal,
+} from './session-codec.js';
 import { handleOf, type SessionIds } from './session-id.js';
 import { type Save, type Snapshot, Snapshots } from './snapshot.js';
+import { userOf } from './user.js';
 
 /** More saves than this in a row without an answer: the oldest is taken for one that was not written. */
 const MAX_IN_DOUBT = 8;
 
 /** 400 days: no browser keeps a cookie longer (RFC 6265bis). */
 const TOMBSTONE_MS = 400 * 86_400_000;
+
+type TimedSession = EncodedSession & { readonly expires: number };
 
 /**
  * What each call on one session does with its row. Knows neither SQL nor Express; the caller runs calls on one session ID
@@ -42,24 +54,29 @@ export class ConcurrentSessions {
     this.#sealing = options.allowPlaintext === 'write' ? undefined : this.#encryption;
   }
 
-  async load(sid: string, deadline: number): Promise<unknown> {
+  async load(sid: string, deadline: number): Promise<SessionData | null> {
     const keys = this.#ids.rowKeysFor(sid);
     const row = await this.#statements.read(keys, deadline);
     if (!row || row.expiresInMs <= 0) return null;
     const opened = this.read(row);
     if (!opened) return null;
     const { session, data } = opened;
-    if (typeof session === 'object' && session !== null) {
-      this.snapshots.attach(session, snapshotOf(sid, row, data, this.#needsRekey(row, keys)));
-    }
-    return session ?? null;
+    this.snapshots.attach(session, snapshotOf(sid, row, data, this.#needsRekey(row, keys)));
+    return session;
+  }
+
+  /** The session as it is now, whatever the app changes later, with an expiry. */
+  encode(session: SessionData): TimedSession {
+    const encoded = encode(session);
+    const { expires = Date.now() + this.ttl(() => decode(encoded.data, encoded.cookie, 0)) } = encoded;
+    return { ...encoded, expires };
   }
 
   /** A row's session and its data's JSON, or nothing, with an `unreadable` event. */
-  read(row: StoredRow): { session: unknown; data: string } | undefined {
+  read(row: StoredRow): { session: SessionData; data: string } | undefined {
     try {
       const data = open(this.#encryption, this.#options.allowPlaintext !== false, row.key, row.data);
-      return { session: decode(data, row.cookie, row.expiresInMs), data };
+      return { session: decode(data, row.cookie, expiryOf(row)), data };
     } catch (error) {
       if (!(error instanceof UnreadableRowError)) throw error;
       this.#emit('unreadable', handleOf(row.key), error.message);
@@ -67,19 +84,18 @@ export class ConcurrentSessions {
     }
   }
 
-  async save(sid: string, encoded: EncodedSession, session: unknown, deadline: number): Promise<void> {
-    const expiresIn = this.#lifetime(encoded, session);
+  async save(sid: string, encoded: TimedSession, session: object, deadline: number): Promise<void> {
     const snapshot = this.snapshots.of(session, sid);
-    if (!snapshot) return this.#replace(sid, encoded, session, expiresIn, deadline);
+    if (!snapshot) return this.#replace(sid, encoded, session, deadline);
     const isChanged = encoded.data !== snapshot.seen;
     if (!isChanged && !snapshot.needsRekey && snapshot.inDoubt.length === 0)
-      return this.#touch(sid, snapshot, encoded, expiresIn, deadline, 'set');
+      return this.#touch(sid, snapshot, encoded, deadline, 'set');
 
     const keys = this.#ids.rowKeysFor(sid);
     let attempt = this.#attempt(snapshot, encoded.data);
     let met = false;
     for (let tries = 1; ; tries++) {
-      const change = this.#change(snapshot, encoded, expiresIn);
+      const change = this.#change(snapshot, encoded);
       const { stored } = attempt;
       const row = {
         key: snapshot.key,
@@ -87,7 +103,7 @@ export class ConcurrentSessions {
         version: snapshot.version,
         newVersion: attempt.version,
         data: seal(this.#sealing, keys[0], stored),
-        user: this.#user(stored === encoded.data ? session : { ...JSON.parse(stored), cookie: cookieOf(session) }),
+        user: this.#user({ ...encoded, data: stored }),
         ...change,
       };
       const earlier = snapshot.inDoubt;
@@ -116,14 +132,13 @@ export class ConcurrentSessions {
       attempt = this.#attempt(snapshot, encoded.data);
       if (attempt.stored === snapshot.stored && !needsRekey) {
         Object.assign(snapshot, { seen: encoded.data, inDoubt: [] });
-        return this.#touch(sid, snapshot, encoded, expiresIn, deadline, 'set');
+        return this.#touch(sid, snapshot, encoded, deadline, 'set');
       }
     }
   }
 
-  async touch(sid: string, encoded: EncodedSession, session: unknown, deadline: number): Promise<void> {
-    const expiresIn = this.#lifetime(encoded, session);
-    await this.#touch(sid, this.snapshots.of(session, sid), encoded, expiresIn, deadline, 'touch');
+  async touch(sid: string, encoded: TimedSession, session: object, deadline: number): Promise<void> {
+    await this.#touch(sid, this.snapshots.of(session, sid), encoded, deadline, 'touch');
   }
 
   async destroy(sid: string, deadline: number): Promise<void> {
@@ -139,20 +154,22 @@ export class ConcurrentSessions {
   }
 
   /** Keeps a session of another store, unless the session ID has a row. @returns whether it had none */
-  async adopt(sid: string, encoded: EncodedSession, session: object, deadline: number): Promise<boolean> {
+  async adopt(sid: string, session: unknown, deadline: number): Promise<boolean> {
     const keys = this.#ids.rowKeysFor(sid);
     if (keys.length > 1 && (await this.#statements.read(keys, deadline))) return false;
     // Its cookie's `expires` may be past: most stores' touch leaves the JSON as it is. The request touches the session anyway.
-    const { originalMaxAge } = (cookieOf(session) ?? {}) as { originalMaxAge?: unknown };
-    const known = Math.max(encoded.expiresIn ?? 0, Number(originalMaxAge) || 0);
-    const expiresIn = Math.min(known || this.ttl(session as SessionData), LONGEST_MS);
+    const encoded = encode(session);
+    const now = Date.now();
+    const known = Math.max(encoded.expires ?? 0, now + (Number(JSON.parse(encoded.cookie).originalMaxAge) || 0));
+    const ttl = () => this.ttl(() => decode(encoded.data, encoded.cookie, now));
+    const expires = Math.min(known > now ? known : now + ttl(), LATEST_MS);
     const row = {
       key: keys[0],
       data: seal(this.#sealing, keys[0], encoded.data),
       cookie: encoded.cookie,
-      user: this.#user(session),
+      user: this.#user({ ...encoded, expires }),
       newVersion: randomVersion(),
-      expiresIn,
+      expires,
     };
     return this.#statements.insert(row, deadline);
   }
@@ -160,7 +177,14 @@ export class ConcurrentSessions {
   /** Destroys the session and keeps `adopt` from bringing it back. */
   async leaveTombstone([key, ...older]: readonly [string, ...string[]], deadline: number): Promise<void> {
     const newVersion = randomVersion();
-    const tombstone = { key, data: TOMBSTONE, cookie: null, user: null, newVersion, expiresIn: TOMBSTONE_MS };
+    const tombstone = {
+      key,
+      data: TOMBSTONE,
+      cookie: null,
+      user: null,
+      newVersion,
+      expires: Date.now() + TOMBSTONE_MS,
+    };
     for (let tries = 1; ; tries++) {
       const old = older.length > 0 ? await this.#statements.read(older, deadline) : undefined;
       const { destroy, replace } = this.#statements;
@@ -171,18 +195,12 @@ export class ConcurrentSessions {
   }
 
   /** As MemoryStore does: whatever is there is replaced, without a look. */
-  async #replace(
-    sid: string,
-    encoded: EncodedSession,
-    session: unknown,
-    expiresIn: number,
-    deadline: number,
-  ): Promise<void> {
+  async #replace(sid: string, encoded: TimedSession, session: object, deadline: number): Promise<void> {
     const keys = this.#ids.rowKeysFor(sid);
     const data = seal(this.#sealing, keys[0], encoded.data);
-    const { cookie } = encoded;
+    const { cookie, expires } = encoded;
     const version = randomVersion();
-    const row = { key: keys[0], data, cookie, user: this.#user(session), newVersion: version, expiresIn };
+    const row = { key: keys[0], data, cookie, user: this.#user(encoded), newVersion: version, expires };
     for (let tries = 1, isWritten = false; !isWritten; tries++) {
       const old = keys.length > 1 ? await this.#statements.read(keys, deadline) : undefined;
       if (!old || old.key === row.key) isWritten = await this.#statements.replace(row, deadline);
@@ -194,26 +212,24 @@ export class ConcurrentSessions {
       }
       if (!isWritten) await backOffFromLockedRow(tries, deadline);
     }
-    if (typeof session !== 'object' || session === null) return;
     const { maxLifetime } = this.#options;
     const remainingLifetimeMs = maxLifetime === undefined ? Number.POSITIVE_INFINITY : maxLifetime * 1000;
-    const stored: StoredRow = { key: row.key, data, cookie, version, expiresInMs: expiresIn, remainingLifetimeMs };
+    const stored = { key: row.key, cookie, version, expiresInMs: expires - Date.now(), remainingLifetimeMs };
     this.snapshots.record(session, snapshotOf(sid, stored, encoded.data, false));
   }
 
   async #touch(
     sid: string,
     snapshot: Snapshot | undefined,
-    encoded: EncodedSession,
-    expiresIn: number,
+    encoded: TimedSession,
     deadline: number,
     call: 'set' | 'touch',
   ): Promise<void> {
     const keys = this.#ids.rowKeysFor(sid);
     const change = snapshot
-      ? this.#change(snapshot, encoded, expiresIn)
-      : { cookie: encoded.cookie, cookieChanged: true, expiresIn };
-    if (change.expiresIn === null) return;
+      ? this.#change(snapshot, encoded)
+      : { cookie: encoded.cookie, cookieChanged: true, expires: encoded.expires };
+    if (change.expires === null) return;
     for (let tries = 1, key = snapshot?.key ?? keys[0]; ; tries++) {
       if (await this.#statements.touch({ ...change, key }, deadline)) break;
       const now = await this.#statements.read(keys, deadline);
@@ -227,18 +243,19 @@ export class ConcurrentSessions {
     if (snapshot) noteExpiry(snapshot, change);
   }
 
-  #change(snapshot: Snapshot, encoded: EncodedSession, expiresIn: number): Omit<TouchedRow, 'key'> {
-    const cookieChanged = !sameCookie(snapshot.cookie, encoded.cookie);
-    const canWait = !cookieChanged && this.#isFresh(snapshot, expiresIn);
+  #change(snapshot: Snapshot, { cookie, expires }: TimedSession): Omit<TouchedRow, 'key'> {
+    const cookieChanged = !sameCookie(snapshot.cookie, cookie);
+    const canWait = !cookieChanged && this.#isFresh(snapshot, expires);
     return {
-      cookie: cookieChanged ? encoded.cookie : snapshot.cookie,
+      cookie: cookieChanged ? cookie : snapshot.cookie,
       cookieChanged,
-      expiresIn: canWait ? null : expiresIn,
+      expires: canWait ? null : expires,
     };
   }
 
   /** Whether the row expires so nearly when it should that writing it can wait. */
-  #isFresh(snapshot: Snapshot, expiresIn: number): boolean {
+  #isFresh(snapshot: Snapshot, expires: number): boolean {
+    const expiresIn = expires - Date.now();
     const due = Math.min(performance.now() + expiresIn, snapshot.endsAt);
     return Math.abs(due - snapshot.expiresAt) < Math.min(this.#options.touchAfter * 1000, expiresIn / 10);
   }
@@ -277,25 +294,19 @@ export class ConcurrentSessions {
     this.#emit('dropped', handleOf(snapshot.key), call);
   }
 
-  /** Milliseconds that the session has from now on. */
-  #lifetime(encoded: EncodedSession, session: unknown): number {
-    return encoded.expiresIn ?? this.ttl(session as SessionData);
-  }
-
   /** Milliseconds that a session lives whose cookie has no expiry. */
-  ttl(session: SessionData): number {
+  ttl(session: () => SessionData): number {
     const { ttl } = this.#options;
-    const seconds: unknown = typeof ttl === 'function' ? ttl(session) : ttl;
+    const seconds: unknown = typeof ttl === 'function' ? ttl(session()) : ttl;
     if (typeof seconds === 'number' && seconds >= 0 && seconds <= 1e11) return seconds * 1000;
     throw new PgStoreError('option `ttl` returned no number of seconds', 'INVALID_SESSION');
   }
 
-  #user(session: unknown): string | null {
-    if (typeof session !== 'object' || session === null) return null;
-    const user: unknown = this.#options.user(session as SessionData);
-    if (user === undefined || user === null) return null;
-    if (typeof user === 'string' || typeof user === 'number') return String(user);
-    throw new PgStoreError(`option \`user\` returned ${typeof user}, not a string or a number`, 'INVALID_SESSION');
+  #user({ data, cookie, expires }: TimedSession): string | null {
+    const { user } = this.#options;
+    // Without parsing, which is what costs here.
+    if (!user && !data.includes('"passport"')) return null;
+    return userOf(decode(data, cookie, expires), user);
   }
 }
 
@@ -303,11 +314,21 @@ function randomVersion(): number {
   return 1 + Math.floor(Math.random() * 2_147_483_647);
 }
 
-function cookieOf(session: unknown): unknown {
-  return (session as { cookie?: unknown }).cookie;
+/**
+ * When a row expires by the app's clock. Where that agrees with the database's, as it was set, to the millisecond. The
+ * difference is the time that the answer took, too.
+ */
+function expiryOf({ expiresAt, expiresInMs }: StoredRow): number {
+  const expires = Date.now() + expiresInMs;
+  return Math.abs(expires - expiresAt) <= CLOCKS_AGREE_MS ? Math.round(expiresAt) : expires;
 }
 
-function snapshotOf(sid: string, row: StoredRow, data: string, needsRekey: boolean): Snapshot {
+function snapshotOf(
+  sid: string,
+  row: Omit<StoredRow, 'data' | 'expiresAt'>,
+  data: string,
+  needsRekey: boolean,
+): Snapshot {
   const now = performance.now();
   return {
     sid,
@@ -317,15 +338,16 @@ function snapshotOf(sid: string, row: StoredRow, data: string, needsRekey: boole
     stored: data,
     needsRekey,
     inDoubt: [],
-    cookie: row.cookie,
+    // `decode` found one.
+    cookie: row.cookie as string,
     expiresAt: now + row.expiresInMs,
     endsAt: now + row.remainingLifetimeMs,
   };
 }
 
-function noteExpiry(snapshot: Snapshot, { cookie, expiresIn }: Omit<TouchedRow, 'key'>): void {
+function noteExpiry(snapshot: Snapshot, { cookie, expires }: Omit<TouchedRow, 'key'>): void {
   snapshot.cookie = cookie;
-  if (expiresIn !== null) snapshot.expiresAt = Math.min(performance.now() + expiresIn, snapshot.endsAt);
+  if (expires !== null) snapshot.expiresAt = Math.min(performance.now() + expires - Date.now(), snapshot.endsAt);
 }
 
 /**

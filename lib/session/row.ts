@@ -1,12 +1,14 @@
 /** What a row of a session holds, and which statements read and write it. */
 
-/** A row as it was read. Times are milliseconds from the statement's start, by the database's clock. */
+/** A row as it was read. Times are milliseconds, by the database's clock. */
 export interface StoredRow {
   readonly key: string;
   readonly data: string;
   readonly cookie: string | null;
   readonly version: number;
-  /** Until the row expires; zero or less: it has. */
+  /** When the row expires, since 1970. */
+  readonly expiresAt: number;
+  /** From the statement's start until the row expires; zero or less: it has. */
   readonly expiresInMs: number;
   /** Until `maxLifetime` ends it; Infinity without. */
   readonly remainingLifetimeMs: number;
@@ -19,8 +21,8 @@ export interface NewRow {
   readonly cookie: string | null;
   readonly user: string | null;
   readonly newVersion: number;
-  /** Milliseconds from now until the row expires. */
-  readonly expiresIn: number;
+  /** When the row expires: milliseconds since 1970 by the app's clock. */
+  readonly expires: number;
 }
 
 /**
@@ -31,11 +33,11 @@ export const TOMBSTONE = 'null';
 
 export interface TouchedRow {
   readonly key: string;
-  readonly cookie: string | null;
+  readonly cookie: string;
   /** `false`: the cookie is as this request saw it; one that another request changed meanwhile then stays, with its expiry. */
   readonly cookieChanged: boolean;
-  /** Milliseconds from now until the row expires; `null`: as it is. */
-  readonly expiresIn: number | null;
+  /** When the row expires, as in `NewRow`; `null`: as it is. */
+  readonly expires: number | null;
 }
 
 export interface ChangedRow extends TouchedRow {
@@ -47,11 +49,10 @@ export interface ChangedRow extends TouchedRow {
   readonly user: string | null;
 }
 
-/** A row with the times that a listing shows, in milliseconds since 1970 by the database's clock. */
+/** A row with the times that a listing shows, since 1970. */
 export interface ListedRow extends StoredRow {
   readonly createdAt: number;
   readonly updatedAt: number;
-  readonly expiresAt: number;
 }
 
 export type Send<Item, Result> = (item: Item, deadline: number) => Promise<Result>;
@@ -72,3 +73,9 @@ export interface Statements {
   /** Writes nothing where there is a row. */
   readonly insert: Send<NewRow, boolean>;
 }
+
+/**
+ * Clocks of app and database that differ by no more, in milliseconds, are taken for the same; when a row is written, by no
+ * more than a tenth of what is left of the session either.
+ */
+export const CLOCKS_AGREE_MS = 5000;

@@ -1,66 +1,57 @@
 /** From a session to the columns of its row and back. Pure. */
 
+import type { SessionData } from 'express-session';
 import { PgStoreError, UnreadableRowError } from '../errors.js';
 import type { Encryption } from './encryption.js';
-
-/** A session as express-session hands it over: any object. */
-export type Session = Record<string, unknown>;
+import { isObject } from './merge.js';
 
 /** A session in the form in which it is compared and stored. */
 export interface EncodedSession {
   /** JSON of the session without its cookie. */
   readonly data: string;
-  /** JSON of the cookie, its `expires` replaced by `true`; `null` where the session has none. */
-  readonly cookie: string | null;
-  /** Milliseconds until the cookie expires; `undefined` where it does not. */
-  readonly expiresIn: number | undefined;
+  /** JSON of the cookie, its `expires` replaced by `true`. */
+  readonly cookie: string;
+  /** When the cookie expires: milliseconds since 1970 by the app's clock; `undefined` where it does not. */
+  readonly expires: number | undefined;
 }
 
 /** PostgreSQL's timestamps end in the year 294276, JavaScript's dates in 275760. */
-export const LONGEST_MS = 8e15;
+export const LATEST_MS = 8e15;
 
 /**
- * The cookie's `expires` changes with each request, and only the database's clock counts: the row keeps it in `expires_at`,
- * the cookie's JSON only that there is one.
+ * The cookie's `expires` changes with each request: the row keeps it in `expires_at`, the cookie's JSON only that there is
+ * one.
  *
- * @throws what JSON.stringify throws: TypeError for cycles and BigInt, RangeError for too deep nesting
+ * @throws PgStoreError `INVALID_SESSION` for what is no session, and what JSON.stringify throws: TypeError for cycles and
+ *   BigInt, RangeError for too deep nesting
  */
 export function encode(session: unknown): EncodedSession {
   const value = toPlain(session);
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    return { data: stringify(value), cookie: null, expiresIn: undefined };
-  }
-  const { cookie, ...data } = value as Session;
-  const plainCookie = toPlain(cookie);
-  if (typeof plainCookie !== 'object' || plainCookie === null) {
-    return { data: stringify(data), cookie: cookieText(plainCookie), expiresIn: undefined };
-  }
-  const { expires, maxAge } = plainCookie as Session;
+  if (!isObject(value)) throw new PgStoreError('the session is not an object', 'INVALID_SESSION');
+  const { cookie: given, ...data } = value;
+  const cookie = toPlain(given);
+  if (!isObject(cookie)) throw new PgStoreError('the session has no cookie', 'INVALID_SESSION');
+  const { expires, maxAge } = cookie;
+  const text = JSON.stringify(data);
   const due = expires instanceof Date || typeof expires === 'string' ? new Date(expires).getTime() : Number.NaN;
   if (!Number.isNaN(due)) {
-    const marked = { ...plainCookie, expires: true };
-    return { data: stringify(data), cookie: cookieText(marked), expiresIn: limit(due - Date.now()) };
+    return { data: text, cookie: JSON.stringify({ ...cookie, expires: true }), expires: limit(due) };
   }
-  const expiresIn = typeof maxAge === 'number' && !Number.isNaN(maxAge) ? limit(maxAge) : undefined;
-  return { data: stringify(data), cookie: cookieText(plainCookie), expiresIn };
+  const hasMaxAge = typeof maxAge === 'number' && !Number.isNaN(maxAge);
+  return { data: text, cookie: JSON.stringify(cookie), expires: hasMaxAge ? limit(Date.now() + maxAge) : undefined };
 }
 
 /**
- * @param millisecondsLeft until the row expires, by the database's clock
+ * @param expires when the row expires: milliseconds since 1970 by the app's clock
  * @throws UnreadableRowError
  */
-export function decode(data: string, cookie: string | null, millisecondsLeft: number): unknown {
+export function decode(data: string, cookie: string | null, expires: number): SessionData {
   const session = parse(data, 'data');
-  if (cookie === null) return session;
-  if (typeof session !== 'object' || session === null || Array.isArray(session)) {
-    throw new UnreadableRowError('the data is not an object');
-  }
-  const parsed = parse(cookie, 'cookie');
-  if (typeof parsed === 'object' && parsed !== null && (parsed as Session).expires === true) {
-    (parsed as Session).expires = new Date(Math.min(Date.now() + millisecondsLeft, 8.64e15)).toISOString();
-  }
-  (session as Session).cookie = parsed;
-  return session;
+  if (!isObject(session)) throw new UnreadableRowError('the data is not an object');
+  const parsed = cookie === null ? null : parse(cookie, 'cookie');
+  if (!isObject(parsed)) throw new UnreadableRowError('the row has no cookie');
+  if (parsed.expires === true) parsed.expires = new Date(limit(expires)).toISOString();
+  return Object.assign(session, { cookie: parsed }) as unknown as SessionData;
 }
 
 /** The `data` column's text for a session's JSON: the JSON, or its ciphertext as a JSON string. */
@@ -91,10 +82,10 @@ export function open(
  * Whether two cookies' JSON say the same. express-session resets `maxAge` with each request and thereby sometimes takes a
  * millisecond off `originalMaxAge` (its Cookie's `expires` setter): that is no change.
  */
-export function sameCookie(a: string | null, b: string | null): boolean {
-  if (a === b || a === null || b === null) return a === b;
+export function sameCookie(a: string, b: string): boolean {
+  if (a === b) return true;
   const [before, after] = [JSON.parse(a), JSON.parse(b)];
-  const drift = Math.abs(before?.originalMaxAge - after?.originalMaxAge);
+  const drift = Math.abs(before.originalMaxAge - after.originalMaxAge);
   return drift <= 10 && a === JSON.stringify({ ...after, originalMaxAge: before.originalMaxAge });
 }
 
@@ -102,16 +93,6 @@ export function sameCookie(a: string | null, b: string | null): boolean {
 function toPlain(value: unknown): unknown {
   const object = value as { toJSON?: () => unknown } | null | undefined;
   return typeof object?.toJSON === 'function' ? object.toJSON() : value;
-}
-
-function stringify(value: unknown): string {
-  const text = JSON.stringify(value);
-  if (text === undefined) throw new PgStoreError('the session has no JSON form', 'INVALID_SESSION');
-  return text;
-}
-
-function cookieText(cookie: unknown): string | null {
-  return JSON.stringify(cookie) ?? null;
 }
 
 function parse(text: string, column: string): unknown {
@@ -123,6 +104,6 @@ function parse(text: string, column: string): unknown {
   }
 }
 
-function limit(milliseconds: number): number {
-  return Math.min(Math.max(milliseconds, 0), LONGEST_MS);
+function limit(time: number): number {
+  return Math.min(Math.max(time, 0), LATEST_MS);
 }

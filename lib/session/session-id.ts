@@ -52,18 +52,26 @@ export class SessionIds {
     return undefined;
   }
 
-  /** What keeps a session ID from being stored, if anything: PostgreSQL's text holds neither. */
+  /** What keeps a session ID from being stored, if anything. */
   static validateSessionId(sid: unknown): string | undefined {
-    if (typeof sid !== 'string') return `expected a string as session ID, got ${typeof sid}`;
-    if (sid.includes('\0')) return 'a session ID with a NUL character cannot be stored';
-    if (!sid.isWellFormed()) return 'a session ID with half a surrogate pair cannot be stored';
-    return undefined;
+    const flaw = typeof sid === 'string' ? textFlaw(sid) : typeof sid;
+    return flaw && `expected a string as session ID, got ${flaw}`;
   }
 
-  /** The first key and the first key after all keys that start with the prefix, in the order of `collate "C"`. */
+  /** The first key, and one after all keys that start with the prefix, in the order of `collate "C"`. */
   get range(): [string, string] {
-    return [this.prefix, `${this.prefix}\u{10FFFF}`];
+    return [this.prefix, this.prefix + '\u{10FFFF}'.repeat(LONGEST_TEXT)];
   }
+}
+
+/** Bytes of a session ID or a user: an entry of an index holds 2,704. */
+const LONGEST_TEXT = 2000;
+
+/** Why neither a column of type text nor its index holds a text, if they do not. */
+export function textFlaw(text: string): string | undefined {
+  if (text.includes('\0')) return 'one with a NUL character';
+  if (!text.isWellFormed()) return 'one with half a surrogate pair';
+  return Buffer.byteLength(text) > LONGEST_TEXT ? `one of more than ${LONGEST_TEXT} bytes` : undefined;
 }
 
 /** The least text after a key, in the order of `collate "C"`: PostgreSQL's text has no NUL. */

@@ -16,7 +16,7 @@ export interface Snapshot {
   needsRekey: boolean;
   /** Saves that got no answer, oldest first: the row may be as any of them left it. */
   inDoubt: readonly Save[];
-  cookie: string | null;
+  cookie: string;
   /** When the row expires, and when `maxLifetime` ends it; on the clock of `performance.now()`, in milliseconds. */
   expiresAt: number;
   readonly endsAt: number;

@@ -27,7 +27,7 @@ const row = (key: string, more: Partial<NewRow> = {}): NewRow => ({
   cookie: '{"path":"/"}',
   user: null,
   newVersion: 7,
-  expiresIn: 60_000,
+  expires: Date.now() + 60_000,
   ...more,
 });
 
@@ -41,9 +41,10 @@ for (const [form, keys] of [
 
     it('inserts rows and reads them', async () => {
       const { table, query } = await open();
+      const expires = Date.now() + 60_000;
       const written = await table.replace(
         query,
-        keys.map((key, n) => row(key, { user: 'ann', newVersion: 2147483647 - n })),
+        keys.map((key, n) => row(key, { user: 'ann', newVersion: 2147483647 - n, expires })),
       );
       assert.deepEqual(written, all(true));
       const found = await table.read(
@@ -51,7 +52,7 @@ for (const [form, keys] of [
         keys.map((key) => [key]),
       );
       for (const [n, key] of keys.entries()) {
-        const { expiresInMs, ...stored } = found[n] as any;
+        const { expiresInMs, expiresAt, ...stored } = found[n] as any;
         assert.deepEqual(stored, {
           key,
           data: '{"n":1}',
@@ -60,6 +61,7 @@ for (const [form, keys] of [
           remainingLifetimeMs: Number.POSITIVE_INFINITY,
         });
         assert(expiresInMs > 0 && expiresInMs <= 60_000);
+        assert.equal(Math.round(expiresAt), expires);
       }
       assert.deepEqual(
         await table.read(
@@ -91,19 +93,19 @@ for (const [form, keys] of [
       );
       const written = await table.replace(
         query,
-        keys.map((key) => row(key, { data: '{"n":2}', cookie: null, user: 'bob', newVersion: 8 })),
+        keys.map((key) => row(key, { data: '{"n":2}', cookie: '{}', user: 'bob', newVersion: 8 })),
       );
       assert.deepEqual(written, all(true));
       const rows = await sql`select data::text, cookie, user_id, version from ${sql(name)}`;
       assert.deepEqual(
         rows.map((stored) => ({ ...stored })),
-        all({ data: '{"n":2}', cookie: null, user_id: 'bob', version: 8 }),
+        all({ data: '{"n":2}', cookie: {}, user_id: 'bob', version: 8 }),
       );
     });
 
     it('counts a replaced row’s life anew only where it had expired', async () => {
       const { table, query, sql, name } = await open();
-      await table.replace(query, [...keys.map((key) => row(key)), row('expired', { expiresIn: 0 })]);
+      await table.replace(query, [...keys.map((key) => row(key)), row('expired', { expires: Date.now() })]);
       await sql`update ${sql(name)} set created_at = 'epoch'`;
       await table.replace(
         query,
@@ -122,9 +124,9 @@ for (const [form, keys] of [
       newVersion: 8,
       data: '{"n":2}',
       user: null,
-      cookie: null,
+      cookie: '{}',
       cookieChanged: true,
-      expiresIn: 5000,
+      expires: Date.now() + 3_600_000,
     };
 
     it('updates rows that have the version', async () => {
@@ -187,7 +189,12 @@ for (const [form, keys] of [
         query,
         keys.map((key) => row(key)),
       );
-      const touch = keys.map((key) => ({ key, cookie: '{"path":"/b"}', cookieChanged: true, expiresIn: 90_000 }));
+      const touch = keys.map((key) => ({
+        key,
+        cookie: '{"path":"/b"}',
+        cookieChanged: true,
+        expires: Date.now() + 90_000,
+      }));
       assert.deepEqual(await table.touch(query, touch), all(true));
       for (const stored of await table.read(
         query,
@@ -198,7 +205,7 @@ for (const [form, keys] of [
       }
       await table.replace(
         query,
-        keys.map((key) => row(key, { expiresIn: 0 })),
+        keys.map((key) => row(key, { expires: Date.now() })),
       );
       assert.deepEqual(await table.touch(query, touch), all(false));
       assert.deepEqual(
@@ -214,11 +221,11 @@ for (const [form, keys] of [
       const { table, query } = await open();
       await table.replace(
         query,
-        keys.map((key) => row(key, { cookie: '{"theirs":1}', expiresIn: 90_000 })),
+        keys.map((key) => row(key, { cookie: '{"theirs":1}', expires: Date.now() + 90_000 })),
       );
       await table.touch(
         query,
-        keys.map((key) => ({ key, cookie: '{"seen":1}', cookieChanged: false, expiresIn: 1000 })),
+        keys.map((key) => ({ key, cookie: '{"seen":1}', cookieChanged: false, expires: Date.now() + 1000 })),
       );
       for (const stored of await table.read(
         query,
@@ -240,7 +247,7 @@ for (const [form, keys] of [
       const before = await expiries();
       await table.touch(
         query,
-        keys.map((key) => ({ key, cookie, cookieChanged: false, expiresIn: null })),
+        keys.map((key) => ({ key, cookie, cookieChanged: false, expires: null })),
       );
       assert.deepEqual([...(await expiries())], [...before]);
     });
@@ -270,7 +277,7 @@ for (const [form, keys] of [
           ),
           await table.touch(
             query,
-            keys.map((key) => ({ key, cookie: null, cookieChanged: true, expiresIn: 1000 })),
+            keys.map((key) => ({ key, cookie: '{}', cookieChanged: true, expires: Date.now() + 1000 })),
           ),
           await table.update(
             query,
@@ -298,7 +305,7 @@ for (const [form, keys] of [
       }
       await table.touch(
         query,
-        keys.map((key) => ({ key, cookie: null, cookieChanged: true, expiresIn: 9000 })),
+        keys.map((key) => ({ key, cookie: '{}', cookieChanged: true, expires: Date.now() + 9000 })),
       );
       const late = await sql`select from ${sql(name)} where expires_at > created_at + interval '1 second'`;
       assert.equal(late.length, 0);
@@ -312,10 +319,10 @@ describe('sessions-table', () => {
     await table.replace(query, [row('there')]);
     const rows = [
       row('new'),
-      row('there', { cookie: null }),
+      row('there', { cookie: '{}' }),
       row('Ä "\\{},'),
       row('', { user: 'NULL' }),
-      row('null', { cookie: null }),
+      row('null', { cookie: '[null]' }),
     ];
     assert((await table.replace(query, rows)).every((isWritten) => isWritten));
     const found = await table.read(
@@ -356,7 +363,8 @@ describe('sessions-table', () => {
                 const time = how !== 'replace' && write.isKept ? null : write.expiresIn;
                 const version = found[n]?.version ?? 0;
                 const more = { newKey: `s${n}`, version, newVersion: version + 1, cookieChanged: !write.isKept };
-                return [{ ...row(`s${n}`), ...more, expiresIn: time as number }];
+                const expires: any = time === null ? null : Date.now() + time;
+                return [{ ...row(`s${n}`), ...more, expires }];
               });
               if (rows.length > 0) await table[how](query, rows);
             }
@@ -379,13 +387,14 @@ describe('sessions-table', () => {
   it('changes `expires_by` seldom: updates stay heap-only', async () => {
     const { table, query, sql, name } = await open();
     const day = 86_400_000;
-    await table.replace(query, [row('a', { expiresIn: day, newVersion: 6 })]);
+    await table.replace(query, [row('a', { expires: Date.now() + day, newVersion: 6 })]);
     const times = () => sql`select expires_at::text, expires_by::text from ${sql(name)}`;
     const [before] = await times();
-    const change = { key: 'a', cookie: null, cookieChanged: true };
-    for (const expiresIn of [day, day - 7, day + 60_000]) await table.touch(query, [{ ...change, expiresIn }]);
+    const change = { key: 'a', cookie: '{}', cookieChanged: true };
+    for (const lifetime of [day, day - 7, day + 60_000])
+      await table.touch(query, [{ ...change, expires: Date.now() + lifetime }]);
     const versions = { version: 6, newVersion: 7 };
-    const save = { ...change, ...versions, newKey: 'a', data: '{"n":2}', user: null, expiresIn: day };
+    const save = { ...change, ...versions, newKey: 'a', data: '{"n":2}', user: null, expires: Date.now() + day };
     assert.deepEqual(await table.update(query, [save]), [true]);
     const [after] = await times();
     assert.notEqual(after?.expires_at, before?.expires_at);

@@ -1,7 +1,7 @@
 /** Do listings show each live session, whole, and what may be shown of it? */
 
 import assert from 'node:assert/strict';
-import { userId, userSession } from '../../lib/session/listing.js';
+import { userSession } from '../../lib/session/listing.js';
 import { handleOf } from '../../lib/session/session-id.js';
 import { closeStores, freshTable, openStore } from '../support/postgres.js';
 import { plain } from '../support/sessions.js';
@@ -25,12 +25,6 @@ describe('listing', () => {
       expiresAt: new Date(3),
       session: { cart: [1], cookie: { path: '/' } },
     });
-  });
-
-  it('takes a string or a number as user', () => {
-    assert.equal(userId('ann'), 'ann');
-    assert.equal(userId(7), '7');
-    for (const user of [undefined, null, {}, true]) assert.throws(() => userId(user), { code: 'INVALID_USER' });
   });
 
   it('is an array of sessions with their IDs', async () => {

@@ -17,7 +17,7 @@ function snapshot(stored: string): Snapshot {
     stored,
     needsRekey: false,
     inDoubt: [],
-    cookie: null,
+    cookie: '{}',
     expiresAt: 1000,
     endsAt: Number.POSITIVE_INFINITY,
   };

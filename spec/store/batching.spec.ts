@@ -36,8 +36,8 @@ describe('batching on PostgreSQL', () => {
 
   describe('one bad call among many fails alone, at every position', () => {
     const poisons: [string, string, (sid: string) => [string, SessionData]][] = [
-      ['a session ID over the index limit', '54000', () => [randomBytes(9000).toString('hex'), plain({ n: -1 })]],
-      ['a user ID with a NUL character', '22021', (sid) => [sid, plain({ passport: { user: 'a\0b' } })]],
+      ['a session ID that is too long', 'INVALID_SID', () => [randomBytes(9000).toString('hex'), plain({ n: -1 })]],
+      ['a user ID with a NUL character', 'INVALID_USER', (sid) => [sid, plain({ passport: { user: 'a\0b' } })]],
       ['a value that a constraint refuses', '23514', (sid) => [sid, plain({ n: 'forbidden' })]],
     ];
     for (const [what, code, poison] of poisons) {

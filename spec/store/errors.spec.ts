@@ -128,9 +128,9 @@ describe('errors', () => {
       throw mine;
     };
     const store = await openStore({ ttl: fail });
-    const error = await errorOf(store.set('a', { toJSON: fail } as any));
+    const error = await errorOf(store.set('a', { toJSON: fail, cookie: {} } as any));
     assert.equal(error.message, 'PgStore.set: mine');
     assert.equal(error.cause, mine);
-    assert.equal((await errorOf(store.set('a', {} as any))).cause, mine);
+    assert.equal((await errorOf(store.set('a', { cookie: {} } as any))).cause, mine);
   });
 });

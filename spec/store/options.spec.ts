@@ -191,11 +191,6 @@ describe('options', () => {
       merge: undefined,
       previous: undefined,
     });
-    const { cookie } = new session.MemoryStore() as any;
-    assert.equal(user({ cookie }), undefined);
-    assert.equal(user({ cookie, passport: { user: 7 } } as any), 7);
-    assert.equal(user({ cookie, passport: { user: 'ann' } } as any), 'ann');
-    assert.equal(user({ cookie, passport: { user: { id: 7 } } } as any), undefined);
   });
 
   it('prefers `uri` to DATABASE_URL, and `sql` to both', () => {

@@ -67,7 +67,7 @@ describe('maxLifetime', () => {
       );
     },
     'a replacement': (store) => store.set('a', plain({ n: 2 }, WEEK_MS)),
-    'a replacement without a cookie': (store) => store.set('a', { n: 2 } as any),
+    'a replacement whose cookie has no expiry': (store) => store.set('a', { n: 2, cookie: {} } as any),
   };
 
   for (const [name, write] of Object.entries(writes)) {

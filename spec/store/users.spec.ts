@@ -79,7 +79,10 @@ describe('sessions of a user', () => {
       });
       await assert.rejects(throwing.set('sid', plain()), /PgStore\.set: no such account/);
       const wrong = await openStore({ user: () => ({}) as string });
-      await assert.rejects(wrong.set('sid', plain()), /option `user` returned object/);
+      await assert.rejects(wrong.set('sid', plain()), {
+        code: 'INVALID_USER',
+        message: 'PgStore.set: option `user`: expected a string or a number as user, got object',
+      });
     });
   });
 

@@ -1,0 +1,26 @@
+/** Whose session it is: option `user`, and what a user may be. */
+
+import type { SessionData } from 'express-session';
+import { PgStoreError } from '../errors.js';
+import type { Options } from '../options.js';
+import { textFlaw } from './session-id.js';
+
+/** The user as the table has it. @throws PgStoreError `INVALID_USER` */
+export function userOf(session: SessionData, option: Options['user'] = passportUser): string | null {
+  const user: unknown = option(session);
+  return user === undefined || user === null ? null : userId(user, 'option `user`: ');
+}
+
+/** The same of a user that a method got. */
+export function userId(user: unknown, where = ''): string {
+  const isText = typeof user === 'string' || typeof user === 'number';
+  const flaw = isText ? textFlaw(String(user)) : typeof user;
+  if (flaw) throw new PgStoreError(`${where}expected a string or a number as user, got ${flaw}`, 'INVALID_USER');
+  return String(user);
+}
+
+/** Passport keeps what its `serializeUser` returned in `session.passport.user`; an object there says nothing we could use. */
+function passportUser(session: SessionData): string | number | undefined {
+  const user = (session as { passport?: { user?: unknown } }).passport?.user;
+  return typeof user === 'string' || typeof user === 'number' ? user : undefined;
+}

@@ -1,0 +1,130 @@
+/** Does a session expire when its cookie says, whatever its save waited for and whatever the clocks say? */
+
+import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { PgStore } from '../../lib/index.js';
+import { FaultProxy } from '../support/fault-proxy.js';
+import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
+import { generated, load, plain } from '../support/sessions.js';
+
+describe('expiry', () => {
+  const { now } = Date;
+
+  afterEach(async () => {
+    Date.now = now;
+    await closeStores();
+  });
+
+  const jsonOf = (value: unknown) => JSON.parse(JSON.stringify(value));
+
+  /** Saves sessions of many lifetimes at once; each must be read with the cookie that it was saved with. */
+  async function assertReadAsSet(store: PgStore, round = 0): Promise<void> {
+    const sessions = Array.from({ length: 500 }, (_, n) => generated(store, `${round}-${n}`, { n }, 60_000 + 977 * n));
+    const saved = sessions.map(jsonOf);
+    await Promise.all(sessions.map((session) => store.set(session.id, session)));
+    assert.deepEqual(await Promise.all(sessions.map(({ id }) => store.get(id))), saved);
+  }
+
+  for (const [how, options] of Object.entries({
+    '': {},
+    ', signed and encrypted': { secret: 's', encryptionKey: 'an encryption key for specs' },
+    ', with `maxLifetime`': { maxLifetime: 86_400 },
+  })) {
+    it(`is read as it was set, to the millisecond${how}`, async () => {
+      const store = await openStore(options);
+      for (let round = 0; round < 4; round++) await assertReadAsSet(store, round);
+    });
+  }
+
+  it('is read as it was set by a touch, by a save with changes, and in listings', async () => {
+    const store = await openStore({ touchAfter: 0, user: () => 'ann' });
+    await store.set('sid', plain({}, 30_000));
+    for (const call of ['touch', 'set'] as const) {
+      const request = await load(store, 'sid');
+      assert(request);
+      request.cookie.maxAge = 90_000;
+      request[call] = true;
+      await store[call]('sid', request);
+      const { cookie } = jsonOf(request);
+      assert.deepEqual((await store.get('sid'))?.cookie, cookie);
+      assert.deepEqual((await store.all())[0]?.cookie, cookie);
+      const [listed] = await store.sessionsOf('ann');
+      assert.deepEqual([listed?.session.cookie, listed?.expiresAt], [cookie, request.cookie.expires]);
+    }
+  });
+
+  it('is read as it was set after a save that waited for its connection', async () => {
+    const port = Number(new URL(await postgresUri()).port);
+    const proxy = await FaultProxy.start(() => port);
+    try {
+      const store = await openStore({ uri: proxy.uri });
+      proxy.silence();
+      const saving = assertReadAsSet(store);
+      await sleep(1500);
+      proxy.resume();
+      await saving;
+    } finally {
+      await closeStores();
+      await proxy.close();
+    }
+  });
+
+  it('is read as it was set after a save that waited for the server to come back', async () => {
+    const port = Number(new URL(await postgresUri()).port);
+    const proxy = await FaultProxy.start(() => port);
+    try {
+      const store = await openStore({ uri: proxy.uri, retry: { attempts: 10, delay: 50 } });
+      await store.ready();
+      proxy.refuse(true);
+      const saving = assertReadAsSet(store);
+      await sleep(1000);
+      proxy.refuse(false);
+      await saving;
+    } finally {
+      await closeStores();
+      await proxy.close();
+    }
+  });
+
+  it('is read as it was set after a save that waited for another call on its session', async () => {
+    const table = freshTable();
+    const store = await openStore({ table });
+    await store.set('sid', plain());
+    const sql = await sqlClient();
+    const sessions = [plain({ n: 1 }, 90_000), plain({ n: 2 }, 70_000)];
+    await sql.begin(async (locking) => {
+      await locking`select from ${sql(table)} where sid = 'sid' for update`;
+      for (const session of sessions) store.set('sid', session, () => {});
+      await sleep(300);
+    });
+    assert.deepEqual(await store.get('sid'), sessions[1]);
+  });
+
+  for (const hours of [-1, 1]) {
+    it(`goes by the milliseconds left where the app's clock is ${hours} hours off`, async () => {
+      const table = freshTable();
+      const store = await openStore({ table });
+      Date.now = () => now() + hours * 3_600_000;
+      const session = plain({ n: 1 }, 60_000);
+      await store.set('sid', session);
+      const found = await store.get('sid');
+      const sql = await sqlClient();
+      const [row] = await sql`select extract(epoch from expires_at - updated_at)::float8 as seconds from ${sql(table)}`;
+      assert(row?.seconds > 50 && row.seconds <= 60, `${row?.seconds}`);
+      const drift = Date.parse(String(found?.cookie.expires)) - Date.parse(String(session.cookie.expires));
+      assert(Math.abs(drift) < 5000, `${drift}`);
+      Date.now = now;
+      // Read by a process whose clock is right: as long as is left.
+      const left = Date.parse(String((await store.get('sid'))?.cookie.expires)) - now();
+      assert(left > 50_000 && left <= 60_000, `${left}`);
+    });
+  }
+
+  it('tells clocks apart by a tenth of the lifetime, so that a short session lives its time', async () => {
+    const store = await openStore();
+    await store.ready();
+    Date.now = () => now() - 4900;
+    await store.set('sid', plain({ n: 1 }, 4800));
+    assert.equal(((await store.get('sid')) as any)?.n, 1);
+  });
+});
