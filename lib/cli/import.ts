@@ -1,12 +1,13 @@
 /** `import`: sessions of a connect-pg-simple table become sessions of this store. */
 
-import type { SessionData } from 'express-session';
 import type { Sql } from 'postgres';
 import { arrayLiteral, qualified, type TableName, type Value } from '../database/query.js';
+import { isRowLevelError } from '../database/retry.js';
+import { codeOf, PgStoreError } from '../errors.js';
 import type { Options } from '../options.js';
 import { Encryption } from '../session/encryption.js';
-import { encode, seal } from '../session/session-codec.js';
-import { SessionIds } from '../session/session-id.js';
+import { decode, encode, open, seal } from '../session/session-codec.js';
+import { handleOf, SessionIds } from '../session/session-id.js';
 import { userOf } from '../session/user.js';
 
 export interface ImportSettings {
@@ -19,11 +20,22 @@ export interface ImportSettings {
 }
 
 const BATCH = 500;
+const COLUMNS = ['key', 'data', 'cookie', 'user', 'expires'] as const;
 const NOW = `select to_char(now() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')`;
+
+/** A session of the old table in the columns of the new one, as text. */
+interface NewRow {
+  readonly key: string;
+  readonly data: string;
+  readonly cookie: string;
+  readonly user: string | null;
+  readonly expires: string;
+}
 
 /**
  * Copies page by page. Of the unexpired sessions of the old table (`unexpired`), `added` are new, `refreshed` were imported
- * before, changed by the old app since and not yet by the new one, and the others stay as they are.
+ * before, changed by the old app since and not yet by the new one, and the others stay as they are. Those that no session
+ * can be read from, or that PostgreSQL refuses, are `skipped`.
  */
 export async function importSessions(sql: Sql, options: Options, settings: ImportSettings) {
   const { from, since, dryRun } = settings;
@@ -31,47 +43,84 @@ export async function importSessions(sql: Sql, options: Options, settings: Impor
   const source = statements(qualified(from), target, settings.ttl);
   const query = (text: string, values: Value[]) => sql.unsafe(text, values, { prepare: false }).values();
   const writtenSince = since?.toISOString() ?? '-infinity';
-  const toRow = encoder(options);
+  const ids = new SessionIds(options);
+  const [newest, ...older] = options.encryptionKeys;
+  const encryption = newest === undefined ? undefined : new Encryption([newest, ...older]);
 
   const [[startedAt] = []] = await query(NOW, []);
   const [[hasTarget] = []] = await query('select to_regclass($1::text) is not null', [target]);
   const copy = dryRun ? (hasTarget ? source.compare : source.allNew) : source.copy;
-  const result = { dryRun, unexpired: 0, added: 0, refreshed: 0, kept: 0, unreadable: 0, startedAt: String(startedAt) };
+  const skipped: { handle: string; why: string }[] = [];
+  const counts = { unexpired: 0, added: 0, refreshed: 0 };
+
+  function toRow(sid: string, sess: string, expires: string): NewRow[] {
+    const [key] = ids.rowKeysFor(sid);
+    try {
+      if (SessionIds.validateSessionId(sid)) throw new PgStoreError('the session ID is too long', 'INVALID_SID');
+      const { data, cookie } = encode(JSON.parse(sess));
+      const user = userOf(decode(data, cookie, 0), options.user);
+      return [{ key, data, cookie, user, expires }];
+    } catch (error) {
+      // A message of JSON.parse quotes the text.
+      const why = error instanceof PgStoreError ? error.message : 'no JSON that can be stored';
+      skipped.push({ handle: handleOf(key), why });
+      return [];
+    }
+  }
+
+  /** The same text as is stored, where it holds the same: encrypting gives another one each time. */
+  async function sealed(rows: NewRow[]): Promise<NewRow[]> {
+    if (!encryption || rows.length === 0) return rows;
+    const found = hasTarget ? await query(source.stored, [arrayLiteral(rows.map(({ key }) => key))]) : [];
+    const stored = new Map(found as [string, string][]);
+    return rows.map((row) => {
+      const column = stored.get(row.key);
+      const isSame = column && holds(encryption, row, column);
+      return { ...row, data: isSame ? column : seal(encryption, row.key, row.data) };
+    });
+  }
+
+  /** Where PostgreSQL refuses a row (a constraint of the new table, say), the others are copied all the same. */
+  async function copyAll(rows: NewRow[]): Promise<void> {
+    try {
+      const columns = COLUMNS.map((column) => arrayLiteral(rows.map((row) => row[column])));
+      const [[added, refreshed] = []] = await query(copy, columns);
+      counts.added += Number(added);
+      counts.refreshed += Number(refreshed);
+    } catch (error) {
+      if (!isRowLevelError(error)) throw error;
+      const [first] = rows;
+      if (first && rows.length === 1) {
+        skipped.push({ handle: handleOf(first.key), why: `PostgreSQL refused it (SQLSTATE ${codeOf(error)})` });
+      } else for (const row of rows) await copyAll([row]);
+    }
+  }
+
   for (let after = ''; ; ) {
     const page = await query(source.page, [after, writtenSince]);
-    const rows = page.flatMap(([sid, sess, expires]) => {
-      const row = toRow(String(sid), String(sess), String(expires));
-      return row ? [row] : [];
-    });
-    const columns = [0, 1, 2, 3, 4].map((column) => arrayLiteral(rows.map((row) => row[column] ?? null)));
-    const [[added, refreshed] = []] = await query(copy, columns);
-    result.unexpired += page.length;
-    result.added += Number(added);
-    result.refreshed += Number(refreshed);
-    result.kept += rows.length - Number(added) - Number(refreshed);
-    result.unreadable += page.length - rows.length;
-    if (page.length < BATCH) return result;
-    after = String(page.at(-1)?.[0]);
+    const rows = page.flatMap(([sid, sess, expires]) => toRow(String(sid), String(sess), String(expires)));
+    await copyAll(await sealed(rows));
+    counts.unexpired += page.length;
+    if (page.length === BATCH) after = String(page.at(-1)?.[0]);
+    else break;
+  }
+  const kept = counts.unexpired - counts.added - counts.refreshed - skipped.length;
+  return { dryRun, ...counts, kept, unreadable: skipped.length, skipped, startedAt: String(startedAt) };
+}
+
+function holds(encryption: Encryption, { key, data }: NewRow, column: string): boolean {
+  try {
+    return open(encryption, false, key, column) === data;
+  } catch {
+    return false;
   }
 }
 
-/** An old row's columns in the new table, or nothing where it holds no session. */
-function encoder(options: Options): (sid: string, sess: string, expires: string) => Value[] | undefined {
-  const ids = new SessionIds({ ...options, secrets: options.secrets });
-  const [newest, ...older] = options.encryptionKeys;
-  const encryption = newest === undefined ? undefined : new Encryption([newest, ...older]);
-  return (sid, sess, expires) => {
-    const session: unknown = JSON.parse(sess);
-    if (typeof session !== 'object' || session === null || Array.isArray(session)) return undefined;
-    const { data, cookie } = encode(session);
-    const [key] = ids.rowKeysFor(sid);
-    return [key, seal(encryption, key, data), cookie, userOf(session as SessionData, options.user), expires];
-  };
-}
-
 function statements(old: string, target: string, ttl: number) {
-  // connect-pg-simple keeps no time of its own; each write put the expiry off by the session's lifetime.
-  const lifetime = `coalesce((sess #>> '{cookie,originalMaxAge}')::float8, ${ttl * 1000}) * interval '1 millisecond'`;
+  // connect-pg-simple keeps no time of its own; each write put the expiry off by the session's lifetime. That is read from
+  // the text: for `#>>`, one session with \\u0000 in it is an error of the whole statement.
+  const maxAge = `substring(sess::text from '"cookie": *\\{[^{}]*"originalMaxAge": *([0-9]{1,12})')::float8`;
+  const lifetime = `coalesce(${maxAge}, ${ttl * 1000}) * interval '1 millisecond'`;
   // Its column has no time zone: it is in that of the connection, for its app and here alike.
   const isWanted = `expire > now() and ($2::text = '-infinity' or
     expire::timestamptz - ${lifetime} >= $2::text::timestamptz - interval '1 second')`;
@@ -86,6 +135,7 @@ function statements(old: string, target: string, ttl: number) {
   return {
     page: `select sid, sess::text, extract(epoch from expire::timestamptz)::text from ${old}
       where sid > $1::text and ${isWanted} order by sid limit ${BATCH}`,
+    stored: `select sid, data::text from ${target} where sid = any($1::text::text[])`,
     allNew: `${input} select count(*)::integer, 0 from i`,
     compare: `${input} select count(*) filter (where s.sid is null)::integer,
       count(*) filter (where s.sid is not null and ${mayRefresh})::integer

@@ -12,6 +12,7 @@ import session, { type Store } from 'express-session';
 import pg from 'pg';
 import { COMMANDS } from '../../lib/cli/commands.js';
 import { main, type Outcome } from '../../lib/cli/main.js';
+import { handleOf } from '../../lib/session/session-id.js';
 import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
 import { generated, load, maxAgeOf, plain } from '../support/sessions.js';
 
@@ -277,8 +278,9 @@ describe('npx express-pg-store', () => {
       await put(old, 'no maxAge', { n: 'none' }, null);
       await put(old, 'expired', {}, -5000);
       const args = ['import', '--from', from, '--table', to];
-      const { startedAt: _, ...plan } = await json([...args, '--dry-run']);
+      const { startedAt: _, skipped, ...plan } = await json([...args, '--dry-run']);
       assert.deepEqual(plan, { dryRun: true, unexpired: 1204, added: 1204, refreshed: 0, kept: 0, unreadable: 0 });
+      assert.deepEqual(skipped, []);
       const sql = await sqlClient();
       const [{ missing }] = await sql`select to_regclass(${to}) is null as missing`;
       assert.equal(missing, true, 'a dry run creates no table');
@@ -290,7 +292,7 @@ describe('npx express-pg-store', () => {
         /^dry run {6}false\nunexpired {4}1204\nadded {8}1204\nrefreshed {4}0\nkept {9}0\nunreadable {3}0\n/,
       );
       assert.match(done.out, /\nstarted at {3}\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\n$/);
-      const { startedAt: __, ...again } = await json(args);
+      const { startedAt: __, skipped: ___, ...again } = await json(args);
       assert.deepEqual(again, { dryRun: false, unexpired: 1204, added: 0, refreshed: 0, kept: 1204, unreadable: 0 });
 
       const store = await openStore({ table: to });
@@ -386,10 +388,89 @@ describe('npx express-pg-store', () => {
         ('no cookie', '{"a":1}', now() + interval '1 h')`);
       const to = table();
       const { unexpired, added, unreadable } = await json(['import', '--from', from, '--table', to]);
-      assert.deepEqual({ unexpired, added, unreadable }, { unexpired: 4, added: 2, unreadable: 2 });
+      assert.deepEqual({ unexpired, added, unreadable }, { unexpired: 4, added: 1, unreadable: 3 });
       const store = await openStore({ table: to });
       assert.equal((await load(store, `quotes " ' \\ {,} ünï`))?.text, '\u0000 \ud800 " \\ {NULL}');
-      assert.equal(((await store.get('no cookie')) as any)?.a, 1);
+    });
+
+    it('imports the others where the store refuses some, and names those by their handles', async () => {
+      const { store: old, name: from } = await oldStore();
+      const sql = await sqlClient();
+      const nest = (depth: number) => `${'['.repeat(depth)}${']'.repeat(depth)}`;
+      const bad: [sid: string, sess: string, why: RegExp][] = [
+        ['NUL', '{"passport": {"user": "secret\\u0000"}}', /NUL character/],
+        ['half', '{"passport": {"user": "secret\\ud800"}}', /half a surrogate pair/],
+        ['long user', JSON.stringify({ passport: { user: 'secret'.repeat(1000) } }), /more than 2000 bytes/],
+        ['secret'.repeat(400), '{}', /session ID/],
+        ['5,900 levels', `{"secret": ${nest(5900)}}`, /no JSON that can be stored/],
+        ['20,000 levels', `{"secret": ${nest(20_000)}}`, /no JSON that can be stored/],
+      ];
+      for (let n = 0; n < 30; n++) await put(old, `s${n}`, { n, text: '\u0000 \ud800' });
+      // The old app's connection had more stack for it.
+      await sql.unsafe(`alter table "${from}" alter column sess type text`);
+      for (const [sid, sess] of bad) {
+        const withCookie = `{"cookie": {"originalMaxAge": 5}, ${sess.slice(1)}`.replace(', }', '}');
+        await sql`insert into ${sql(from)} values (${sid}, ${withCookie}, now() + interval '1 h')`;
+      }
+      for (const [n, maxAge] of ['"x"', 'null', '1e400', '-1', '999999999999999999', '{}'].entries()) {
+        const odd = `{"cookie": {"originalMaxAge": ${maxAge}}, "text": "\\u0000 \\ud800"}`;
+        await sql`insert into ${sql(from)} values (${`odd ${n}`}, ${odd}, now() + interval '1 h')`;
+      }
+      const handles = bad.map(([sid]) => handleOf(sid)).sort();
+      const [since, to] = [new Date(0).toISOString(), table()];
+      for (const flags of [['--dry-run'], [], ['--dry-run'], []]) {
+        const found = await json(['import', '--from', from, '--table', to, '--since', since, ...flags]);
+        const added = found.added + found.kept;
+        assert.deepEqual({ ...found, added }, { ...found, unexpired: 42, added: 36, unreadable: 6 });
+        assert.deepEqual(found.skipped.map(({ handle }: any) => handle).sort(), handles);
+        for (const [sid, , why] of bad) {
+          assert.match(found.skipped.find(({ handle }: any) => handle === handleOf(sid)).why, why);
+        }
+        assert.doesNotMatch(JSON.stringify(found), /secret/);
+      }
+      const store = await openStore({ table: to });
+      assert.equal(await store.length(), 36);
+      assert.equal((await load(store, 's7'))?.text, '\u0000 \ud800');
+      assert.equal((await load(store, 'odd 3'))?.text, '\u0000 \ud800');
+    });
+
+    it('imports the others where PostgreSQL refuses some', async () => {
+      const { store: old, name: from } = await oldStore();
+      const to = table();
+      await (await openStore({ table: to })).ready();
+      const sql = await sqlClient();
+      await sql`alter table ${sql(to)} add constraint fine check (data->>'text' is distinct from 'secret')`;
+      for (let n = 0; n < 20; n++) await put(old, `s${n}`, { text: n % 10 === 0 ? 'secret' : 'fine' });
+      const { added, unreadable, skipped } = await json(['import', '--from', from, '--table', to]);
+      assert.deepEqual([added, unreadable], [18, 2]);
+      const why = 'PostgreSQL refused it (SQLSTATE 23514)';
+      assert.deepEqual(
+        skipped,
+        ['s0', 's10'].map((sid) => ({ handle: handleOf(sid), why })),
+      );
+    });
+
+    it('repeated with an encryption key, refreshes only what the old app changed', async () => {
+      const { store: old, name: from } = await oldStore();
+      const to = table();
+      for (const sid of ['same', 'changed']) await put(old, sid, { by: 'old' });
+      const args = ['import', '--from', from, '--table', to, '--encryption-key', 'a key of the specs', '--dry-run'];
+      const counts = async (flags: string[]) => {
+        const { added, refreshed, kept } = await json(flags);
+        return [added, refreshed, kept];
+      };
+      const run = args.slice(0, -1);
+      assert.deepEqual(await counts(run), [2, 0, 0]);
+      assert.deepEqual(await counts(args), [0, 0, 2]);
+      assert.deepEqual(await counts(run), [0, 0, 2]);
+      await put(old, 'changed', { by: 'old again' });
+      assert.deepEqual(await counts(args), [0, 1, 1]);
+      assert.deepEqual(await counts(run), [0, 1, 1]);
+      // A new key alone is no change: the next save encrypts with it.
+      const rotated = [...run, '--encryption-key', 'a key of the specs'].with(6, 'another key of the specs');
+      assert.deepEqual(await counts(rotated), [0, 0, 2]);
+      const store = await openStore({ table: to, encryptionKey: 'a key of the specs' });
+      assert.equal((await load(store, 'changed'))?.by, 'old again');
     });
 
     it('switches an app over under load: everybody stays signed in, no count is lost', async () => {
