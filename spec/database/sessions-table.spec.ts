@@ -362,7 +362,13 @@ describe('sessions-table', () => {
                 if (write.how !== how) return [];
                 const time = how !== 'replace' && write.isKept ? null : write.expiresIn;
                 const version = found[n]?.version ?? 0;
-                const more = { newKey: `s${n}`, version, newVersion: version + 1, cookieChanged: !write.isKept };
+                const more = {
+                  cookie: '{}',
+                  newKey: `s${n}`,
+                  version,
+                  newVersion: version + 1,
+                  cookieChanged: !write.isKept,
+                };
                 const expires: any = time === null ? null : Date.now() + time;
                 return [{ ...row(`s${n}`), ...more, expires }];
               });
