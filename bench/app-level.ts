@@ -1,4 +1,4 @@
-/** How many requests a second does a whole Express 5 app answer with each store? */
+/** Measures a whole Express 5 app with each store, under load from another process. */
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -28,11 +28,11 @@ export class App {
     return new App(name, port as number, child);
   }
 
-  /** Microseconds that the process has used so far. */
-  async cpu(): Promise<number> {
-    const answered = answer<Answer>(this.#process);
-    this.#process.send('cpu');
-    return (await answered).cpu as number;
+  /** CPU so far, and the event loop delay since the last time. */
+  async usage(): Promise<Required<Pick<Answer, 'cpu' | 'delay'>>> {
+    const answered = answer<Required<Answer>>(this.#process);
+    this.#process.send('usage');
+    return answered;
   }
 
   stop(): Promise<void> {
@@ -58,14 +58,15 @@ export class LoadGenerator {
 }
 
 export async function measureApp(app: App, generator: LoadGenerator, path: string, seconds: number): Promise<Sample> {
-  const before = await app.cpu();
+  const before = await app.usage();
   const { rate, p50, p99, requests } = await generator.run({
     port: app.port,
     path,
     connections: CONNECTIONS,
     seconds,
   });
-  return { rate, p50, p99, cpu: ((await app.cpu()) - before) / requests };
+  const { cpu, delay } = await app.usage();
+  return { rate, p50, p99, cpu: (cpu - before.cpu) / requests, delay };
 }
 
 function start(script: string, args: string[]): ChildProcess {

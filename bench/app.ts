@@ -1,15 +1,19 @@
 /** The Express 5 app that is put under load, in a process of its own, on the store that it is told to use. */
 
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+
 import express, { type RequestHandler } from 'express';
 import session from 'express-session';
 import { SECRET, SESSIONS, sessionIdFrom, sessionOf } from './data.js';
 import { openPeer, type PeerName, type Servers, saveAll } from './peers.js';
 
-/** What the parent process gets: the port first, then the CPU so far each time it asks. */
+/** What the parent process gets: the port first, then the rest each time it asks. */
 export interface Answer {
   port?: number;
   /** Microseconds of CPU so far. */
   cpu?: number;
+  /** p99 of the event loop delay since it was last asked for, in milliseconds. */
+  delay?: number;
 }
 
 const { name, servers } = JSON.parse(process.argv[2] as string) as { name: PeerName; servers: Servers };
@@ -49,8 +53,11 @@ const tell = (answer: Answer) => process.send?.(answer);
 const server = app.listen(0, '127.0.0.1', () => {
   tell({ port: (server.address() as { port: number }).port });
 });
+const delays = monitorEventLoopDelay({ resolution: 1 });
+delays.enable();
 process.on('message', () => {
   const { user, system } = process.cpuUsage();
-  tell({ cpu: user + system });
+  tell({ cpu: user + system, delay: delays.percentile(99) / 1e6 });
+  delays.reset();
 });
 process.on('disconnect', () => process.exit());

@@ -1,4 +1,4 @@
-/** Which PgStore is measured? The compiled one, as npm ships it: what `tsx` makes of TypeScript runs slower. */
+/** Builds the PgStore that is measured: compiled, as npm ships it; what `tsx` makes of TypeScript runs slower. */
 
 import { execFileSync } from 'node:child_process';
 import { createRequire } from 'node:module';

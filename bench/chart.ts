@@ -1,33 +1,36 @@
-/** How are the rates drawn? As bars of ratios, by Vega-Lite, in colours that show on white and on black. */
+/** Draws the rates as bars of ratios, by Vega-Lite, in colours that show on white and on black. */
 
 import { parse, View } from 'vega';
 import { compile, type TopLevelSpec } from 'vega-lite';
-import type { Machine, Row } from './results.js';
+import { describe, type Machine, type Row } from './results.js';
 
 const LABELS: Record<string, string> = {
   'get 128': 'get',
-  'set 128': 'set',
+  'set 128': 'set, changed data',
+  'replace 128': 'set, plain object',
   'touch 128': 'touch',
   'read 100': 'Express app, reading',
   'change 100': 'Express app, changing',
 };
 const COLOURS: Record<string, string> = {
   PgStore: '#1f9d74',
-  'connect-redis': '#d9534f',
+  'connect-redis (redis 5)': '#d9534f',
+  'connect-redis (redis 6)': '#e08e45',
   MemoryStore: '#8a7fd0',
-  'plain postgres': '#c28a2b',
+  'plain postgres': '#a39a3c',
   'connect-pg-simple': '#4a8fd4',
 };
 /** Contrast of at least 4 to 1 with white and with GitHub's dark page. */
 const TEXT = '#74808d';
 
 /** Rates as multiples of connect-pg-simple's, at 128 calls in flight and 100 connections. */
-export function chart(rows: Row[], { date, cpu, cores, versions }: Machine): Promise<string> {
+export function chart(rows: Row[], machine: Machine): Promise<string> {
   const values = rows.flatMap((row) => {
     const operation = LABELS[`${row.what} ${row.inFlight}`];
     // Its calls by themselves only look into an object: many times anything that leaves the process.
-    if (row.store === 'MemoryStore' && row.inFlight === 128) return [];
-    return operation ? [{ operation, store: row.store, ratio: row.ratio, label: `${row.ratio.toPrecision(2)}×` }] : [];
+    if (!operation || (row.store === 'MemoryStore' && row.inFlight === 128)) return [];
+    const ratio = row.ratio.median;
+    return [{ operation, store: row.store, ratio, label: `${ratio.toPrecision(2)}×` }];
   });
   const order = Object.keys(COLOURS).filter((store) => values.some((value) => value.store === store));
   const position = {
@@ -50,7 +53,7 @@ export function chart(rows: Row[], { date, cpu, cores, versions }: Machine): Pro
       text: 'Calls and requests a second, beside connect-pg-simple',
       subtitle: [
         'Calls: 128 in flight. Express 5 app: 100 connections. PostgreSQL is durable, Redis keeps nothing on disk.',
-        `${date}, ${cores} cores of ${cpu}, Node.js ${versions.node}, PostgreSQL ${versions.PostgreSQL}`,
+        describe(machine),
       ],
       anchor: 'start',
       offset: 12,

@@ -1,4 +1,4 @@
-/** Which sessions does the benchmark keep? About 600 bytes of JSON each, the same for every store. */
+/** The benchmark's sessions: about 600 bytes of JSON each, the same for every store. */
 
 import session from 'express-session';
 

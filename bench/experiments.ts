@@ -1,11 +1,12 @@
 /**
- * What would another choice cost or bring? Each table of docs/performance.md, `npx tsx bench/experiments.ts`; with names of
- * tables as arguments only these.
+ * Compares design choices: the tables of docs/performance.md, `npx tsx bench/experiments.ts`; with names of tables as
+ * arguments only these.
  */
 
 import fs from 'node:fs';
 import postgres, { type Sql } from 'postgres';
 import { PostgresServer } from '../example/postgres-server.js';
+import type { BatchLimits } from '../lib/calls/batcher.js';
 import type { PgStoreOptions } from '../lib/index.js';
 import { build, builtModule } from './build.js';
 import { type Call, measure } from './measure.js';
@@ -17,8 +18,7 @@ import { OPERATIONS, type Operation, prepare, round, Samples, type Subject } fro
 interface Choice {
   readonly name: string;
   readonly options?: PgStoreOptions;
-  /** Statements in flight. */
-  readonly maxInFlight?: number;
+  readonly limits?: Partial<BatchLimits>;
   /** Changes the table that the store has made, while it is empty. */
   readonly alter?: (sql: Sql, table: string) => Promise<unknown>;
 }
@@ -46,9 +46,10 @@ const EXPERIMENTS: Record<string, Choice[]> = {
       },
     },
   ],
-  maxInFlight: [
-    { name: '2 statements in flight' },
-    ...[1, 3, 4].map((maxInFlight) => ({ name: `${maxInFlight}`, maxInFlight })),
+  limits: [
+    { name: '2 statements in flight, a second from 32 rows on' },
+    { name: 'a second from 1 row on', limits: { minRows: 1 } },
+    ...[1, 3, 4].map((maxInFlight) => ({ name: `${maxInFlight} in flight`, limits: { maxInFlight } })),
   ],
   connections: [connections(10), connections(1), connections(2), connections(4)],
   type: [
@@ -62,12 +63,13 @@ const EXPERIMENTS: Record<string, Choice[]> = {
   ],
 };
 
+const WRITES = ['set', 'replace', 'touch'] as const;
 const ROUNDS = 5;
 const MILLISECONDS = 700;
 
 build();
-const { DEFAULT_LIMITS } = await builtModule<typeof import('../lib/calls/batcher.js')>('batcher');
-const usualSlots = DEFAULT_LIMITS.maxInFlight;
+const { DEFAULT_LIMITS } = await builtModule<typeof import('../lib/calls/batcher.js')>('calls/batcher');
+const usualLimits = { ...DEFAULT_LIMITS };
 const server = await PostgresServer.start();
 const servers: Servers = { postgres: server.uri, redis: undefined };
 const sql = postgres(server.uri, { max: 1, onnotice: () => {} });
@@ -80,13 +82,13 @@ await server.close();
 
 async function run(title: string, choices: Choice[]): Promise<void> {
   const subjects = [];
-  for (const [n, { name, options, maxInFlight, alter }] of choices.entries()) {
+  for (const [n, { name, options, limits, alter }] of choices.entries()) {
     const tableName = `${title}_${n}`;
     const peer = await openPgStore(servers, { table: tableName, touchAfter: 0, ...options }, name);
     await (peer.store as unknown as { ready(): Promise<void> }).ready();
     await alter?.(sql, tableName);
     const { calls } = await prepare(peer);
-    subjects.push({ peer, calls: withSlots(calls, maxInFlight) });
+    subjects.push({ peer, calls: withLimits(calls, limits) });
   }
   const samples = new Samples();
   const costs = new Map<string, Cost>();
@@ -117,13 +119,14 @@ async function run(title: string, choices: Choice[]): Promise<void> {
     const of = (operation: Operation) => costs.get(`${name} ${operation}`) as Cost;
     rows.push([
       name,
-      ...OPERATIONS.map((operation) => figure(ratioOf(samples, name, choices[0].name, operation, 128))),
+      ...OPERATIONS.map((operation) => figure(ratioOf(samples, name, choices[0].name, operation, 128).median)),
       ...OPERATIONS.map((operation) => figure(of(operation).cpu)),
-      ...(['set', 'touch'] as const).map((operation) => Math.round(of(operation).wal)),
+      ...WRITES.map((operation) => Math.round(of(operation).wal)),
       `${Math.round(hot * 100)} %`,
     ]);
   }
-  const costHead = ['server µs get', 'set', 'touch', 'WAL bytes set', 'touch', 'HOT updates'];
+  const [read, ...writes] = OPERATIONS;
+  const costHead = [`server µs ${read}`, ...writes, ...WRITES.map((operation) => `WAL ${operation}`), 'HOT updates'];
   console.log(`\n${table([`${title}: rates, the first = 1`, ...OPERATIONS, ...costHead], rows)}`);
 }
 
@@ -159,12 +162,13 @@ function serverCpu(): number {
 }
 
 /** All batchers share these limits, and one store is measured at a time. */
-function withSlots(calls: Subject['calls'], maxInFlight = usualSlots): Subject['calls'] {
+function withLimits(calls: Subject['calls'], limits: Partial<BatchLimits> = {}): Subject['calls'] {
   const limited =
     (call: Call): Call =>
     (n, done) => {
-      (DEFAULT_LIMITS as { maxInFlight: number }).maxInFlight = maxInFlight;
+      Object.assign(DEFAULT_LIMITS, usualLimits, limits);
       call(n, done);
     };
-  return { get: limited(calls.get), set: limited(calls.set), touch: limited(calls.touch) };
+  const { get, set, replace, touch } = calls;
+  return { get: limited(get), set: limited(set), replace: limited(replace), touch: limited(touch) };
 }

@@ -1,4 +1,4 @@
-/** Makes requests from a process of its own: so many connections, each with sessions that no other one uses. */
+/** Makes requests in a process of its own: on each connection for sessions that no other connection uses. */
 
 import autocannon from 'autocannon';
 import { sign } from 'cookie-signature';

@@ -1,6 +1,7 @@
 /**
- * How fast is PgStore beside its peers? `npm run bench`; `-- --quick` for a minute's worth; `-- --only store` for one part
- * (store, app, wal, options, rows, deletion, heap).
+ * Measures PgStore beside its peers: `npm run bench`. `-- --quick`: within a minute. `-- --only store`: one part (store, app,
+ * wal, options, rows, deletion, heap). A whole run on a quiet machine writes bench/results.json and docs/benchmark.svg;
+ * `-- --force` does on any, and they say so.
  */
 
 import fs from 'node:fs';
@@ -13,36 +14,41 @@ import { chart } from './chart.js';
 import { deletion, growth, heap } from './long.js';
 import { clearRedis, openPeer, openPgStore, type Peer, peersOn, type Servers } from './peers.js';
 import { Progress } from './progress.js';
+import { describeQuietness, isQuiet, quietness } from './quiet.js';
 import { startRedis } from './redis-server.js';
-import { figure, table } from './report.js';
-import { type Machine, machine, type Results, type Row, ratioOf, rowsOf } from './results.js';
-import { prepare, round, Samples } from './store-level.js';
-import { targetsOf, targetTable } from './targets.js';
+import { figure, spread, table } from './report.js';
+import { describe, machine, type Results, type Row, ratioOf, rowsOf } from './results.js';
+import { IN_FLIGHT, OPERATIONS, prepare, round, Samples } from './store-level.js';
+import { REQUESTS, targetsOf, titleOf } from './targets.js';
 import { walPerRequest } from './wal.js';
 
 const PARTS = ['store', 'app', 'wal', 'options', 'rows', 'deletion', 'heap'] as const;
 type Part = (typeof PARTS)[number];
+/** Options of PgStore that cost something. */
+const OPTIONS = ['encryptionKey', 'hashIds', 'secret'] as const;
 
 const { values } = parseArgs({
   options: {
     quick: { type: 'boolean', default: false },
+    force: { type: 'boolean', default: false },
     only: { type: 'string', multiple: true },
   },
 });
 const { quick } = values;
+const isWhole = !quick && !values.only;
 for (const part of values.only ?? []) {
   if (!(PARTS as readonly string[]).includes(part)) throw new Error(`--only ${part}: expected ${PARTS.join(', ')}`);
 }
-const isAsked = (part: Part) => values.only?.includes(part) ?? (!quick || PARTS.indexOf(part) < 4);
+const isAsked = (part: Part) => values.only?.includes(part) ?? (!quick || PARTS.indexOf(part) < 2);
 
 /** Rounds, milliseconds of a measurement, seconds of load on an app. */
 const size = quick
-  ? { rounds: 2, ms: 200, appRounds: 1, appSeconds: 1, walRequests: 2_000, optionRounds: 1 }
-  : { rounds: 9, ms: 1_000, appRounds: 5, appSeconds: 4, walRequests: 10_000, optionRounds: 5 };
+  ? { rounds: 3, ms: 100, appRounds: 1, appSeconds: 1, optionRounds: 0 }
+  : { rounds: 7, ms: 500, appRounds: 5, appSeconds: 3, optionRounds: 7 };
 /** Roughly; the progress bar learns from it only how the parts compare. */
 const seconds: Record<Part, number> = quick
-  ? { store: 24, app: 18, wal: 8, options: 4, rows: 0, deletion: 0, heap: 0 }
-  : { store: 320, app: 240, wal: 30, options: 60, rows: 150, deletion: 150, heap: 90 };
+  ? { store: 24, app: 18, wal: 0, options: 0, rows: 0, deletion: 0, heap: 0 }
+  : { store: 180, app: 220, wal: 20, options: 30, rows: 60, deletion: 90, heap: 60 };
 
 build();
 const server = await PostgresServer.start();
@@ -50,9 +56,15 @@ const redis = await startRedis();
 const servers: Servers = { postgres: server.uri, redis: redis?.url };
 const stores = peersOn(servers);
 const sql = postgres(server.uri, { max: 1, onnotice: () => {} });
-const where = machine((await sql`show server_version`)[0].server_version, redis?.version);
-console.log(describe(where));
+const version = (await sql`show server_version`)[0].server_version as string;
 if (!redis) console.log('connect-redis is left out: there is no `redis-server` on the PATH and no REDIS_URL.');
+const before = await quietness(servers, quick ? 6 : 12);
+console.log(describeQuietness(before));
+if (isWhole && !isQuiet(before) && !values.force) {
+  console.log('Nothing was measured: its figures would say more of the other work. Wait, or run it with --force.');
+  await end();
+  process.exit(1);
+}
 
 const results: Results = { samples: new Samples(), variants: new Samples() };
 const progress = new Progress(PARTS.filter(isAsked).reduce((sum, part) => sum + seconds[part], 0));
@@ -78,14 +90,16 @@ for (const part of PARTS.filter(isAsked)) {
 progress.stop();
 
 show();
-if (quick || values.only)
-  console.log('\nA part of the benchmark: bench/results.json and docs/benchmark.svg are left as they are.');
-else await write();
+if (isWhole) await write();
+else console.log('\nA part of the benchmark: bench/results.json and docs/benchmark.svg are left as they are.');
+await end();
 
-await sql.end();
-await server.close();
-if (redis) await clearRedis(redis.url);
-await redis?.close();
+async function end(): Promise<void> {
+  await sql.end();
+  await server.close();
+  if (redis) await clearRedis(redis.url);
+  await redis?.close();
+}
 
 async function measureStores(): Promise<void> {
   const peers: Peer[] = [];
@@ -98,7 +112,7 @@ async function measureStores(): Promise<void> {
   for (let n = 0; n < size.rounds; n++) {
     await round(subjects, size.ms, n, (name, operation, inFlight, sample) => {
       results.samples.add(name, operation, inFlight, sample);
-      progress.passed(seconds.store / size.rounds / 6 / subjects.length);
+      progress.passed(seconds.store / size.rounds / IN_FLIGHT.length / OPERATIONS.length / subjects.length);
       progress.at(`${operation}, ${inFlight} in flight`);
     });
   }
@@ -147,7 +161,7 @@ async function measureApps(): Promise<void> {
 async function measureWal(): Promise<void> {
   const generator = new LoadGenerator();
   const measured = async (name: 'PgStore' | 'connect-pg-simple') => {
-    const bytes = await walPerRequest(name, servers, sql, generator, size.walRequests);
+    const bytes = await walPerRequest(name, servers, sql, generator, 10_000);
     progress.passed(seconds.wal / 2);
     return bytes;
   };
@@ -174,48 +188,56 @@ async function measureOptions(): Promise<void> {
   for (const peer of peers) await peer.close();
 }
 
-function describe({ date, cpu, cores, memoryGb, system, versions }: Machine): string {
-  const packages = Object.entries(versions).map(([name, version]) => `${name} ${version}`);
-  return `${date}, ${cores} cores of ${cpu}, ${memoryGb} GB, ${system}\n${packages.join(', ')}\n`;
-}
-
 function allRows(): Row[] {
   const { samples } = results;
   return [
-    ...[128, 1].flatMap((inFlight) =>
-      ['get', 'set', 'touch'].flatMap((operation) => rowsOf(samples, stores, operation, inFlight)),
-    ),
-    ...['read', 'change'].flatMap((path) => rowsOf(samples, stores, path, 100)),
+    ...IN_FLIGHT.flatMap((inFlight) => OPERATIONS.flatMap((operation) => rowsOf(samples, stores, operation, inFlight))),
+    ...Object.keys(REQUESTS).flatMap((path) => rowsOf(samples, stores, path, 100)),
   ];
 }
 
 function show(): void {
-  const rows = allRows();
-  const head = ['', 'a second', 'x connect-pg-simple', 'p50 ms', 'p99 ms', 'CPU µs'];
-  for (const { what, inFlight } of rows.filter(
-    (row, n) => n === 0 || row.what !== rows[n - 1].what || row.inFlight !== rows[n - 1].inFlight,
-  )) {
-    const title = inFlight === 100 ? `app, requests that ${what}, 100 connections` : `${what}, ${inFlight} in flight`;
-    const lines = rows
-      .filter((row) => row.what === what && row.inFlight === inFlight)
-      .map(({ store, rate, ratio, p50, p99, cpu }) => [store, ...[rate, ratio, p50, p99, cpu].map(figure)]);
-    console.log(`\n${table([title, ...head.slice(1)], lines)}`);
+  const all = allRows();
+  for (const title of new Set(all.map(titleOf))) {
+    const rows = all.filter((row) => titleOf(row) === title);
+    const lines = rows.map(({ store, rate, ratio, p50, p99, cpu, delay }) => [
+      store,
+      spread(rate),
+      spread(ratio),
+      ...[p50, p99, cpu, delay ?? Number.NaN].map(figure),
+    ]);
+    const head = [title, 'a second', 'x connect-pg-simple', 'p50 ms', 'p99 ms', 'CPU µs', 'loop p99 ms'];
+    console.log(`\n${table(head, lines)}`);
   }
-  const variants = ['off', 'encryptionKey', 'hashIds', 'secret'].flatMap((name) => {
-    const get = results.variants.of(name, 'get', 128);
-    if (get.length === 0) return [];
+  const variants = ['off', ...OPTIONS].flatMap((name) => {
+    if (results.variants.of(name, 'get', 128).length === 0) return [];
     return [
-      [name, ...['get', 'set'].map((operation) => figure(ratioOf(results.variants, name, 'off', operation, 128)))],
+      [name, ...['get', 'set'].map((operation) => spread(ratioOf(results.variants, name, 'off', operation, 128)))],
     ];
   });
   if (variants.length > 0) console.log(`\n${table(['rate with an option, off = 1', 'get', 'set'], variants)}`);
-  console.log(`\n${targetTable(targetsOf(results))}`);
+  const targets = targetsOf(results).map(({ what, goal, measured, reached }) => [
+    what,
+    goal,
+    measured,
+    reached ? 'reached' : 'NOT reached',
+  ]);
+  console.log(`\n${table(['target', 'goal', 'measured (quartiles)', ''], targets, 'left')}`);
 }
 
+/** What else ran meanwhile shows in a second look at the machine. */
 async function write(): Promise<void> {
+  const after = await quietness(servers);
+  console.log(`\nAfter the run: ${describeQuietness(after)}`);
+  if (!isQuiet(after) && !values.force) {
+    console.log('Nothing was written. Run it again, or with --force.');
+    process.exitCode = 1;
+    return;
+  }
+  const where = machine(version, redis?.version, [before, after]);
   const { samples: _, variants, ...rest } = results;
   const options = Object.fromEntries(
-    ['encryptionKey', 'hashIds', 'secret'].map((name) => [
+    OPTIONS.map((name) => [
       name,
       { get: ratioOf(variants, name, 'off', 'get', 128), set: ratioOf(variants, name, 'off', 'set', 128) },
     ]),
@@ -225,7 +247,7 @@ async function write(): Promise<void> {
   const file = (name: string) => new URL(`../${name}`, import.meta.url);
   fs.writeFileSync(file('bench/results.json'), `${JSON.stringify(all, rounded, 2)}\n`);
   fs.writeFileSync(file('docs/benchmark.svg'), await chart(rows, where));
-  console.log('\nWritten: bench/results.json and docs/benchmark.svg');
+  console.log(`\nWritten: bench/results.json and docs/benchmark.svg\n${describe(where)}`);
 }
 
 /** Four significant digits. */

@@ -1,4 +1,4 @@
-/** How many calls a second, how long does one take, and what does it cost the process? */
+/** Measures calls: rate, latency, the process's CPU; medians and quartiles of rounds. */
 
 export interface Sample {
   /** Calls a second. */
@@ -6,8 +6,10 @@ export interface Sample {
   /** Milliseconds. */
   readonly p50: number;
   readonly p99: number;
-  /** Microseconds of this process's CPU a call. */
+  /** Microseconds of the process's CPU a call. */
   readonly cpu: number;
+  /** p99 of the app's event loop delay, in milliseconds; not a number for calls without an app. */
+  readonly delay: number;
 }
 
 export type Call = (n: number, done: (error?: unknown) => void) => void;
@@ -42,6 +44,7 @@ export function measure(call: Call, inFlight: number, milliseconds: number): Pro
         rate: latencies.length / ((now - start) / 1000),
         ...percentiles(latencies),
         cpu: (used.user + used.system) / latencies.length,
+        delay: Number.NaN,
       });
     };
     for (let n = 0; n < inFlight; n++) caller();
@@ -54,19 +57,29 @@ export function percentiles(latencies: number[]): { p50: number; p99: number } {
   return { p50: at(0.5), p99: at(0.99) };
 }
 
-export function median(values: number[]): number {
+/** Interpolated between the two nearest values. */
+export function quantile(values: number[], share: number): number {
   const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+  const at = (sorted.length - 1) * share;
+  const [below, above] = [sorted[Math.floor(at)] ?? Number.NaN, sorted[Math.ceil(at)] ?? Number.NaN];
+  return below + (above - below) * (at % 1);
 }
 
-/** The median of each figure. */
-export function medianSample(samples: Sample[]): Sample {
-  const of = (figure: keyof Sample) => median(samples.map((sample) => sample[figure]));
-  return { rate: of('rate'), p50: of('p50'), p99: of('p99'), cpu: of('cpu') };
+export function median(values: number[]): number {
+  return quantile(values, 0.5);
 }
 
-/** The median of the rounds' ratios: a machine that is slower for one round slows both sides of that round. */
-export function medianRatio(ours: Sample[], theirs: Sample[], figure: keyof Sample = 'rate'): number {
-  return median(ours.map((sample, round) => sample[figure] / theirs[round][figure]));
+/** A median with its first and third quartile. */
+export interface Spread {
+  readonly median: number;
+  readonly quartiles: readonly [number, number];
+}
+
+export function spreadOf(values: number[]): Spread {
+  return { median: median(values), quartiles: [quantile(values, 0.25), quantile(values, 0.75)] };
+}
+
+/** The rounds' ratios: a machine that is slower for one round slows both sides of that round. */
+export function ratios(ours: Sample[], theirs: Sample[], figure: keyof Sample = 'rate'): Spread {
+  return spreadOf(ours.map((sample, round) => sample[figure] / theirs[round][figure]));
 }

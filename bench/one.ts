@@ -1,5 +1,5 @@
 /**
- * How fast is one operation of one store, and where does its time go?
+ * Measures one operation of one store, and profiles it.
  *
  *     npx tsx bench/one.ts --store PgStore --operation get --in-flight 128 --seconds 5 --profile get.cpuprofile
  *
@@ -29,7 +29,7 @@ const { values } = parseArgs({
 
 build();
 const postgres = await PostgresServer.start();
-const redis = values.store === 'connect-redis' ? await startRedis() : undefined;
+const redis = values.store.startsWith('connect-redis') ? await startRedis() : undefined;
 let statements = 0;
 const debug = () => {
   statements++;

@@ -1,15 +1,23 @@
-/** Which stores are compared, and how is each set up? */
+/** The stores that are compared, each set up as its documentation says. */
 
 import connectPgSimple from 'connect-pg-simple';
 import { RedisStore } from 'connect-redis';
 import session, { type SessionData } from 'express-session';
 import pg from 'pg';
 import { createClient } from 'redis';
+import { createClient as createClient5 } from 'redis5';
 import type { PgStoreOptions } from '../lib/index.js';
 import { builtModule } from './build.js';
 import { PlainStore } from './plain-store.js';
 
-export const PEERS = ['MemoryStore', 'connect-pg-simple', 'connect-redis', 'plain postgres', 'PgStore'] as const;
+export const PEERS = [
+  'MemoryStore',
+  'connect-pg-simple',
+  'connect-redis (redis 5)',
+  'connect-redis (redis 6)',
+  'plain postgres',
+  'PgStore',
+] as const;
 export type PeerName = (typeof PEERS)[number];
 
 export interface Servers {
@@ -28,7 +36,7 @@ export type LoadedSession = session.Session & SessionData & Record<string, unkno
 const REDIS_PREFIX = 'express-pg-store-bench:';
 
 export function peersOn({ redis }: Servers): PeerName[] {
-  return PEERS.filter((name) => redis !== undefined || name !== 'connect-redis');
+  return PEERS.filter((name) => redis !== undefined || !name.startsWith('connect-redis'));
 }
 
 export async function openPeer(name: PeerName, servers: Servers, options: PgStoreOptions = {}): Promise<Peer> {
@@ -43,8 +51,10 @@ export async function openPeer(name: PeerName, servers: Servers, options: PgStor
       const store = new Store({ pool, createTableIfMissing: true, pruneSessionInterval: false });
       return { name, store, close: () => pool.end() };
     }
-    case 'connect-redis': {
-      const client = createClient({ url: servers.redis as string });
+    case 'connect-redis (redis 5)':
+    case 'connect-redis (redis 6)': {
+      const create = name.includes('5') ? (createClient5 as unknown as typeof createClient) : createClient;
+      const client = create({ url: servers.redis as string });
       client.on('error', () => {});
       await client.connect();
       const store = new RedisStore({ client, prefix: REDIS_PREFIX });

@@ -6,7 +6,7 @@ import path from 'node:path';
 import { PostgresServer } from '../example/postgres-server.js';
 import { Gate, listen, raceApp, Visitor } from '../spec/support/race-app.js';
 import { build } from './build.js';
-import { clearRedis, openPeer, type Peer, type PeerName, type Servers } from './peers.js';
+import { clearRedis, openPeer, type Peer, type PeerName, peersOn, type Servers } from './peers.js';
 import { type Redis, startRedis } from './redis-server.js';
 
 const COUNT = 20;
@@ -83,7 +83,8 @@ async function measure({ store }: Peer): Promise<(number | string)[]> {
 
 function nameOf(name: PeerName): string {
   if (name === 'MemoryStore') return `MemoryStore (express-session ${versionOf('express-session')})`;
-  return name === 'PgStore' ? '**PgStore**' : `${name} ${versionOf(name)}`;
+  const [store] = name.split(' ') as [string];
+  return name === 'PgStore' ? '**PgStore**' : `${store} ${versionOf(store)}`;
 }
 
 function versionOf(name: string): string {
@@ -101,8 +102,8 @@ try {
   redis = await startRedis();
   const servers: Servers = { postgres: postgres.uri, redis: redis?.url };
   console.log(`| ${COLUMNS.join(' | ')} |\n|${' --- |'.repeat(COLUMNS.length)}`);
-  for (const name of ['MemoryStore', 'connect-pg-simple', 'connect-redis', 'PgStore'] as const) {
-    if (name === 'connect-redis' && !redis) continue;
+  for (const name of peersOn(servers)) {
+    if (name === 'plain postgres' || name === 'connect-redis (redis 5)') continue;
     const peer = await openPeer(name, servers);
     const row = await measure(peer);
     console.log(`| ${[nameOf(name), ...row].join(' | ')} |`);

@@ -1,9 +1,10 @@
-/** What did a run of the benchmark measure, and where? */
+/** What a run of the benchmark measured, and on which machine. */
 
 import fs from 'node:fs';
 import os from 'node:os';
 import type { Deletion, Growth, Heap } from './long.js';
-import { medianRatio, medianSample } from './measure.js';
+import { median, ratios, type Sample, type Spread, spreadOf } from './measure.js';
+import { isQuiet, type Quietness } from './quiet.js';
 import type { Samples } from './store-level.js';
 
 export interface Results {
@@ -25,11 +26,28 @@ export interface Machine {
   readonly memoryGb: number;
   readonly system: string;
   readonly versions: Record<string, string>;
+  /** Before and after the run. */
+  readonly quietness: Quietness[];
 }
 
-const PACKAGES = ['express', 'express-session', 'postgres', 'connect-pg-simple', 'pg', 'connect-redis', 'redis'];
+const PACKAGES = [
+  'express',
+  'express-session',
+  'postgres',
+  'connect-pg-simple',
+  'pg',
+  'connect-redis',
+  'redis5',
+  'redis',
+];
 
-export function machine(postgres: string, redis: string | undefined): Machine {
+/** One line; it says so where the machine was not quiet. */
+export function describe({ date, cpu, cores, versions, quietness }: Machine): string {
+  const busy = quietness.every(isQuiet) ? '' : '; the machine had OTHER WORK meanwhile';
+  return `${date}, ${cores} cores of ${cpu}, Node.js ${versions.node}, PostgreSQL ${versions.PostgreSQL}${busy}`;
+}
+
+export function machine(postgres: string, redis: string | undefined, quietness: Quietness[]): Machine {
   const versionOf = (name: string) => {
     const file = new URL(`../node_modules/${name}/package.json`, import.meta.url);
     return [name, JSON.parse(fs.readFileSync(file, 'utf8')).version];
@@ -42,31 +60,36 @@ export function machine(postgres: string, redis: string | undefined): Machine {
     memoryGb: Math.round(os.totalmem() / 2 ** 30),
     system: `${os.type()} ${os.release()}`,
     versions: { ...servers, ...Object.fromEntries(PACKAGES.map(versionOf)) },
+    quietness,
   };
 }
 
+/** A figure's median over the rounds, with the quartiles of rate and ratio. */
 export interface Row {
   readonly what: string;
   readonly inFlight: number;
   readonly store: string;
-  readonly rate: number;
-  /** Of its rate to connect-pg-simple's: the median of the rounds' ratios. */
-  readonly ratio: number;
+  readonly rate: Spread;
+  /** Of its rate to connect-pg-simple's. */
+  readonly ratio: Spread;
   readonly p50: number;
   readonly p99: number;
   readonly cpu: number;
+  readonly delay: number | undefined;
 }
 
 export function rowsOf(samples: Samples, stores: readonly string[], what: string, inFlight: number): Row[] {
   const reference = samples.of('connect-pg-simple', what, inFlight);
   return stores.flatMap((store) => {
     const own = samples.of(store, what, inFlight);
-    return own.length === 0
-      ? []
-      : [{ what, inFlight, store, ratio: medianRatio(own, reference), ...medianSample(own) }];
+    if (own.length === 0) return [];
+    const of = (figure: keyof Sample) => own.map((sample) => sample[figure]);
+    const [p50, p99, cpu, delay] = [median(of('p50')), median(of('p99')), median(of('cpu')), median(of('delay'))];
+    const [rate, ratio] = [spreadOf(of('rate')), ratios(own, reference)];
+    return [{ what, inFlight, store, rate, ratio, p50, p99, cpu, delay: Number.isNaN(delay) ? undefined : delay }];
   });
 }
 
-export function ratioOf(samples: Samples, store: string, reference: string, what: string, inFlight: number): number {
-  return medianRatio(samples.of(store, what, inFlight), samples.of(reference, what, inFlight));
+export function ratioOf(samples: Samples, store: string, reference: string, what: string, inFlight: number): Spread {
+  return ratios(samples.of(store, what, inFlight), samples.of(reference, what, inFlight));
 }

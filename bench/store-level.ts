@@ -1,10 +1,11 @@
-/** How fast is each store by itself, without HTTP? */
+/** Measures each store by itself, without HTTP. */
 
 import { SESSIONS, sessionIdFrom, sessionOf } from './data.js';
 import { type Call, measure, type Sample } from './measure.js';
 import { type LoadedSession, load, type Peer, saveAll } from './peers.js';
 
-export const OPERATIONS = ['get', 'set', 'touch'] as const;
+/** `set`: of a loaded session with changed data; `replace`: the store's `set` of a plain object. */
+export const OPERATIONS = ['get', 'set', 'replace', 'touch'] as const;
 export type Operation = (typeof OPERATIONS)[number];
 export const IN_FLIGHT = [128, 1] as const;
 
@@ -34,6 +35,7 @@ export function callsOf({ store }: Peer, sids: string[], sessions: LoadedSession
   let turn = 0;
   let views = 0;
   const next = () => turn++ % sids.length;
+  const plain = sids.map((_, n) => sessionOf(n) as LoadedSession);
   const touch = store.touch?.bind(store);
   if (!touch) throw new Error('a store without touch');
   return {
@@ -43,6 +45,12 @@ export function callsOf({ store }: Peer, sids: string[], sessions: LoadedSession
       sessions[n].views = ++views;
       sessions[n].touch();
       store.set(sids[n], sessions[n], done);
+    },
+    // Rows of its own: otherwise each `set` would meet another one's change.
+    replace: (_, done) => {
+      const n = next();
+      plain[n].views = ++views;
+      store.set(`plain-${sids[n]}`, plain[n], done);
     },
     // As express-session at the end of a request: a new expiry first.
     touch: (_, done) => {

@@ -1,0 +1,104 @@
+/**
+ * Writes the benchmark's figures into README.md and docs/performance.md, between comments such as `<!-- bench:targets -->`
+ * and `<!-- /bench:targets -->`, from bench/results.json.
+ *
+ *     npm run docs:bench
+ */
+
+import fs from 'node:fs';
+import type { Spread } from './measure.js';
+import { figure, spread } from './report.js';
+import { describe, type Machine, type Row } from './results.js';
+import { type Target, titleOf } from './targets.js';
+
+interface Stored {
+  readonly machine: Machine;
+  readonly stores: Row[];
+  readonly options: Record<string, { get: Spread; set: Spread }>;
+  readonly targets: Target[];
+}
+
+export const PAGES = ['README.md', 'docs/performance.md'];
+const file = (name: string) => new URL(`../${name}`, import.meta.url);
+const stored = JSON.parse(fs.readFileSync(file('bench/results.json'), 'utf8')) as Stored;
+
+/** The page with the last run's figures. */
+export function withFigures(page: string): string {
+  return page.replace(/(<!-- bench:(\w+) -->\n).*?(<!-- \/bench:\2 -->)/gs, (_, start, section, end) => {
+    const text = SECTIONS[section as string];
+    if (!text) throw new Error(`no section ${section}`);
+    return `${start}\n${text(stored)}\n\n${end}`;
+  });
+}
+
+/** PgStore's rate as a multiple of another store's. */
+export function ratioTo(store: string, what: string, inFlight: number): number {
+  const [ours, theirs] = ['PgStore', store].map((name) => rowOf(name, what, inFlight)?.rate.median ?? Number.NaN);
+  return ours / theirs;
+}
+
+function rowOf(store: string, what: string, inFlight: number): Row | undefined {
+  return stored.stores.find((row) => row.store === store && row.what === what && row.inFlight === inFlight);
+}
+
+const SECTIONS: Record<string, (stored: Stored) => string> = {
+  machine: ({ machine }) => wrapped(`Machine: ${describe(machine)}.`),
+  targets: ({ targets }) =>
+    markdown(
+      ['', 'goal', 'measured (quartiles)', ''],
+      targets.map(({ what, goal, measured, reached }) => [
+        what,
+        goal,
+        measured,
+        reached ? 'reached' : '**not reached**',
+      ]),
+    ),
+  rates: ({ stores }) => {
+    const names = [...new Set(stores.map(({ store }) => store))];
+    const titles = new Map(stores.map((row) => [titleOf(row), row]));
+    return markdown(
+      ['a second, median', ...names],
+      [...titles].map(([title, { what, inFlight }]) => [
+        title,
+        ...names.map((name) => figure(rowOf(name, what, inFlight)?.rate.median ?? Number.NaN)),
+      ]),
+    );
+  },
+  options: ({ options }) =>
+    markdown(
+      ['rate with an option, without = 1', '`get`', '`set`'],
+      Object.entries(options).map(([name, { get, set }]) => [`\`${name}\``, spread(get), spread(set)]),
+    ),
+  summary: ({ machine }) => {
+    const times = (what: string, inFlight: number) => rowOf('PgStore', what, inFlight)?.ratio.median.toPrecision(2);
+    const { PostgreSQL: postgres, Redis: redis } = machine.versions;
+    const chart =
+      `![Rates beside connect-pg-simple's: get ${times('get', 128)} times, set ${times('set', 128)}, ` +
+      `touch ${times('touch', 128)}; an Express app that reads the session ${times('read', 100)}, ` +
+      `one that changes it ${times('change', 100)}](docs/benchmark.svg)`;
+    const text =
+      `Medians of one run (${describe(machine)}); the cores are shared by app, load generator and server, PostgreSQL ` +
+      `${postgres} has its default durability, Redis${redis ? ` ${redis}` : ''} none. The Express app runs at ` +
+      `${ratioTo('MemoryStore', 'read', 100).toFixed(2)} times MemoryStore's rate when its requests read the session, at ` +
+      `${ratioTo('MemoryStore', 'change', 100).toFixed(2)} when they change it.`;
+    return `${chart}\n\n${wrapped(text)}`;
+  },
+};
+
+function markdown(head: string[], rows: string[][]): string {
+  return [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+}
+
+function wrapped(text: string, width = 100): string {
+  const lines = [''];
+  for (const word of text.split(' ')) {
+    const last = lines.at(-1) as string;
+    if (last && last.length + 1 + word.length > width) lines.push(word);
+    else lines[lines.length - 1] = last ? `${last} ${word}` : word;
+  }
+  return lines.join('\n');
+}
+
+if (process.argv[1] === import.meta.filename) {
+  for (const page of PAGES) fs.writeFileSync(file(page), withFigures(fs.readFileSync(file(page), 'utf8')));
+}
