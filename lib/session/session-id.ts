@@ -60,7 +60,7 @@ export class SessionIds {
 
   /** The first key, and one after all keys that start with the prefix, in the order of `collate "C"`. */
   get range(): [string, string] {
-    return [this.prefix, this.prefix + '\u{10FFFF}'.repeat(LONGEST_TEXT)];
+    return [this.prefix, this.prefix + '\u{10FFFF}'.repeat(LONGEST_TEXT / 4 + 1)];
   }
 }
 

@@ -42,15 +42,15 @@ export class Snapshots {
   }
 
   /**
-   * `createSession` made a session of data that `get` answered with.
+   * `createSession` created a session from data that `get` answered with.
    *
-   * A `Session` takes over no key that its prototype has (`save`, `toString`, `__proto__`): such keys were not seen, so
-   * their absence is no removal.
+   * A `Session` adopts no key that it has already (`id`, `req`, `save`, `toString`, `__proto__`), and has those where they
+   * are not enumerable: such keys were not seen, so their absence is no removal.
    */
   transfer(data: object, session: object): void {
     const snapshot = (data as { [SNAPSHOT]?: Snapshot })[SNAPSHOT];
     if (!snapshot) return;
-    const unseen = Object.keys(data).filter((key) => !Object.hasOwn(session, key));
+    const unseen = Object.keys(data).filter((key) => !Object.prototype.propertyIsEnumerable.call(session, key));
     if (unseen.length === 0) this.#ofSession.set(session, { ...snapshot });
     else {
       const seen = Object.entries(JSON.parse(snapshot.stored)).filter(([key]) => !unseen.includes(key));

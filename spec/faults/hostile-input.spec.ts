@@ -168,7 +168,7 @@ describe('hostile input', () => {
     'a pattern': 'n%',
     'non-ASCII': 'ключ-鍵-🔑',
     'half a surrogate pair': 'n1\ud800',
-    'the last code point': 'n1\u{10ffff}',
+    'the last code point': '\u{10ffff}'.repeat(500),
     'a path': '../../etc/passwd',
     'the name of a property': '__proto__',
   })) {
@@ -181,8 +181,11 @@ describe('hostile input', () => {
         const store = await openStore(options);
         const answer = await beside(store, () => store.set(sid, plain({ mine: true })));
         const found: any = await store.get(sid).catch((error) => error);
-        if (answer.status === 'fulfilled') assert.equal(found.mine, true);
-        else {
+        if (answer.status === 'fulfilled') {
+          assert.equal(found.mine, true);
+          assert.equal(await store.length(), 4);
+          assert.equal((await store.all()).filter(({ mine }: any) => mine).length, 1);
+        } else {
           assert.equal(found, null);
           assert.doesNotMatch(String((answer.reason as Error).message), /n1|x{20}/);
         }

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { inspect } from 'node:util';
+import expressSession from 'express-session';
 import { type Snapshot, Snapshots } from '../../lib/session/snapshot.js';
 
 class Session {
@@ -56,9 +57,9 @@ describe('snapshot', () => {
 
   it('has not seen what a `Session` does not take over', () => {
     const snapshots = new Snapshots();
-    const data = { x: 1, save: 'mine', toString: 'mine' };
+    const data = { x: 1, id: 'mine', req: 'mine', save: 'mine', toString: 'mine' };
     snapshots.attach(data, snapshot(JSON.stringify(data)));
-    const session = Object.assign(new Session(), { x: 1 });
+    const session = new (expressSession as any).Session({ sessionID: 'a' }, data);
     snapshots.transfer(data, session);
     const known = snapshots.of(session, 'a');
     assert.equal(known?.seen, '{"x":1}');

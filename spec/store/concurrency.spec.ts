@@ -181,16 +181,23 @@ describe('concurrency', () => {
       assert.deepEqual(events, []);
     });
 
-    it('keeps keys that a session cannot take over, such as `save`', async () => {
+    it('keeps keys that a session cannot adopt: all that express-session’s `Session` has itself', async () => {
       const { store, table, sql } = await openPair();
-      await store.set('sid', plain({ save: 'me', toString: 'x', a: 1 }));
-      await sql`update ${sql(table)} set data = '{"save":"me","__proto__":{"b":1},"a":1}'`;
-      const request = await loaded(store);
-      assert.equal(typeof request.save, 'function');
-      request.a = 2;
-      await store.set('sid', request);
-      const [row] = await sql`select data::text as text from ${sql(table)}`;
-      assert.deepEqual(JSON.parse(row?.text), JSON.parse('{"save":"me","__proto__":{"b":1},"a":2}'));
+      await store.set('sid', plain({ a: 1 }));
+      const session = await loaded(store);
+      const its = [session, Object.getPrototypeOf(session), Object.prototype].flatMap(Object.getOwnPropertyNames);
+      const keys = [...new Set(its)].filter((key) => key !== 'a' && key !== 'cookie');
+      for (const key of ['id', 'req', 'save', 'reload', 'toString', '__proto__']) assert(keys.includes(key), key);
+      const text = (a: number) => `{${keys.map((key) => `${JSON.stringify(key)}:"kept"`).join()},"a":${a}}`;
+      await sql`update ${sql(table)} set data = ${text(1)}::text::json`;
+      for (const a of [2, 3]) {
+        const request = await loaded(store);
+        assert.equal(typeof request.save, 'function');
+        request.a = a;
+        await store.set('sid', request);
+        const [row] = await sql`select data::text as text from ${sql(table)}`;
+        assert.deepEqual(JSON.parse(row?.text), JSON.parse(text(a)));
+      }
     });
   });
 

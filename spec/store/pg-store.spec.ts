@@ -183,6 +183,27 @@ describe('pg-store', () => {
     }
   });
 
+  it('asks a `ttl` function about the session as it is at the call', async () => {
+    const table = freshTable();
+    const sql = await sqlClient();
+    const store = await openStore({ table, touchAfter: 0, ttl: (data: any) => data.seconds });
+    const lifetime = async () => {
+      const [row] = await sql`select extract(epoch from expires_at - updated_at)::float8 as s from ${sql(table)}`;
+      return Math.ceil(row?.s / 100) * 100;
+    };
+    for (const [call, seconds] of [
+      ['set', 1000],
+      ['touch', 3000],
+    ] as const) {
+      const session: any = { seconds, cookie: {} };
+      const first = store.get('sid');
+      const calling = store[call]('sid', session);
+      session.seconds = 9000;
+      await Promise.all([first, calling]);
+      assert.equal(await lifetime(), seconds);
+    }
+  });
+
   it('says which option a `ttl` without a number is', async () => {
     for (const seconds of [undefined, null, '5', Number.NaN, -1, Number.POSITIVE_INFINITY]) {
       const store = await openStore({ ttl: () => seconds as number });

@@ -9,7 +9,7 @@ import request from 'supertest';
 import { PgStore } from '../../lib/index.js';
 import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
 import { recipe } from '../support/recipes.js';
-import { load, plain } from '../support/sessions.js';
+import { generated, load, plain } from '../support/sessions.js';
 
 const ofAda = (data: object = {}) => plain({ passport: { user: 'ada' }, ...data });
 
@@ -69,6 +69,36 @@ describe('sessions of a user', () => {
       delete signingOut.passport;
       await store.set('sid', signingOut);
       assert.equal(await userId(), null);
+    });
+
+    it('sees what is stored, as it is at the call: never a later state, nor values that JSON has otherwise', async () => {
+      const seen: unknown[] = [];
+      const user = (session: any) => {
+        seen.push(session);
+        return session.account?.id;
+      };
+      const store = await openStore({ user });
+      const id = { toJSON: () => 'an id' };
+      const account: any = generated(store, 'sid', { account: { id, since: new Date(0) } });
+      const waiting = store.set('sid', plain());
+      const saving = store.set('sid', account);
+      const cookie = JSON.parse(JSON.stringify(account.cookie));
+      account.account.id = 'changed afterwards';
+      account.cookie.maxAge = 5;
+      await Promise.all([waiting, saving]);
+      assert.deepEqual(seen.at(-1), { account: { id: 'an id', since: '1970-01-01T00:00:00.000Z' }, cookie });
+      assert.equal((await store.sessionsOf('an id')).length, 1);
+
+      const [ours, theirs] = [await load(store, 'sid'), await load(store, 'sid')];
+      assert(ours && theirs);
+      theirs.account = { id: 'theirs' };
+      await store.set('sid', theirs);
+      ours.more = 1;
+      const merging = store.set('sid', ours);
+      ours.account = { id: 'changed afterwards' };
+      await merging;
+      assert.deepEqual(seen.at(-1), { account: { id: 'theirs' }, more: 1, cookie: (await store.get('sid'))?.cookie });
+      assert.equal((await store.sessionsOf('theirs')).length, 1);
     });
 
     it('fails the save if it throws or returns something else', async () => {
