@@ -1,4 +1,4 @@
-/** Does the table hold what was acknowledged, and nothing that was destroyed? */
+/** Checks that the table holds what was acknowledged, and nothing that was destroyed. */
 
 import type { Sql } from 'postgres';
 import type { Report } from './chaos-app.js';

@@ -1,4 +1,4 @@
-/** Which faults, which calls? Random, and the same again with the same seed. */
+/** Random faults and calls, the same again with the same seed. */
 
 /** Numbers from 0 to below 1 (mulberry32). */
 export function random(seed: number): () => number {

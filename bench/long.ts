@@ -1,4 +1,4 @@
-/** What becomes of PgStore's rates and of the heap with a million rows, a million expired rows, a million calls? */
+/** PgStore's rates and heap with a million rows, a million expired rows, a million calls. */
 
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';

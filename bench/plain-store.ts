@@ -1,4 +1,4 @@
-/** How fast is a store on the `postgres` client that is written the plain way: a tagged template, so a statement, a call? */
+/** A plain store on Postgres.js for comparison: a tagged template, so a statement, a call. */
 
 import session, { type SessionData } from 'express-session';
 import postgres, { type Sql } from 'postgres';

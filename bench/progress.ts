@@ -1,4 +1,4 @@
-/** How far is the benchmark? One line on a terminal's standard error, nothing elsewhere. */
+/** The benchmark's progress: one line on a terminal's standard error, nothing elsewhere. */
 
 import { Presets, SingleBar } from 'cli-progress';
 

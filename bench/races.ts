@@ -1,4 +1,4 @@
-/** What do parallel requests lose with each store? Prints a table; `npm run races`. */
+/** What parallel requests lose with each store, as a table: `npm run races`. */
 
 import fs from 'node:fs';
 import { createRequire } from 'node:module';

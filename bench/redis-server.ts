@@ -1,4 +1,7 @@
-/** Which Redis is measured? That of REDIS_URL, or one of our own where `redis-server` is installed. */
+/**
+ * The Redis that is measured: that of REDIS_URL, or one of its own where `redis-server` is
+ * installed.
+ */
 
 import { execFileSync, spawn } from 'node:child_process';
 import { createClient } from 'redis';

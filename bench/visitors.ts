@@ -1,4 +1,6 @@
-/** Who makes, asks for, changes and leaves which session, and when? A random population; the same for the same seed. */
+/**
+ * A random population that creates, loads, changes and leaves sessions; the same for the same seed.
+ */
 
 export interface Traffic {
   /** Sessions that are alive at any time. */

@@ -1,4 +1,4 @@
-/** How much does PostgreSQL write to its log for requests that only read, with sessions that are `rolling`? */
+/** The WAL that requests write which only read, with sessions that are `rolling`. */
 
 import type { Sql } from 'postgres';
 import { App, type LoadGenerator } from './app-level.js';

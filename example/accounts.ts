@@ -1,4 +1,4 @@
-/** Who may sign in? Two made-up people, through Passport. */
+/** The accounts: two invented people, signed in through Passport. */
 
 import passport from 'passport';
 import { Strategy } from 'passport-local';

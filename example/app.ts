@@ -1,4 +1,7 @@
-/** What does the example show? One page about the visitor's session, and what PostgreSQL has of it. */
+/**
+ * The example's routes: one page about the visitor's session, and the rows that PostgreSQL has of
+ * it.
+ */
 
 import { randomUUID } from 'node:crypto';
 import path from 'node:path';

@@ -1,4 +1,4 @@
-/** From which browsers is somebody signed in? */
+/** The browsers in which a user is signed in. */
 
 import type { PgStore, UserSession } from '../lib/index.js';
 

@@ -1,4 +1,4 @@
-/** How does text become HTML without becoming markup? */
+/** Text to HTML without becoming markup. */
 
 export class Html {
   constructor(readonly text: string) {}

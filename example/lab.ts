@@ -1,4 +1,4 @@
-/** How do PgStore and MemoryStore compare, here and now? The same small app on each, asked over HTTP. */
+/** Compares PgStore and MemoryStore, live: the same small app on each, requested over HTTP. */
 
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';

@@ -1,4 +1,6 @@
-/** What does `npm start` run? The example app, on a PostgreSQL of its own or on the one that DATABASE_URL names. */
+/**
+ * `npm start`: the example app, on a PostgreSQL of its own or on the one that DATABASE_URL names.
+ */
 
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';

@@ -1,4 +1,7 @@
-/** How is docs/screenshot.png made? `npx tsx example/screenshot.ts`, with chromium on the PATH and the machine otherwise idle. */
+/**
+ * Takes docs/screenshot.png: `npx tsx example/screenshot.ts`, with chromium on the PATH and the
+ * machine idle.
+ */
 
 import { execFileSync } from 'node:child_process';
 import http from 'node:http';

@@ -1,4 +1,4 @@
-/** What may a browser do with the app's pages, and which requests are its own? */
+/** What a browser may do with the app's pages, and which requests are same-origin. */
 
 import type { RequestHandler } from 'express';
 

@@ -1,4 +1,4 @@
-/** What does the page look like, in HTML? */
+/** The page, as HTML. */
 
 import type { SessionData } from 'express-session';
 import { ACCOUNTS } from './accounts.js';

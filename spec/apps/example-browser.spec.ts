@@ -1,4 +1,7 @@
-/** Does the example app work in a real browser: two devices, the race, the keyboard alone, a narrow screen? */
+/**
+ * The example app works in a real browser: two devices, the race, the keyboard alone, a narrow
+ * screen.
+ */
 
 import assert from 'node:assert/strict';
 import fs from 'node:fs';

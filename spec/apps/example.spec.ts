@@ -1,4 +1,4 @@
-/** Does `npm start` start, answer, and stop without leaving anything behind? */
+/** `npm start` starts, answers, and stops without leaving anything behind. */
 
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';

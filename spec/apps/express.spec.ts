@@ -1,4 +1,4 @@
-/** Does the store serve Express 4 and 5 over HTTP as express-session promises? */
+/** The store serves Express 4 and 5 over HTTP as express-session documents it. */
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';

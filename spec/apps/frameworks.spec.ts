@@ -1,4 +1,4 @@
-/** Does the store keep its promises through each framework, over HTTP? */
+/** The guarantees hold through each framework, over HTTP. */
 
 import assert from 'node:assert/strict';
 import http, { type RequestListener } from 'node:http';

@@ -1,4 +1,4 @@
-/** Does every call answer in time, once, to its callback or its promise? */
+/** Every call answers once, within the timeout, to its callback or its promise. */
 
 import assert from 'node:assert/strict';
 import { type Callback, OperationTracker } from '../../lib/calls/operation-tracker.js';

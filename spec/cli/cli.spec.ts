@@ -1,4 +1,4 @@
-/** Does `npx express-pg-store` do what its help says? */
+/** `npx express-pg-store` does what its help says. */
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';

@@ -1,4 +1,4 @@
-/** Do the statements on many rows see theirs, all of theirs, and nobody else's? */
+/** The statements on many rows see theirs, all of theirs, and nobody else's. */
 
 import assert from 'node:assert/strict';
 import type { Sql } from 'postgres';

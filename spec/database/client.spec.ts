@@ -1,4 +1,4 @@
-/** Does the store use the app's client as it is, and its own as the options say? */
+/** The store uses the app's client as it is, and its own as the options say. */
 
 import assert from 'node:assert/strict';
 import postgres from 'postgres';

@@ -1,4 +1,4 @@
-/** Does a statement get its answer, whatever becomes of the server? */
+/** A statement gets its answer, whatever happens to the server. */
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';

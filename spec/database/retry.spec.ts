@@ -1,4 +1,4 @@
-/** Is tried again what passes by itself, and nothing else? */
+/** Transient errors are retried, others are not. */
 
 import assert from 'node:assert/strict';
 import { backoffDelay, isRowLevelError, isTransient } from '../../lib/database/retry.js';

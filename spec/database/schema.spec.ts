@@ -1,4 +1,7 @@
-/** Is the table made, once, under any name, by any number of processes, and left alone where it is there? */
+/**
+ * The table is created once, under any name, by any number of processes, and an existing one is
+ * left alone.
+ */
 
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';

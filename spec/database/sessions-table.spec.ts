@@ -1,4 +1,4 @@
-/** Does each statement do its one thing, for one row as for many, and wait for nobody? */
+/** Each statement does one thing, for one row as for many, and waits for no row lock. */
 
 import assert from 'node:assert/strict';
 import fc from 'fast-check';

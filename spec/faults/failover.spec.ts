@@ -1,4 +1,4 @@
-/** Does the store go on by itself, with all that was acknowledged, when the primary is lost and a standby takes over? */
+/** The store follows a failover by itself and keeps all that was acknowledged. */
 
 import assert from 'node:assert/strict';
 import fs from 'node:fs';

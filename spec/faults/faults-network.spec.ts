@@ -1,4 +1,4 @@
-/** Does the store keep working when the network cuts, loses answers or falls silent? */
+/** The store keeps working when the network cuts connections, loses answers or drops packets. */
 
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';

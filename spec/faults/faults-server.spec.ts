@@ -1,4 +1,7 @@
-/** Does a server that refuses, is full, slow or changed under the store fail calls clearly, one by one, and no longer than that? */
+/**
+ * A server that refuses, is full, slow or altered fails calls clearly, one by one, and no longer
+ * than that.
+ */
 
 import assert from 'node:assert/strict';
 import fs from 'node:fs';

@@ -1,4 +1,4 @@
-/** Does the store keep working, and every acknowledged write, when the server goes away? */
+/** The store keeps working, and keeps every acknowledged write, when the server stops. */
 
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';

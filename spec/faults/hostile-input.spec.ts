@@ -1,4 +1,7 @@
-/** Can any value, session ID, cookie or row crash the process, hang, fail another call or reach another session? */
+/**
+ * No value, session ID, cookie or row can crash the process, hang, fail another call or reach
+ * another session.
+ */
 
 import assert from 'node:assert/strict';
 import session from 'express-session';

@@ -1,4 +1,4 @@
-/** Does the store work through PgBouncer in transaction mode, and go on when it is restarted? */
+/** The store works through PgBouncer in transaction mode, and goes on when it is restarted. */
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';

@@ -1,4 +1,7 @@
-/** Are connections encrypted and certificates checked where the app asks for it, and are faults survived then too? */
+/**
+ * Connections are encrypted and certificates checked where the app asks for it, and faults are
+ * survived there, too.
+ */
 
 import assert from 'node:assert/strict';
 import fs from 'node:fs';

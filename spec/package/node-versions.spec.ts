@@ -1,4 +1,4 @@
-/** Does the built package load and work on each Node.js that it says it does, as ES module and as CommonJS? */
+/** The built package works on each Node.js that it says it does, as ES module and as CommonJS. */
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';

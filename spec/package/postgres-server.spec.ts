@@ -1,4 +1,4 @@
-/** Does a process that is killed leave its PostgreSQL behind? */
+/** A killed process leaves no PostgreSQL behind. */
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';

@@ -1,4 +1,7 @@
-/** Does a table of an earlier release keep working, and today's table for processes that still run that release? */
+/**
+ * A table of an earlier release keeps working, and today's table for processes that still run that
+ * release.
+ */
 
 import assert from 'node:assert/strict';
 import fs from 'node:fs';

@@ -1,4 +1,4 @@
-/** Does an envelope open exactly where it was sealed, as it was sealed, and in later versions too? */
+/** An envelope opens exactly where it was sealed, as it was sealed, and in later versions too. */
 
 import assert from 'node:assert/strict';
 import { randomBytes, webcrypto } from 'node:crypto';

@@ -1,4 +1,4 @@
-/** Do listings show each live session, whole, and what may be shown of it? */
+/** Listings show each unexpired session, whole, and only what may be shown of it. */
 
 import assert from 'node:assert/strict';
 import { userSession } from '../../lib/session/listing.js';

@@ -1,4 +1,4 @@
-/** Does the three-way merge keep what each side changed, whatever the JSON? */
+/** The three-way merge keeps what each side changed, whatever the JSON. */
 
 import assert from 'node:assert/strict';
 import fc from 'fast-check';

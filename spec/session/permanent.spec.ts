@@ -1,4 +1,4 @@
-/** Do new sessions outlive the browser where the app wants it? */
+/** With option `permanent` new sessions outlive the browser. */
 
 import assert from 'node:assert/strict';
 import session from 'express-session';

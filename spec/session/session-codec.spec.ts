@@ -1,4 +1,4 @@
-/** Does a session come out of its row as it went in? */
+/** A session comes out of its row as it went in. */
 
 import assert from 'node:assert/strict';
 import session from 'express-session';

@@ -1,4 +1,4 @@
-/** Does each session ID have its row, and does nobody else's row count as one? */
+/** Each session ID has its row, and nobody else's row counts as one. */
 
 import assert from 'node:assert/strict';
 import { createHash, createHmac } from 'node:crypto';

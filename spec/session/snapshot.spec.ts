@@ -1,4 +1,4 @@
-/** Does each session object know what its request saw, and only its own? */
+/** Each session object knows what its request saw, and only its own. */
 
 import assert from 'node:assert/strict';
 import { inspect } from 'node:util';

@@ -1,4 +1,4 @@
-/** Whose sessions are they, and which users are refused? */
+/** Whose sessions they are, and which users are refused. */
 
 import assert from 'node:assert/strict';
 import { userId, userOf } from '../../lib/session/user.js';

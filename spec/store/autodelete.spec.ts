@@ -1,4 +1,4 @@
-/** Do expired rows go by themselves, without standing in anybody's way? */
+/** Expired rows are deleted by the timer, without blocking anybody. */
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';

@@ -1,4 +1,7 @@
-/** Do calls on users and prefixes take their place in the order of the calls on each session, and hold up none of them? */
+/**
+ * Calls on users and prefixes take their place in the order of the calls on each session, and block
+ * none of them.
+ */
 
 import assert from 'node:assert/strict';
 import { setImmediate as tick } from 'node:timers/promises';

@@ -1,4 +1,4 @@
-/** Do requests that run at the same time keep their changes, and does a logout last, over HTTP? */
+/** Parallel requests keep their changes, and a logout lasts, over HTTP. */
 
 import assert from 'node:assert/strict';
 import { setImmediate as tick } from 'node:timers/promises';

@@ -1,4 +1,6 @@
-/** Does a save whose answer was lost neither count twice nor come back once its request took it back? */
+/**
+ * A save whose answer was lost neither counts twice nor comes back once its request took it back.
+ */
 
 import assert from 'node:assert/strict';
 import fc from 'fast-check';

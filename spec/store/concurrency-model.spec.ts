@@ -1,4 +1,7 @@
-/** Is every history of calls one that a plain model could have produced, whatever their order and timing? */
+/**
+ * Every history of calls is one that a plain model could have produced, whatever their order and
+ * timing.
+ */
 
 import assert from 'node:assert/strict';
 import { setImmediate as tick } from 'node:timers/promises';

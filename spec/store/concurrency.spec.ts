@@ -1,4 +1,4 @@
-/** Does a session keep what each of its requests did, and stay ended once it was ended? */
+/** A session keeps what each of its requests did, and stays destroyed once it was destroyed. */
 
 import assert from 'node:assert/strict';
 import { setImmediate as tick } from 'node:timers/promises';

@@ -1,4 +1,4 @@
-/** Does an app see any difference between PgStore and express-session's own MemoryStore? */
+/** An app sees no difference between PgStore and express-session's own MemoryStore. */
 
 import assert from 'node:assert/strict';
 import session, { type Store } from 'express-session';

@@ -1,4 +1,4 @@
-/** What does a monitor get to see, and does it cost nothing while nobody looks? */
+/** What a monitor gets to see, and that it costs nothing without a subscriber. */
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';

@@ -1,4 +1,4 @@
-/** Does an error say what failed, and give nothing of a session away? */
+/** An error says what failed, and discloses nothing of a session. */
 
 import assert from 'node:assert/strict';
 import { inspect } from 'node:util';

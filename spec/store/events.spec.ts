@@ -1,4 +1,4 @@
-/** Do events tell what no callback can, with their types, and can none of them do harm? */
+/** Events report what no callback can, with their types, and none of them can do harm. */
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';

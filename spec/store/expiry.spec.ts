@@ -1,4 +1,6 @@
-/** Does a session expire when its cookie says, whatever its save waited for and whatever the clocks say? */
+/**
+ * A session expires when its cookie says, whatever its save waited for and whatever the clocks say.
+ */
 
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';

@@ -1,4 +1,4 @@
-/** Is everything there that FlaskPgSession, the Python original, does? One spec for each of its features. */
+/** Everything that FlaskPgSession, the Python original, does: one spec for each of its features. */
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';

@@ -1,4 +1,6 @@
-/** Does PgStore keep express-session's contract, by the database's clock, with a callback or a promise? */
+/**
+ * PgStore keeps express-session's contract, by the database's clock, with a callback or a promise.
+ */
 
 import assert from 'node:assert/strict';
 import session from 'express-session';

@@ -1,4 +1,4 @@
-/** Option `previous`: are sessions of another store taken over, once and for good? */
+/** Option `previous`: sessions of another store are taken over, once and for good. */
 
 import assert from 'node:assert/strict';
 import { setImmediate as tick } from 'node:timers/promises';

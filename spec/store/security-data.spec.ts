@@ -1,4 +1,4 @@
-/** Is a session's data readable and changeable only to who has the encryption key? And can stored data do harm? */
+/** Only the encryption key reads and changes a session's data, and stored data can do no harm. */
 
 import assert from 'node:assert/strict';
 import { execSync } from 'node:child_process';

@@ -1,4 +1,4 @@
-/** Is a row in the table of use only to who has the secret, and does changing the secret lose nothing? */
+/** A row is of use only with the secret, and changing the secret loses nothing. */
 
 import assert from 'node:assert/strict';
 import { createHash, createHmac } from 'node:crypto';

@@ -1,4 +1,6 @@
-/** Does anything that ends up in logs show a secret, a key, a password, a session ID or what is in a session? */
+/**
+ * Nothing that reaches logs shows a secret, a key, a password, a session ID or a session's data.
+ */
 
 import assert from 'node:assert/strict';
 import { setImmediate as immediate } from 'node:timers/promises';

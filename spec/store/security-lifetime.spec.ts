@@ -1,4 +1,4 @@
-/** Does a session end `maxLifetime` after its creation, whatever is done to it? */
+/** A session expires `maxLifetime` after its creation, whatever is done to it. */
 
 import assert from 'node:assert/strict';
 import express from 'express';

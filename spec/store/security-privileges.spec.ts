@@ -1,4 +1,4 @@
-/** Does the store do all it does with the fewest rights in the database? */
+/** The store works with the fewest privileges in the database. */
 
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';

@@ -1,4 +1,4 @@
-/** Which sessions does a user have, and how does the user end them? */
+/** A user's sessions, and how they are listed and destroyed. */
 
 import assert from 'node:assert/strict';
 import express from 'express';

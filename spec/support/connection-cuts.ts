@@ -1,4 +1,4 @@
-/** What must hold while a network cuts connections? The same over each transport. */
+/** What must hold while a network cuts connections; the same over each transport. */
 
 import assert from 'node:assert/strict';
 import { setImmediate } from 'node:timers/promises';

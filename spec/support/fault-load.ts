@@ -1,4 +1,4 @@
-/** Which acknowledged writes does the table hold after a fault? Writers on shared sessions, and the count of what was lost. */
+/** Writers on shared sessions, and the count of acknowledged writes that a fault lost. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';

@@ -1,4 +1,6 @@
-/** How does a spec break the network between a store and its server? A TCP proxy that cuts, loses answers or falls silent. */
+/**
+ * A TCP proxy between a store and its server that cuts connections, loses answers or drops packets.
+ */
 
 import net from 'node:net';
 

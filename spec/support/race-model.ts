@@ -1,4 +1,7 @@
-/** What may a session hold after these calls? A model without a database, and the search for an order that explains them. */
+/**
+ * What a session may hold after these calls: a model without a database, and the search for an
+ * order that explains them.
+ */
 
 /** A session as a map from paths to values. `cookie` is one of the paths. */
 export type Flat = ReadonlyMap<string, unknown>;

@@ -1,4 +1,4 @@
-/** Which statements does a store send? Counted in the client, before the server sees them. */
+/** The statements that a store sends, counted in the client, before the server sees them. */
 
 import type { PgStore, PgStoreOptions } from '../../lib/index.js';
 import { freshTable, openStore } from './postgres.js';

@@ -1,4 +1,4 @@
-/** How does a spec run the code that the documentation shows? As a module, with this package's own source. */
+/** Runs the code that the documentation shows, as a module, with this package's own source. */
 
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';

@@ -1,4 +1,4 @@
-/** How is the store used with connect-flash? */
+/** The store with connect-flash. */
 
 import flash from 'connect-flash';
 import express, { type Express } from 'express';

@@ -1,4 +1,4 @@
-/** How is the store used with Connect? */
+/** The store with Connect. */
 
 import type { IncomingMessage } from 'node:http';
 import connect from 'connect';

@@ -1,4 +1,4 @@
-/** How is the store used with Express 5 and 4? */
+/** The store with Express 5 and 4. */
 
 import type { Express } from 'express';
 import session from 'express-session';

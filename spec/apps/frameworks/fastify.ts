@@ -1,4 +1,4 @@
-/** How is the store used with Fastify and @fastify/session? */
+/** The store with Fastify and @fastify/session. */
 
 import fastifyCookie from '@fastify/cookie';
 import fastifySession, { type SessionStore } from '@fastify/session';

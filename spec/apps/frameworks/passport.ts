@@ -1,4 +1,4 @@
-/** How is the store used with Passport? */
+/** The store with Passport. */
 
 import express, { type NextFunction, type Request, type Response } from 'express';
 import session from 'express-session';
