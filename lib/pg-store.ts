@@ -110,7 +110,8 @@ export class PgStore extends TypedStore {
     return this.#calls.run('touch', callback, async (deadline) => {
       if (SessionIds.validateSessionId(sid)) return;
       const seesData = typeof this.#options.ttl === 'function';
-      const encoded = this.#sessions.encode(seesData ? session : { cookie: session?.cookie });
+      const seen = seesData ? session : ({ cookie: session?.cookie } as SessionData);
+      const encoded = this.#sessions.encode(seen);
       return this.#order.write(sid, () => this.#sessions.touch(sid, encoded, session, deadline));
     });
   }

@@ -3,10 +3,10 @@
 import assert from 'node:assert/strict';
 import express from 'express';
 import session from 'express-session';
-import passport from 'passport';
 import postgres from 'postgres';
 import request from 'supertest';
 import { PgStore } from '../../lib/index.js';
+import { passportApp } from '../apps/frameworks/passport.js';
 import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
 import { recipe } from '../support/recipes.js';
 import { generated, load, plain } from '../support/sessions.js';
@@ -320,21 +320,19 @@ describe('sessions of a user', () => {
     );
   });
 
-  it('gives a Passport app a page of devices, by the cookbook’s recipes', async () => {
-    const { createApp } = await recipe('docs/cookbook.md', 'export function createApp');
+  it('gives a Passport app a page of devices and a limit of sessions, by the cookbook’s recipes', async () => {
     const { addDevices } = await recipe('docs/cookbook.md', 'export function addDevices');
+    const { atMost } = await recipe('docs/cookbook.md', 'export async function keepAtMost');
     const store = await openStore();
-    const app = createApp(store, async (id: string, password: string) => password === 'engine' && { id });
+    const app = passportApp(store);
     addDevices(app, store);
-    app.get('/', (req: any, res: any) => res.json(req.user?.id ?? null));
+    app.post('/limit', atMost(2, store), (_request, response) => response.end());
     const signedIn = async (username: string) => {
       const agent = request.agent(app);
-      await agent.post('/sign-in').type('form').send({ username, password: 'engine' }).expect(303);
+      await agent.post('/login').type('form').send({ username, password: 'open sesame' }).expect(200);
       return agent;
     };
-    const who = async (agent: { get(url: string): request.Test }) => (await agent.get('/')).body;
-    const wrong = request.agent(app);
-    await wrong.post('/sign-in').type('form').send({ username: 'ada', password: 'steam' }).expect(401);
+    const who = async (agent: { get(url: string): request.Test }) => (await agent.get('/me')).body.id ?? null;
     const [one, two, three, other] = [
       await signedIn('ada'),
       await signedIn('ada'),
@@ -348,15 +346,15 @@ describe('sessions of a user', () => {
     assert.deepEqual([await who(one), await who(two), await who(three)], ['ada', 'ada', null]);
     assert.equal((await one.post('/sign-out-others')).body, 1);
     assert.deepEqual([await who(one), await who(two), await who(other)], ['ada', null, 'grace']);
-    await one.post('/sign-out').expect(303);
+    await one.post('/logout').expect(204);
     assert.equal(await who(one), null);
     assert.deepEqual(await store.sessionsOf('ada'), []);
 
-    const { atMost } = await recipe('docs/cookbook.md', 'export async function keepAtMost');
-    app.post('/sign-in-limited', passport.authenticate('local'), atMost(2, store), (_: any, res: any) => res.end());
-    const agents = [request.agent(app), request.agent(app), request.agent(app)];
-    for (const agent of agents) {
-      await agent.post('/sign-in-limited').type('form').send({ username: 'ada', password: 'engine' }).expect(200);
+    const agents = [];
+    for (let n = 0; n < 3; n++) {
+      const agent = await signedIn('ada');
+      await agent.post('/limit').expect(200);
+      agents.push(agent);
     }
     assert.deepEqual(await Promise.all(agents.map(who)), [null, 'ada', 'ada']);
   });

@@ -4,12 +4,6 @@ import type { Express } from 'express';
 import session from 'express-session';
 import type { PgStore } from '../../../lib/index.js';
 
-declare module 'express-session' {
-  interface SessionData {
-    cart?: Record<string, number>;
-  }
-}
-
 export function useSessions(app: Express, store: PgStore): Express {
   app.use(
     session({

@@ -41,25 +41,10 @@ export function passportApp(store: PgStore): express.Express {
   app.get('/me', (req, res) => {
     res.json(req.user);
   });
-  app.get('/sessions', async (req, res) => {
-    const sessions = await store.sessionsOf(userOf(req).id);
-    res.json(sessions.map(({ handle, createdAt, lastSeenAt }) => ({ handle, createdAt, lastSeenAt })));
-  });
-  app.delete('/sessions/:handle', async (req, res) => {
-    const ended = await store.destroyByHandle(req.params.handle, { user: userOf(req).id });
-    res.sendStatus(ended ? 204 : 404);
-  });
-  app.post('/logout-elsewhere', async (req, res) => {
-    res.json({ ended: await store.destroySessionsOf(userOf(req).id, { except: req.sessionID }) });
-  });
   return app;
 }
 
 function signedIn(req: Request, res: Response, next: NextFunction): void {
   if (req.isAuthenticated()) next();
   else res.sendStatus(401);
-}
-
-function userOf(req: Request): Express.User {
-  return req.user as Express.User;
 }
