@@ -1,7 +1,7 @@
 /** Option `previous`: sessions of another store are taken over, once and for good. */
 
 import assert from 'node:assert/strict';
-import { setImmediate as tick } from 'node:timers/promises';
+import { setTimeout as sleep, setImmediate as tick } from 'node:timers/promises';
 import MongoStore from 'connect-mongo';
 import connectPgSimple from 'connect-pg-simple';
 import { RedisStore } from 'connect-redis';
@@ -13,6 +13,7 @@ import { PgStore, type PgStoreOptions } from '../../lib/index.js';
 import { documented } from '../support/docs.js';
 import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
 import { Gate, type Listening, listen, raceApp, Visitor } from '../support/race-app.js';
+import { RaceProcess } from '../support/race-process.js';
 import { recipe } from '../support/recipes.js';
 import { type AnySession, data, generated, load, loaded, plain } from '../support/sessions.js';
 
@@ -536,6 +537,49 @@ describe('option `previous`', () => {
     });
   });
 
+  it('loses no session and revives none, however calls, late saves and two processes interleave', async () => {
+    const pause = (most: number) => sleep(Math.random() * most);
+    const slow = watched(old);
+    for (const method of ['get', 'destroy']) slow.before[method] = () => pause(4);
+    const stores = [await open({ previous: slow }), await open({ previous: slow })];
+    const any = () => stores[Math.random() < 0.5 ? 0 : 1] as PgStore;
+    const wrong: string[] = [];
+
+    async function live(sid: string, isDestroyed: boolean): Promise<void> {
+      await call(old, 'set', sid, plain({ sid }));
+      const held = await call(old, 'get', sid);
+      let destroying = false;
+      let gone = false;
+      const visits = Array.from({ length: 6 }, async () => {
+        await pause(20);
+        const wasGone = gone;
+        const found = await any().get(sid);
+        if (wasGone && found) wrong.push(`revived ${sid}`);
+        if (!found && !destroying) wrong.push(`lost ${sid}`);
+      });
+      const lateSaves = Array.from({ length: 3 }, async () => {
+        await pause(20);
+        await call(old, 'set', sid, held);
+      });
+      const signOut = async () => {
+        await pause(15);
+        destroying = true;
+        await any().destroy(sid);
+        gone = true;
+      };
+      await Promise.all([...visits, ...lateSaves, isDestroyed && signOut()]);
+      await call(old, 'set', sid, held);
+      if (Boolean(await any().get(sid)) === isDestroyed) wrong.push(`${isDestroyed ? 'revived' : 'lost'} ${sid}`);
+    }
+
+    for (let round = 0; round < 5; round++) {
+      await Promise.all(Array.from({ length: 200 }, (_, n) => live(`${round}-${n}`, n % 2 === 0)));
+    }
+    assert.deepEqual(wrong, []);
+    assert.equal(await stores[0]?.length(), 500);
+    assert.equal(await tombstones(), 500);
+  });
+
   it('is refused where it is no store', () => {
     for (const wrong of [null, 'redis://localhost', {}, { get: () => {} }, () => {}]) {
       assert.throws(() => new PgStore({ previous: wrong as any }), {
@@ -678,6 +722,41 @@ describe('option `previous`', () => {
         });
       });
     }
+
+    it('keeps its promises between processes of the old app and of the new one', async function () {
+      if (!redis) return this.skip();
+      await (await open()).ready();
+      const uri = await postgresUri();
+      const [old1, new1, new2] = await Promise.all([
+        RaceProcess.start(uri, '', redis.url),
+        RaceProcess.start(uri, table, redis.url),
+        RaceProcess.start(uri, table, redis.url),
+      ]);
+      for (const process of [old1, new1, new2]) closing.push(() => process.close());
+      const visitor = new Visitor();
+      await visitor.post(`${old1.urls[5]}/login/ann`);
+      // First requests in both new processes, at once.
+      const requests = [new1, new2].flatMap(({ urls }, p) =>
+        Array.from({ length: 10 }, (_, n) => visitor.twin().post(`${urls[n % 2 ? 4 : 5]}/everywhere/p${p}n${n}`)),
+      );
+      await Promise.all([new1.arrived(10), new2.arrived(10)]);
+      for (const process of [new1, new2]) process.open();
+      await Promise.all(requests);
+      const { data: found } = await visitor.session(new1.urls[5]);
+      assert.deepEqual([found.user, Object.keys(found.files).length], ['ann', 20]);
+
+      // Signed out in a new process, while an old one has the session and saves it late.
+      const other = new Visitor();
+      await other.post(`${old1.urls[5]}/login/bob`);
+      const slow = other.twin().post(`${old1.urls[5]}/everywhere/late`);
+      await old1.arrived(1);
+      await other.twin().post(`${new1.urls[5]}/logout`);
+      old1.open();
+      await slow;
+      for (const { urls } of [new2, new1, old1]) {
+        assert.deepEqual((await other.twin().session(urls[5])).data, {});
+      }
+    });
 
     it('answers with an error while the other store is down, and keeps the visitor signed in', async () => {
       const previous = watched(old);

@@ -4,6 +4,9 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { RedisStore } from 'connect-redis';
+import type { Store } from 'express-session';
+import { createClient } from 'redis';
 import { PgStore } from '../../lib/index.js';
 import { type ExpressVersion, Gate, listen, raceApp } from './race-app.js';
 
@@ -19,9 +22,13 @@ export class RaceProcess {
     this.urls = urls;
   }
 
-  static async start(uri: string, table: string): Promise<RaceProcess> {
+  /** @param redis of connect-redis: the store itself where `table` is empty, else the one in option `previous` */
+  static async start(uri: string, table: string, redis = ''): Promise<RaceProcess> {
     const root = path.join(import.meta.dirname, '..', '..');
-    const child = fork(fileURLToPath(import.meta.url), [uri, table], { cwd: root, execArgv: ['--import', 'tsx'] });
+    const child = fork(fileURLToPath(import.meta.url), [uri, table, redis], {
+      cwd: root,
+      execArgv: ['--import', 'tsx'],
+    });
     const urls = await Promise.race([
       once(child, 'message').then(([message]) => message),
       once(child, 'exit').then(([code]) => Promise.reject(new Error(`the process ended with ${code}`))),
@@ -51,13 +58,18 @@ export class RaceProcess {
   }
 }
 
-async function serve(uri: string, table: string): Promise<void> {
-  const store = new PgStore({ uri, table, autodelete: false });
+async function serve(uri: string, table: string, redis: string): Promise<void> {
+  const client = redis ? createClient({ url: redis }) : undefined;
+  await client?.connect();
+  const other = client && new RedisStore({ client });
+  const own = table ? new PgStore({ uri, table, autodelete: false, previous: other }) : undefined;
+  const store = (own ?? other) as Store;
   const gate = new Gate();
   const servers = await Promise.all(([4, 5] as const).map((express) => listen(raceApp({ store, gate, express }))));
   const close = async () => {
     await Promise.all(servers.map((server) => server.close()));
-    await store.close();
+    await own?.close();
+    await client?.close();
     if (process.connected) process.disconnect();
   };
   process.on('disconnect', () => process.exit());
@@ -73,7 +85,7 @@ async function serve(uri: string, table: string): Promise<void> {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const [uri, table] = process.argv.slice(2) as [string, string];
+  const [uri, table, redis] = process.argv.slice(2) as [string, string, string];
   // No top-level `await`: Mocha would load what imports this file a second time, and with it the shared server.
-  void serve(uri, table);
+  void serve(uri, table, redis);
 }
