@@ -2,64 +2,14 @@
 
 import net from 'node:net';
 import { setImmediate } from 'node:timers/promises';
-import tls from 'node:tls';
 import postgres, { type Sql } from 'postgres';
 import { codeOf, PgStoreError, timeoutError } from '../errors.js';
-import type { Options } from '../options.js';
 import { type Client, statementsOf, within } from './client.js';
 import type { Query } from './query.js';
+import { type Settings, UNFIT_HOST } from './settings.js';
 
-/** Postgres.js' own options, as it parsed them from `uri`, `postgres` and the environment. */
-export type Settings = Omit<postgres.ParsedOptions, 'pass' | 'path' | 'max_lifetime' | 'idle_timeout'> & {
-  readonly pass: string | (() => string | Promise<string>);
-  readonly path: string | false;
-  readonly socket?: (settings: object) => net.Socket | Promise<net.Socket>;
-  readonly max_lifetime: Seconds;
-  readonly idle_timeout: Seconds;
-  /** Milliseconds, as `statementTimeout`. */
-  readonly connectTimeout: number;
-  /** The server ends a statement a little before the store gives it up. */
-  readonly statementTimeout: number;
-};
-
-export type Seconds = number | null | undefined | (() => number | null | undefined);
-
-/** By `target_session_attrs`, what makes a host unfit. A store writes: it takes no others. */
-const UNFIT_HOST = {
-  'read-write': `pg_catalog.current_setting('transaction_read_only') = 'on'`,
-  primary: 'pg_catalog.pg_is_in_recovery()',
-} as Record<string, string>;
-
-/** @throws TypeError */
-export function parseSettings({ uri, postgres: given, maxConnections, timeout }: Options): Settings {
-  const options = { max: maxConnections, onnotice: () => {}, ...given } as object;
-  const parsed = (uri === undefined ? postgres(options) : clientOf(uri, options)).options as unknown as Settings;
-  const { host, target_session_attrs: attributes, ssl, connect_timeout } = parsed;
-  if (attributes && !UNFIT_HOST[attributes]) {
-    throw new TypeError(`PgStore: target_session_attrs: expected read-write or primary, got ${attributes}`);
-  }
-  // Later, in the client, its error would end the process.
-  if (typeof ssl === 'object') tls.createSecureContext(ssl);
-  return {
-    ...parsed,
-    connect_timeout: 0,
-    connectTimeout: Math.min(connect_timeout * 1000 || timeout, timeout / host.length),
-    statementTimeout: Math.ceil(timeout - Math.min(timeout / 10, 500)),
-  };
-}
-
-/** @throws TypeError without the address: the URL parser's own quotes it, with its password */
-function clientOf(uri: string, settings: object): Sql {
-  try {
-    return postgres(uri, settings) as Sql;
-  } catch (error) {
-    if (!(error instanceof URIError) && codeOf(error) !== 'ERR_INVALID_URL') throw error;
-    throw new TypeError(
-      'PgStore: option `uri`: expected a connection string, such as postgres://user@host/database, got one that is no URL; ' +
-        'special characters in a password are written as %40 for @, %25 for %',
-    );
-  }
-}
+/** The code of a statement that was never sent, as the connection had ended before. */
+export const UNSENT = 'CONNECTION_ENDED';
 
 /**
  * Runs one statement at a time.
@@ -71,16 +21,13 @@ function clientOf(uri: string, settings: object): Sql {
 export class Connection {
   readonly query: Query = (text, values) => this.#answer(this.#statements.query(text, values));
   readonly script = (text: string) => this.#answer(this.#statements.script(text));
-  /** Set where it is to end after its statement. */
-  isRetired = false;
-  /** Runs while it is idle. */
-  idleTimer: NodeJS.Timeout | undefined;
   readonly #sql: Sql;
   readonly #statements: Pick<Client, 'query' | 'script'>;
   readonly #socket: net.Socket;
   #isEnding = false;
   /** Milliseconds after which PostgreSQL ends a statement, where the store could ask it to. */
   #statementTimeout = Number.POSITIVE_INFINITY;
+  #refusesTls = false;
 
   /** @throws an error after which no socket is left */
   static async open(settings: Settings, host: number): Promise<Connection> {
@@ -89,40 +36,41 @@ export class Connection {
     const pass = typeof settings.pass === 'function' ? await inTime(settings.pass()) : settings.pass;
     const socket = settings.socket ? await inTime(settings.socket(settings)) : new net.Socket();
     const connection = new Connection({ ...settings, pass }, host, socket);
-    const offersTls = connection.#offersTls(settings);
     try {
       await inTime(connection.#start(settings));
       return connection;
     } catch (error) {
       await connection.destroy();
-      if (offersTls()) throw error;
+      if (!connection.#refusesTls) throw error;
       throw new PgStoreError('the server offers no TLS, and the connection asks for it', 'TLS_NOT_OFFERED', error);
     }
   }
 
   private constructor(settings: Settings, host: number, socket: net.Socket) {
     this.#socket = socket;
-    const { path, socket: opened } = settings;
+    const { path, ssl } = settings;
     const address = { host: settings.host[host] ?? 'localhost', port: settings.port[host] ?? 5432 };
     let isUsed = false;
     const use = async () => {
-      if (isUsed) throw new PgStoreError('the connection was closed', 'CONNECTION_CLOSED');
+      if (isUsed) throw new PgStoreError('the connection has ended', UNSENT);
       isUsed = true;
       // Postgres.js has to have its listeners on the socket before that may fail.
       await undefined;
-      if (opened) return socket;
+      if (settings.socket) return socket;
       return path ? socket.connect(path) : Object.assign(socket.connect(address), address);
     };
+    // The server's answer to the request for TLS is one byte. Postgres.js takes any for yes.
+    if (ssl && ssl !== 'prefer') socket.once('data', ([answer]) => (this.#refusesTls = answer === 'N'.charCodeAt(0)));
     this.#sql = postgres({
       ...settings,
       host: [address.host],
       port: [address.port],
       max: 1,
       socket: use,
+      backoff: 0,
+      connect_timeout: 0,
       fetch_types: false,
       target_session_attrs: undefined,
-      idle_timeout: null,
-      max_lifetime: null,
     } as object);
     this.#statements = statementsOf(this.#sql);
   }
@@ -171,21 +119,11 @@ export class Connection {
     if (limited.length > 0) this.#statementTimeout = limit;
   }
 
-  /** Whether the server's answer to the request for TLS, its first byte, is not no: Postgres.js would go on regardless. */
-  #offersTls({ ssl }: Settings): () => boolean {
-    let answer: number | undefined;
-    if (ssl && ssl !== 'prefer') this.#socket.once('data', ([first]) => (answer = first));
-    return () => answer !== 'N'.charCodeAt(0);
-  }
-
-  async #answer<T>(statement: Promise<T>): Promise<T> {
-    const sent = performance.now();
-    try {
-      return await statement;
-    } catch (error) {
-      const isLate = codeOf(error) === '57014' && performance.now() - sent >= this.#statementTimeout;
-      throw isLate ? timeoutError() : error;
-    }
+  #answer<T>(statement: Promise<T>): Promise<T> {
+    const limit = performance.now() + this.#statementTimeout;
+    return statement.catch((error) => {
+      throw codeOf(error) === '57014' && performance.now() >= limit ? timeoutError() : error;
+    });
   }
 }
 
