@@ -50,7 +50,7 @@ export interface Batch {
   waited(): number;
 }
 
-/** Tells of a statement when it is answered. */
+/** Publishes a statement when it is answered. */
 export function traceStatement<T>(
   running: Promise<T>,
   table: string,

@@ -6,7 +6,7 @@ import session from 'express-session';
 export interface PgStoreEvents {
   /** Expired rows were deleted by the timer: how many. If that failed, also why. */
   autodelete: [rows: number, error?: Error];
-  /** A statement failed for a reason that passes and is tried again: for which call, after which attempt, why. */
+  /** A transient error; the statement is tried again: for which call, after which attempt, why. */
   retry: [what: string, attempt: number, error: Error];
   /** A row cannot be read (broken JSON, wrong key, changed by hand) and counts as no session: whose, why. */
   unreadable: [handle: string, why: string];
@@ -14,7 +14,7 @@ export interface PgStoreEvents {
   conflict: [handle: string, tries: number];
   /** A session of the store in option `previous` is kept here from now on: whose. */
   takenOver: [handle: string];
-  /** A session was destroyed, or expired, while a request still had it; that request's save or touch was left out. */
+  /** A session was destroyed, or expired, while a request still had it; that request's save or touch was discarded. */
   dropped: [handle: string, call: 'set' | 'touch'];
 }
 

@@ -30,19 +30,19 @@ export interface PreviousStore {
 /** Options of `new PgStore(options)`. All are optional. */
 export interface PgStoreOptions {
   /**
-   * Where PostgreSQL is: `postgres://user:password@host:port/database`. Several hosts and `target_session_attrs` pass
-   * through to the client. Default: the environment variable `DATABASE_URL`, else the `PG*` variables.
+   * Connection string: `postgres://user:password@host:port/database`. Several hosts and `target_session_attrs` are
+   * supported. Default: the environment variable `DATABASE_URL`, else the `PG*` variables.
    */
   uri?: string;
   /** A `postgres` client that the app already has. The store never ends it. Not together with `uri`. */
   sql?: Sql<any>;
-  /** Further options for the client that the store makes, such as TLS, or `prepare: false` for PgBouncer. */
+  /** Further options of the store's own client, such as `ssl`, or `prepare: false` for PgBouncer. */
   postgres?: Record<string, unknown>;
   /** Name of the table, any legal identifier. Default `sessions`. */
   table?: string;
   /** Name of the schema, any legal identifier. Default `public`. */
   schema?: string;
-  /** Make the schema and the table where they are missing. Default `true`; `false`: never any DDL. */
+  /** Create the schema and the table where they are missing. Default `true`; `false`: never any DDL. */
   createTable?: boolean;
   /** Goes before each row key: a namespace in one table. `all`, `length`, `ids` and `clear` see only their own. Default `''`. */
   prefix?: string;
@@ -61,7 +61,7 @@ export interface PgStoreOptions {
   ttl?: number | ((session: SessionData) => number);
   /** Give a new session whose cookie has no `maxAge` the `ttl` as its `maxAge`. Default `false`. */
   permanent?: boolean;
-  /** Seconds from a session's creation after which it ends, however active it is (OWASP: absolute timeout). Default: none. */
+  /** Absolute timeout (OWASP): seconds from its creation after which a session expires, however active it is. Default: none. */
   maxLifetime?: number;
   /**
    * Seconds by which a stored expiry may lag behind before a touch writes it; at most a tenth of the session's lifetime.
@@ -70,9 +70,9 @@ export interface PgStoreOptions {
   touchAfter?: number;
   /** Seconds between deletions of expired rows, varied by up to a quarter once per process. Default 900; `false`: never. */
   autodelete?: number | false;
-  /** Connections of the client that the store makes. Default 10. */
+  /** Connections of the store's own client. Default 10. */
   maxConnections?: number;
-  /** When to repeat what failed for a reason that passes. Default `{ attempts: 6, delay: 100 }` (milliseconds), doubling. */
+  /** How transient errors are retried. Default `{ attempts: 6, delay: 100 }` (milliseconds), doubling. */
   retry?: Partial<RetryOptions>;
   /** Milliseconds after which a call without an answer fails. Default 10,000. */
   timeout?: number;
