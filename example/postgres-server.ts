@@ -45,7 +45,7 @@ export class PostgresServer {
     this.#isTemporary = options.dataDir === undefined;
   }
 
-  /** Makes the data folder if it is not there, and starts the server. */
+  /** Creates the data folder if it is missing, and starts the server. */
   static async start(options: PostgresServerOptions = {}): Promise<PostgresServer> {
     const native = reachable(options.native ?? (await embeddedBinaries()));
     const dataDir = options.dataDir ?? path.join(temporaryFolder(), 'data');

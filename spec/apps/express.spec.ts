@@ -119,7 +119,7 @@ for (const [name, express] of [
       await closeStores();
     });
 
-    it('makes a session for a new visitor and uses it again', async () => {
+    it('creates a session for a new visitor and uses it again', async () => {
       const visitor = request.agent(await open());
       const first = await visitor.get('/views').expect(200, '1');
       assert.match(setCookie(first), /^connect\.sid=s%3A[^;]+; Path=\/; HttpOnly$/);
@@ -142,7 +142,7 @@ for (const [name, express] of [
       await request(server).get('/read').set('Cookie', 'connect.sid=%00').expect('null');
     });
 
-    it('gives a new session where the old one is gone from the table', async () => {
+    it('gives a new session where the old one is missing in the table', async () => {
       const visitor = request.agent(await open());
       const { body: before } = await visitor.get('/id');
       await visitor.get('/views').expect('1');
@@ -204,7 +204,7 @@ for (const [name, express] of [
       await visitor.get('/read').expect(200, '"saved"');
     });
 
-    it('ends a session on `destroy`', async () => {
+    it('removes a session on `destroy`', async () => {
       const visitor = request.agent(await open());
       await visitor.get('/views');
       await visitor.get('/logout').expect(200, 'true');
@@ -261,7 +261,7 @@ for (const [name, express] of [
       assert.equal(Math.round(row?.cookie.originalMaxAge / 100), 900);
     });
 
-    it('makes sessions outlive the browser with `permanent`', async () => {
+    it('lets sessions outlive the browser with `permanent`', async () => {
       const visitor = request.agent(await open({}, { permanent: true, ttl: 3600 }));
       assert.match(setCookie(await visitor.get('/views')), /; Expires=/);
       await hasMaxAge(visitor, 3_600_000);

@@ -29,7 +29,7 @@ async function open(maxLifetime?: number) {
   };
 }
 
-/** Live rows `PREFIX0000` and on. */
+/** Unexpired rows `PREFIX0000` and on. */
 async function fill(sql: Sql, table: string, prefix: string, count: number, user: string | null = null): Promise<void> {
   await sql`
     insert into ${sql(table)} (sid, data, user_id, expires_at)
@@ -78,12 +78,12 @@ describe('bulk-statements', () => {
   it('sees no expired row, nor one whose `maxLifetime` is over', async () => {
     const { sql, table, run, sets } = await open(3600);
     await sql`insert into ${sql(table)} (sid, data, user_id, created_at, expires_at) values
-      ('live', '{}', 'ann', now(), now() + interval '1 hour'),
+      ('unexpired', '{}', 'ann', now(), now() + interval '1 hour'),
       ('expired', '{}', 'ann', now(), now()),
       ('old', '{}', 'ann', now() - interval '1 hour', now() + interval '1 hour')`;
     const keys = (rows: ListedRow[]) => rows.map(({ key }) => key);
-    assert.deepEqual(keys(await rowsOf(sets.pages(run, everything))), ['live']);
-    assert.deepEqual(keys(await sets.ofUser(run, 'ann', everything)), ['live']);
+    assert.deepEqual(keys(await rowsOf(sets.pages(run, everything))), ['unexpired']);
+    assert.deepEqual(keys(await sets.ofUser(run, 'ann', everything)), ['unexpired']);
     assert.equal(await sets.count(run, everything), 1);
   });
 

@@ -46,7 +46,7 @@ describe('client', () => {
     'a plain one': {},
     'one that renames to camel case': { transform: postgres.camel },
     'one that renames from camel case': { transform: postgres.fromCamel, fetch_types: false },
-    'one that makes undefined of null': {
+    'one that turns null into undefined': {
       transform: { undefined: null, value: { from: (x: unknown) => x ?? undefined } },
     },
     'one that does not prepare': { prepare: false },

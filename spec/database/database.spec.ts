@@ -69,7 +69,7 @@ describe('database', () => {
     assert.equal(await store.length(), 0);
   });
 
-  it('gives up after its attempts, and says why', async () => {
+  it('fails after its attempts, and says why', async () => {
     await stop();
     const store = await openStore({ uri: server.uri, retry: { attempts: 3, delay: 1 } });
     let retries = 0;
@@ -96,7 +96,7 @@ describe('database', () => {
     assert.equal(retries, 0);
   });
 
-  it('does not wait for ever for a server that is silent, nor keep the process up', async () => {
+  it('does not wait forever for an unresponsive server, nor keep the process up', async () => {
     const sockets = new Set<net.Socket>();
     const silent = net.createServer((socket) => {
       sockets.add(socket.on('error', () => {}));

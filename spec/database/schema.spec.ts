@@ -94,7 +94,7 @@ async function exercise(store: PgStore): Promise<void> {
 describe('schema', () => {
   afterEach(closeStores);
 
-  it('is in docs/schema.sql as the store makes it', async () => {
+  it('is in docs/schema.sql as the store creates it', async () => {
     const file = fs.readFileSync(path.join(import.meta.dirname, '../..', 'docs', 'schema.sql'), 'utf8');
     const [documented, made] = await inFreshDatabase(async (uri, sql) => {
       await sql.unsafe(file).simple();
@@ -109,7 +109,7 @@ describe('schema', () => {
     assert.match(made.comment, /^express-pg-store schema \d+$/);
   });
 
-  it('is made again by nobody: what is there stays as it is', async () => {
+  it('is created once: an existing one stays as it is', async () => {
     const table = freshTable();
     const first = await openStore({ table });
     await first.set('a', plain());
@@ -121,7 +121,7 @@ describe('schema', () => {
     assert.deepEqual(await catalogOf(sql, 'public', table), before);
   });
 
-  it('is made at first use, schema and all, whatever their names', async () => {
+  it('is created at first use, with its schema, whatever their names', async () => {
     const sql = await sqlClient();
     const bystander = fresh('a');
     await sql`create table ${sql(bystander)} ()`;
@@ -214,7 +214,7 @@ describe('schema', () => {
     });
   });
 
-  it('is made by twelve processes at once', async () => {
+  it('is created by twelve processes at once', async () => {
     const sql = await sqlClient();
     const schema = fresh('schema');
     const code = `
@@ -249,7 +249,7 @@ describe('schema', () => {
     }
   });
 
-  it('is made by thirty stores of one process at once', async () => {
+  it('is created by thirty stores of one process at once', async () => {
     const sql = await sqlClient();
     const schema = fresh('schema');
     const stores = await Promise.all(
@@ -279,7 +279,7 @@ describe('schema', () => {
     });
   });
 
-  it('is made once the role may, without a new store', async () => {
+  it('is created once the role may, without a new store', async () => {
     await inFreshSchema(async (schema, sql) => {
       await withRole(async (role, uri) => {
         await sql.unsafe(`grant usage on schema ${schema} to ${role}`);
@@ -292,7 +292,7 @@ describe('schema', () => {
     });
   });
 
-  it('is never made with `createTable: false`', async () => {
+  it('is never created with `createTable: false`', async () => {
     await inFreshSchema(async (schema, sql) => {
       const store = await openStore({ schema, table: 'sessions', createTable: false });
       await assert.rejects(store.ready(), { code: '42P01' });
@@ -308,7 +308,7 @@ describe('schema', () => {
     });
   });
 
-  it('is made again where somebody dropped it', async () => {
+  it('is created again after it was dropped', async () => {
     const table = freshTable();
     const store = await openStore({ table });
     await store.set('a', plain());

@@ -103,7 +103,7 @@ for (const [form, keys] of [
       );
     });
 
-    it('counts a replaced row’s life anew only where it had expired', async () => {
+    it('starts a replaced row’s lifetime again only where it had expired', async () => {
       const { table, query, sql, name } = await open();
       await table.replace(query, [...keys.map((key) => row(key)), row('expired', { expires: Date.now() })]);
       await sql`update ${sql(name)} set created_at = 'epoch'`;

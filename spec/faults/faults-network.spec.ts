@@ -136,7 +136,7 @@ describe('faults: the network', () => {
     assert.equal(await row(table, 'the-sid'), undefined);
   });
 
-  it('a silent network: calls fail within `timeout`, everything works afterwards, no call and no socket is left', async () => {
+  it('an unresponsive network: calls fail within `timeout`, everything works afterwards, no call and no socket is left', async () => {
     const table = freshTable();
     const store = await openStore({ uri: proxy.uri, table, timeout: 500 });
     for (let n = 0; n < 20; n++) await store.set(`s${n}`, plain({ n }));
@@ -150,7 +150,7 @@ describe('faults: the network', () => {
         assert.equal(answer.reason.code, 'TIMEOUT');
         assert.match(answer.reason.message, /^PgStore\.(get|set): no answer in time/);
       }
-      // Those of the silence are given up, although nobody ever answered them.
+      // Those on the unresponsive network are closed, although they never got an answer.
       await until(() => proxy.connections === 0);
       proxy.resume();
       for (let n = 0; n < 20; n++) assert.equal(((await store.get(`s${n}`)) as any)?.n, n);
@@ -160,7 +160,7 @@ describe('faults: the network', () => {
     await until(() => proxy.connections === 0);
   });
 
-  it('a write that was given up in a silence does not arrive after a later one', async () => {
+  it('a write that timed out on an unresponsive network does not arrive after a later one', async () => {
     const table = freshTable();
     const store = await openStore({ uri: proxy.uri, table, timeout: 300 });
     await store.set('sid', plain({ n: 1 }));
@@ -170,7 +170,7 @@ describe('faults: the network', () => {
     const direct = await openStore({ uri: server.uri, table });
     await direct.set('sid', plain({ n: 3 }));
     proxy.resume();
-    // Over the same proxy, after all that it held.
+    // Over the same proxy, after all that it had queued.
     await store.get('sid');
     assert.equal((await row(table, 'sid'))?.data.n, 3);
   });
@@ -186,7 +186,7 @@ describe('faults: the network', () => {
     assert.deepEqual([(before as any).n, (after as any).n], [1, 2]);
   });
 
-  it('silent from the first connection on: fails within `timeout`, works later', async () => {
+  it('unresponsive from the first connection on: fails within `timeout`, works later', async () => {
     const store = await openStore({ uri: proxy.uri, table: freshTable(), timeout: 300 });
     proxy.silence();
     await assert.rejects(store.get('sid'), { code: 'TIMEOUT', message: /^PgStore\.get: / });

@@ -134,7 +134,7 @@ describe('faults: a server that refuses', () => {
     ['statement_timeout', '57014'],
     ['lock_timeout', '55P03'],
   ]) {
-    it(`a locked table and ${setting}: ${code} to each call, works once the lock is gone`, async () => {
+    it(`a locked table and ${setting}: ${code} to each call, works once the lock is released`, async () => {
       const table = freshTable();
       const store = await openStore({ uri: `${server.uri}?${setting}=100`, table });
       await works(store);
@@ -155,7 +155,7 @@ describe('faults: a server that refuses', () => {
     });
   }
 
-  it('a row that somebody holds fails its own call by `timeout`, and delays no other', async () => {
+  it('a locked row fails its own call by `timeout`, and delays no other', async () => {
     const table = freshTable();
     const store = await openStore({ uri: server.uri, table, timeout: 300 });
     await works(store);
@@ -175,7 +175,7 @@ describe('faults: a server that refuses', () => {
     await works(store);
   });
 
-  it('the table dropped, renamed, or its schema gone: made again at the next call', async () => {
+  it('the table dropped, renamed, or its schema dropped: created again at the next call', async () => {
     const schema = freshTable();
     const store = await openStore({ uri: server.uri, schema, table: 's' });
     for (const change of [
@@ -191,7 +191,7 @@ describe('faults: a server that refuses', () => {
     }
   });
 
-  it('the table gone with `createTable: false`: 42P01 to each call, works once it is back', async () => {
+  it('the table dropped with `createTable: false`: 42P01 to each call, works once it is back', async () => {
     const table = freshTable();
     await works(await openStore({ uri: server.uri, table }));
     const store = await openStore({ uri: server.uri, table, createTable: false });
@@ -216,7 +216,7 @@ describe('faults: a server that refuses', () => {
     await works(store);
   });
 
-  it('a trigger that refuses one session fails that call only, without a word of what it held', async () => {
+  it('a trigger that refuses one session fails that call only, and the error discloses nothing of it', async () => {
     const table = freshTable();
     const store = await openStore({ uri: server.uri, table });
     await store.ready();

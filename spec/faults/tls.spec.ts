@@ -56,7 +56,7 @@ describe('TLS', () => {
   async function offer(on: boolean): Promise<void> {
     await sql.unsafe(`alter system set ssl = ${on}`);
     await sql`select pg_reload_conf()`;
-    // The postmaster takes it up in its own time; a connection made since then shows it.
+    // The postmaster applies it in its own time; a connection opened since then shows it.
     const isOffered = async () => {
       const probe = postgres(server.uri, { max: 1 });
       const [row] = await probe`show ssl`;
@@ -128,7 +128,7 @@ describe('TLS', () => {
       await assertAnswersDuringCuts(store, proxy);
     });
 
-    it(`a silent network, ${name}: calls fail within \`timeout\`, no socket is left, everything works afterwards`, async () => {
+    it(`an unresponsive network, ${name}: calls fail within \`timeout\`, no socket is left, everything works afterwards`, async () => {
       const store = await openStore({ uri: uri(), table: freshTable(), timeout: 1000 });
       await store.set('sid', plain({ n: 1 }));
       proxy.silence();

@@ -21,7 +21,7 @@ interface Block {
   readonly code: string;
 }
 
-/** A block without imports takes names from the text around it; `…` in it is what was left out. */
+/** A block without imports takes names from the text around it; `…` in it stands for omitted code. */
 function completed(code: string): string {
   const store = /(const|let) store\b/.test(code) ? '' : 'declare const store: PgStore;';
   return `import { PgStore } from 'express-pg-store'; ${store}\n${code.replaceAll('…', 'undefined')}`;
@@ -56,7 +56,7 @@ describe('documentation', () => {
   it('has SQL that PostgreSQL can parse', async () => {
     const sql = await sqlClient();
     for (const { place, code } of blocks('sql')) {
-      // PL/pgSQL parses each statement of a function that is made, and runs none of them.
+      // PL/pgSQL parses each statement of a function that is created, and runs none of them.
       const statements = code.trim().replace(/;?$/, ';');
       const text = `create function pg_temp.docs() returns void language plpgsql as $docs$ begin\n${statements}\nend $docs$`;
       await sql
@@ -120,7 +120,7 @@ describe('documentation', () => {
     }
   });
 
-  it('has the API reference that the docstrings make (`npm run docs:api`)', () => {
+  it('has the API reference that the docstrings generate (`npm run docs:api`)', () => {
     assert.equal(read('docs/api.md'), apiReference());
     assert.doesNotMatch(read('docs/api.md'), /TypedStore/);
   }).timeout(300_000);

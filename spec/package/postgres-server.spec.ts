@@ -24,7 +24,7 @@ async function until(condition: () => boolean | Promise<boolean>): Promise<void>
 
 describe('PostgresServer', () => {
   for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
-    it(`is gone, its folder too, after ${signal} for the process that started it`, async () => {
+    it(`is stopped, and its folder removed, after ${signal} for the process that started it`, async () => {
       const child = spawn(process.execPath, ['--import', 'tsx', SCRIPT], { stdio: ['ignore', 'pipe', 'inherit'] });
       const [line] = await once(child.stdout, 'data');
       const { port, dataDir } = JSON.parse(String(line));

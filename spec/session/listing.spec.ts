@@ -68,7 +68,7 @@ describe('listing', () => {
     assert.deepEqual(await sessions.next(), { done: true, value: undefined });
   });
 
-  it('lets the store close while somebody iterates', async () => {
+  it('lets the store close during an iteration', async () => {
     const store = await openStore();
     await Promise.all(Array.from({ length: 501 }, (_, n) => store.set(`s${n}`, plain())));
     const sessions = store.sessions();

@@ -72,7 +72,7 @@ describe('merge', () => {
       check(fc.property(json, json, (base, theirs) => assert.deepEqual(merge(base, base, theirs), theirs)));
     });
 
-    it('gives what both made of it where they made the same', () => {
+    it('takes what both changed it to where that is the same', () => {
       check(fc.property(json, json, (base, both) => assert.deepEqual(merge(base, both, copy(both)), both)));
     });
 

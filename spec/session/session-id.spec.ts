@@ -9,7 +9,7 @@ import { handleOf, SessionIds } from '../../lib/session/session-id.js';
 const text = () => fc.string({ unit: 'binary' });
 
 describe('session-id', () => {
-  it('finds the session ID of every key it makes', () => {
+  it('finds the session ID of every key it generates', () => {
     fc.assert(
       fc.property(text(), text(), fc.array(fc.string({ minLength: 1 }), { maxLength: 3 }), (prefix, sid, secrets) => {
         const ids = new SessionIds({ prefix, secrets, hashIds: false });

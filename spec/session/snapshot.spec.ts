@@ -31,7 +31,7 @@ function adopted(snapshots: Snapshots, data: object): Session {
 }
 
 describe('snapshot', () => {
-  it('goes from the data of a `get` to the session made of it', () => {
+  it('goes from the data of a `get` to the session created from it', () => {
     const snapshots = new Snapshots();
     const data = { x: 1 };
     snapshots.attach(data, snapshot('{"x":1}'));
@@ -46,7 +46,7 @@ describe('snapshot', () => {
     assert.equal(inspect(data), '{ x: 1 }');
   });
 
-  it('is each session’s own, also where two are made of the same data', () => {
+  it('is each session’s own, also where two are created from the same data', () => {
     const snapshots = new Snapshots();
     const data = { x: 1 };
     snapshots.attach(data, snapshot('{"x":1}'));

@@ -75,14 +75,14 @@ describe('autodelete', () => {
   it('deletes expired rows of every prefix and tells how many', async () => {
     const table = freshTable();
     const [mine, other] = [await openStore({ table, prefix: 'mine:' }), await openStore({ table, prefix: 'other:' })];
-    await mine.set('live', plain());
+    await mine.set('unexpired', plain());
     await mine.set('expired', plain({}, 0));
     await other.set('expired', plain({}, 0));
     const cleaner = await openStore({ table, autodelete: 0.05 });
     const [rows] = await once(cleaner, 'autodelete');
     assert.equal(rows, 2);
     const sql = await sqlClient();
-    assert.deepEqual([...(await sql`select sid from ${sql(table)}`)], [{ sid: 'mine:live' }]);
+    assert.deepEqual([...(await sql`select sid from ${sql(table)}`)], [{ sid: 'mine:unexpired' }]);
     const [none] = await once(cleaner, 'autodelete');
     assert.equal(none, 0);
   });
@@ -95,7 +95,7 @@ describe('autodelete', () => {
     assert.equal(error.code, '42P01');
   });
 
-  it('works by hand, in portions, and leaves rows that somebody holds to the next time', async () => {
+  it('works by hand, in portions, and leaves locked rows to the next time', async () => {
     const table = freshTable();
     const store = await openStore({ table });
     await Promise.all(Array.from({ length: 1203 }, (_, n) => store.set(`s${n}`, plain({}, n < 3 ? 60_000 : 0))));

@@ -20,7 +20,7 @@ async function open(options: PgStoreOptions = {}) {
   return { store, table, sql: await sqlClient() };
 }
 
-/** Ends all of ann's sessions with these IDs. */
+/** Destroys all of ann's sessions with these IDs. */
 const endings: Record<string, (store: PgStore, sids: string[]) => Promise<unknown>> = {
   clear: (store) => store.clear(),
   destroySessionsOf: (store) => store.destroySessionsOf('ann'),
@@ -62,7 +62,7 @@ describe('calls on users and prefixes', () => {
         assert.equal(await store.length(), 0);
       });
 
-      it('has ended the sessions for each call after it, also where it is not awaited', async () => {
+      it('has destroyed the sessions for each call after it, also where it is not awaited', async () => {
         const { store, table, sql } = await open();
         for (let round = 0; round < 10; round++) {
           await Promise.all(sids.map((sid) => store.set(sid, plain({ user: 'ann' }))));

@@ -60,7 +60,7 @@ describe('a save whose answer was lost', () => {
     });
   }
 
-  it('is gone once its request removed what it had set, and saved again', async () => {
+  it('is undone once its request removed what it had set, and saved again', async () => {
     for (const between of [false, true]) {
       const { store, other, lose } = await open();
       const request = await loaded(store, 'sid');

@@ -54,7 +54,7 @@ describe('concurrency by model', () => {
   it('explains thousands of random programs of several requests in two processes', async function () {
     this.timeout(120_000);
     const table = freshTable();
-    // Touches that are skipped tell nothing of a session that is gone: here each one asks.
+    // A skipped touch does not notice a destroyed session: here each touch is sent.
     const stores = [await openStore({ table, touchAfter: 0 }), await openStore({ table, touchAfter: 0 })] as const;
     const dropped = new Map<string, number[]>();
     for (const [process, store] of stores.entries()) {
@@ -83,7 +83,7 @@ describe('concurrency by model', () => {
           assert(answer, `no order of these calls explains their answers:\n${show(steps, history)}`);
         }
       }),
-      // A failing program is made shorter, but not for ever: then the seed would not be shown.
+      // A failing program is shrunk, but not forever: then the seed would not be shown.
       { numRuns: 100, interruptAfterTimeLimit: 60_000, ...seed },
     );
     assert(run >= 1000, `only ${run} programs were run in a minute`);
@@ -98,7 +98,7 @@ async function perform(stores: readonly [PgStore, PgStore], sid: string, steps: 
   let values = 0;
   const running: Promise<unknown>[] = [];
   const sessions: ({ object: number; session: AnySession } | undefined)[] = [];
-  /** A request does not go on before its session is loaded or made anew. */
+  /** A request does not go on before its session is loaded or created anew. */
   const busy: (Promise<unknown> | undefined)[] = [];
 
   function call(operation: Omit<Operation, 'start' | 'end'>, work: () => Promise<unknown>): Promise<unknown> {

@@ -83,7 +83,7 @@ describe('concurrency', () => {
       assert.deepEqual(await dataOf(store), expected);
     });
 
-    it('keeps a shared object that each request made for itself', async () => {
+    it('keeps a shared object that each request created for itself', async () => {
       const { stores, store } = await openPair();
       await store.set('sid', plain());
       const [one, two] = [await loaded(stores[0]), await loaded(stores[1])];
@@ -271,7 +271,7 @@ describe('concurrency', () => {
       assert.deepEqual(await dataOf(store), { b: 1, c: 1 });
     });
 
-    it('saves what each of two saves not awaited held at its call', async () => {
+    it('saves what the session was at the call, for each of two saves not awaited', async () => {
       const { store } = await openPair();
       await store.set('sid', plain());
       const request = await loaded(store);
@@ -338,18 +338,18 @@ describe('concurrency', () => {
 
     it('and a session does not wait for another one', async () => {
       const { table, store, sql } = await openPair();
-      await Promise.all([store.set('held', plain()), store.set('free', plain())]);
-      const [held, free] = [await loaded(store, 'held'), await loaded(store, 'free')];
-      held.a = free.a = 1;
+      await Promise.all([store.set('locked', plain()), store.set('free', plain())]);
+      const [locked, free] = [await loaded(store, 'locked'), await loaded(store, 'free')];
+      locked.a = free.a = 1;
       let saving: Promise<void> | undefined;
       await sql.begin(async (lock) => {
-        await lock`select from ${lock(table)} where sid = 'held' for update`;
-        saving = store.set('held', held);
+        await lock`select from ${lock(table)} where sid = 'locked' for update`;
+        saving = store.set('locked', locked);
         await store.set('free', free);
         assert.deepEqual(await dataOf(store, 'free'), { a: 1 });
       });
       await saving;
-      assert.deepEqual(await dataOf(store, 'held'), { a: 1 });
+      assert.deepEqual(await dataOf(store, 'locked'), { a: 1 });
     });
   });
 
@@ -464,7 +464,7 @@ describe('concurrency', () => {
       }
     });
 
-    it('by a touch: it makes no row, with a snapshot or without', async () => {
+    it('by a touch: it creates no row, with a snapshot or without', async () => {
       const { table, store, sql } = await openPair({ touchAfter: 0 });
       await store.touch('sid', plain({ user: 'ann' }));
       await store.touch('sid', generated(store, 'sid', { user: 'ann' }));
@@ -673,7 +673,7 @@ describe('concurrency', () => {
       assert.deepEqual(await dataOf(store), { a: 1 });
     });
 
-    it('lets a request that never wrote end a session that is gone without a statement', async () => {
+    it('destroys nothing, without a statement, in a request that never wrote and whose session is gone', async () => {
       const { store, table, sent } = await openCountedStore();
       await store.set('sid', generated(store, 'sid', {}, HOUR));
       const request = await loaded(store);

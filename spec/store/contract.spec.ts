@@ -5,7 +5,7 @@ import session, { type Store } from 'express-session';
 import { closeStores, openStore } from '../support/postgres.js';
 import { generated, maxAgeOf, plain } from '../support/sessions.js';
 
-/** One call, as express-session makes it; resolves with what the callback got. */
+/** One call, as express-session does it; resolves with what the callback got. */
 function call(store: Store, method: string, ...args: unknown[]): Promise<any> {
   return new Promise((resolve, reject) => {
     (store as any)[method](...args, (error: unknown, result: unknown) => (error ? reject(error) : resolve(result)));
@@ -29,7 +29,7 @@ function comparable(found: any): unknown {
   return { ...found, cookie: { ...cookie, expires: written, lifetime: maxAgeOf(found.cookie) } };
 }
 
-/** All live sessions by session ID; MemoryStore answers with an object, PgStore with an array. */
+/** All unexpired sessions by session ID; MemoryStore answers with an object, PgStore with an array. */
 async function all(store: Store): Promise<unknown> {
   const found = Object.entries((await call(store, 'all')) as object).map(([key, { id = key, ...found }]) => [
     id,
@@ -136,10 +136,10 @@ const cases: Record<string, (store: Store) => Promise<unknown>> = {
   },
 
   'an expired session is none': async (store) => {
-    await call(store, 'set', 'gone', plain({}, 0));
+    await call(store, 'set', 'expired', plain({}, 0));
     await call(store, 'set', 'past', { cookie: { expires: new Date(0) } });
-    await call(store, 'set', 'live', plain());
-    return [await get(store, 'gone'), await get(store, 'past'), await all(store), await call(store, 'length')];
+    await call(store, 'set', 'unexpired', plain());
+    return [await get(store, 'expired'), await get(store, 'past'), await all(store), await call(store, 'length')];
   },
 
   'a set revives an expired session': async (store) => {
@@ -153,7 +153,7 @@ const cases: Record<string, (store: Store) => Promise<unknown>> = {
     return [await get(store, 'a'), await all(store)];
   },
 
-  'destroy ends a session, and ends nothing where there is none': async (store) => {
+  'destroy removes a session, and nothing where there is none': async (store) => {
     await call(store, 'set', 'a', plain());
     await call(store, 'set', 'b', plain());
     await call(store, 'destroy', 'a');
@@ -167,7 +167,7 @@ const cases: Record<string, (store: Store) => Promise<unknown>> = {
     return get(store, 'a');
   },
 
-  'touch makes no session': async (store) => {
+  'touch creates no session': async (store) => {
     await call(store, 'touch', 'nobody', plain());
     await call(store, 'set', 'expired', plain({}, 0));
     await call(store, 'touch', 'expired', plain());

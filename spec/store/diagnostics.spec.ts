@@ -183,7 +183,7 @@ describe('diagnostics', () => {
       register.clear();
       await recipe('docs/cookbook.md', 'prom-client');
       const store = await openStore({ autodelete: 0.02 });
-      await store.set('gone', plain({}, -1000));
+      await store.set('expired', plain({}, -1000));
       await store.set('a', plain());
       const [one, two] = [await load(store, 'a'), await load(store, 'a')];
       assert(one && two);
@@ -211,7 +211,7 @@ describe('diagnostics', () => {
       register.clear();
     });
 
-    it('has a graceful shutdown: what is under way is answered and stored, and the process ends by itself', async () => {
+    it('has a graceful shutdown: what is under way is answered and stored, and the process exits', async () => {
       const table = freshTable();
       const app = `
 import express from 'express';

@@ -62,7 +62,7 @@ describe('errors', () => {
     assert.equal(error.code, 'CLOSED');
   });
 
-  it('makes an error of whatever was thrown', () => {
+  it('turns whatever was thrown into an error', () => {
     for (const thrown of ['text', null, undefined, 5, {}]) {
       const error: any = toPgStoreError('set', thrown);
       assert(error instanceof PgStoreError);

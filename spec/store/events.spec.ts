@@ -39,7 +39,7 @@ describe('events', () => {
     await again;
   });
 
-  it('tell of a merge and of a save left out', async () => {
+  it('report a merge and a discarded save', async () => {
     const store = await openStore();
     await store.set('a', plain());
     const [one, two, three] = [await load(store, 'a'), await load(store, 'a'), await load(store, 'a')];

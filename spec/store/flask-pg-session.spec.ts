@@ -64,7 +64,7 @@ describe('what FlaskPgSession does', () => {
     assert.deepEqual([...found], [{ schemaname: 'public', tablename: 'sessions' }]);
 
     await (await openStore({ schema: other, table: other })).ready();
-    assert.equal(await tableExists(other, other), true, 'the schema is made if missing');
+    assert.equal(await tableExists(other, other), true, 'the schema is created if missing');
     await sql`drop schema ${sql(other)} cascade`;
   });
 
@@ -141,7 +141,7 @@ describe('what FlaskPgSession does', () => {
     assert.equal(row?.count, 1);
   });
 
-  it('makes schema, table and indexes: at first use, and again after a failure', async () => {
+  it('creates schema, table and indexes: at first use, and again after a failure', async () => {
     const table = freshTable();
     const store = await openStore({ schema: 'public', table });
     assert.equal(await tableExists('public', table), false);

@@ -67,10 +67,10 @@ describe('pg-store', () => {
   it('times out on locked rows, in clear and destroySessionsOf too, and goes on', async () => {
     const table = freshTable();
     const store = await openStore({ table, timeout: 300, user: () => 'ann' });
-    await store.set('held', plain());
+    await store.set('locked', plain());
     const sql = await sqlClient();
     await sql.begin(async (sql) => {
-      await sql`select from ${sql(table)} where sid = 'held' for update`;
+      await sql`select from ${sql(table)} where sid = 'locked' for update`;
       await assert.rejects(store.destroySessionsOf('ann'), {
         code: 'TIMEOUT',
         message: /^PgStore.destroySessionsOf: /,
@@ -139,18 +139,18 @@ describe('pg-store', () => {
     assert.equal(await (await openStore({ table })).length(), 50);
   });
 
-  it('never makes a listing or a count of what has expired', async () => {
+  it('never lists or counts what has expired', async () => {
     const store = await openStore();
-    await store.set('live', plain());
+    await store.set('unexpired', plain());
     await store.set('expired', plain({}, 0));
     assert.equal(await store.get('expired'), null);
-    assert.deepEqual(await store.ids(), ['live']);
+    assert.deepEqual(await store.ids(), ['unexpired']);
     assert.deepEqual(
       (await store.all()).map(({ id }) => id),
-      ['live'],
+      ['unexpired'],
     );
     assert.equal(await store.length(), 1);
-    for await (const { id } of store.sessions()) assert.equal(id, 'live');
+    for await (const { id } of store.sessions()) assert.equal(id, 'unexpired');
   });
 
   it('counts milliseconds: a `maxAge` of 300 lives 300 ms', async () => {
@@ -298,7 +298,7 @@ describe('pg-store', () => {
     assert.equal(((await store.get('a')) as any).x, 1);
   });
 
-  it('saves what the session held when it was called', async () => {
+  it('saves what the session was at the call', async () => {
     const store = await openStore();
     const made = generated(store, 'a', { list: [1] });
     const saved = store.set('a', made);

@@ -190,7 +190,7 @@ describe('option `previous`', () => {
   });
 
   describe('destroy', () => {
-    it('ends the session in the other store first, then here', async () => {
+    it('destroys the session in the other store first, then here', async () => {
       const previous = watched(old);
       const store = await open({ previous });
       await call(old, 'set', 'one', plain());
@@ -286,7 +286,7 @@ describe('option `previous`', () => {
       assert.deepEqual([await store.length(), await store.all(), await store.ids()], [0, [], []]);
       assert.deepEqual(await store.sessionsOf('ann'), []);
       assert.equal(await tombstones(), 1);
-      // A session made anew under the ID is one.
+      // A session created anew under the ID is one.
       await store.set('one', generated(store, 'one', { name: 'eve' }));
       assert.deepEqual(await data(store, 'one'), { name: 'eve' });
       assert.equal(await store.length(), 1);
@@ -300,7 +300,7 @@ describe('option `previous`', () => {
       assert.deepEqual(Array.from(await rows()), []);
     });
 
-    it('ends a session under an older secret’s key too', async () => {
+    it('destroys a session under an older secret’s key too', async () => {
       const before = await openStore({ table, secret: 'old' });
       await before.set('one', plain({ name: 'ann' }));
       await call(old, 'set', 'one', plain({ name: 'ann' }));
@@ -313,7 +313,7 @@ describe('option `previous`', () => {
   });
 
   describe('many sessions', () => {
-    it('clear ends all in both stores', async () => {
+    it('clear destroys all in both stores', async () => {
       await call(old, 'set', 'one', plain());
       await call(old, 'set', 'two', plain());
       const store = await open();
@@ -406,7 +406,7 @@ describe('option `previous`', () => {
       assert.deepEqual(Object.keys(await call(old, 'all')), []);
     });
 
-    it('does not bring back a session that ended in the old app after it was listed', async () => {
+    it('does not bring back a session that was destroyed in the old app after it was listed', async () => {
       await call(old, 'set', 'one', plain());
       const previous = watched(old);
       previous.before.get = (sid) => call(old, 'destroy', sid);
@@ -499,7 +499,7 @@ describe('option `previous`', () => {
       ]);
     });
 
-    it('gives up after the attempts of option `retry`, and a session that was kept stays', async () => {
+    it('fails after the attempts of option `retry`, and a session that was kept stays', async () => {
       await call(old, 'set', 'one', plain({ name: 'ann' }));
       const previous = watched(old);
       previous.before.destroy = () => Promise.reject(failure('ECONNREFUSED'));
@@ -772,7 +772,7 @@ describe('option `previous`', () => {
       assert.equal((await visitor.session(now.url)).data.user, 'ann');
     });
 
-    it('does not fail with Redis gone what has been taken over, and fails the rest in time', async function () {
+    it('with Redis down does not fail what has been taken over, and fails the rest in time', async function () {
       const server = await startRedis();
       if (!server || process.env.REDIS_URL) return this.skip();
       const client = createClient({ url: server.url });

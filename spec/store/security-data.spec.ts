@@ -298,7 +298,7 @@ describe('data at rest', () => {
       return { opened, PgStore: Opening };
     };
 
-    it('a key is made, and all protections work together', async () => {
+    it('a key is generated, and all protections work together', async () => {
       const key = execSync(documented('docs/security.md', 'sh', 'randomBytes'), { encoding: 'utf8' }).trim();
       assert.equal(Buffer.from(key, 'base64').length, 32);
       const { opened, PgStore } = opening();

@@ -173,7 +173,7 @@ describe('session IDs at rest', () => {
         assert.deepEqual(await keys(), []);
       });
 
-      it('destroys both rows where somebody put the old one back', async () => {
+      it('destroys both rows where the old one was put back', async () => {
         await (await openOld()).set('a', plain({ old: true }));
         await (await open({ secret: 'new', hashIds })).set('a', plain({ fresh: true }));
         const store = await openNew();

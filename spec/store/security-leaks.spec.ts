@@ -21,7 +21,7 @@ const SID = 'canary-sid';
 const DATA = 'canary-data';
 const USER = 'canary-user';
 
-/** Every way in which somebody might print a value. */
+/** Every way in which a value might be printed. */
 function printed(value: unknown): string {
   const all = {
     showHidden: true,

@@ -145,7 +145,7 @@ describe('maxLifetime', () => {
     assert.equal(await life(), HOUR);
   });
 
-  it('a session saved in place of one that has ended is new', async () => {
+  it('a session saved in place of one that has expired is new', async () => {
     const store = await open();
     await store.set('a', plain({ n: 1 }, WEEK_MS));
     await pass(HOUR);

@@ -176,7 +176,7 @@ describe('sessions of a user', () => {
     it('leaves out expired sessions, and those of another prefix', async () => {
       const table = freshTable();
       const [store, other] = [await openStore({ table, prefix: 'a:' }), await openStore({ table, prefix: 'b:' })];
-      await store.set('gone', plain({ passport: { user: 'ada' } }, -1000));
+      await store.set('expired', plain({ passport: { user: 'ada' } }, -1000));
       await other.set('other', ofAda());
       assert.deepEqual(await store.sessionsOf('ada'), []);
       assert.equal(await store.destroySessionsOf('ada'), 1, 'the expired one');
@@ -200,7 +200,7 @@ describe('sessions of a user', () => {
   });
 
   describe('destroyByHandle', () => {
-    it('ends that session, and no other', async () => {
+    it('destroys that session, and no other', async () => {
       const store = await openStore();
       for (const sid of ['a', 'b']) await store.set(sid, ofAda({ sid }));
       const [{ handle, session }] = await store.sessionsOf('ada');
@@ -225,7 +225,7 @@ describe('sessions of a user', () => {
   });
 
   describe('destroySessionsOf', () => {
-    it('ends all but the excepted one and says how many, in one statement', async () => {
+    it('destroys all but the excepted one and says how many, in one statement', async () => {
       const statements: string[] = [];
       const sql = postgres(await postgresUri(), {
         onnotice: () => {},
@@ -245,7 +245,7 @@ describe('sessions of a user', () => {
       }
     });
 
-    it('excepts nothing by a session ID of somebody else', async () => {
+    it('excepts nothing by a session ID of another user', async () => {
       const store = await openStore();
       await store.set('a', ofAda());
       await store.set('g', plain({ passport: { user: 'grace' } }));

@@ -7,7 +7,7 @@ import net from 'node:net';
 interface Link {
   readonly client: net.Socket;
   readonly server: net.Socket;
-  /** What arrived during a silence, in order. */
+  /** What arrived while it dropped packets, in order. */
   held: (() => void)[];
   /** Its next complete answer is lost, and the connection with it. */
   losesAnswer: boolean;
@@ -65,12 +65,12 @@ export class FaultProxy {
     this.#loseAnswerTo.push(text);
   }
 
-  /** Nothing passes any more, in either direction; nobody is told. */
+  /** Forwards nothing in either direction, without an error: packets dropped. */
   silence(): void {
     this.#silent = true;
   }
 
-  /** What was held passes, unless its sender has gone. */
+  /** Forwards what was queued, unless its sender has closed. */
   resume(): void {
     this.#silent = false;
     for (const link of this.#links) for (const pass of link.held.splice(0)) pass();

@@ -39,7 +39,7 @@ export function freshTable(): string {
   return `sessions_${randomBytes(6).toString('hex')}`;
 }
 
-/** Hash partitions of the tables that `openStore` uses on the specs' PostgreSQL; 0: plain tables, made by the store. */
+/** Hash partitions of the tables that `openStore` uses on the specs' PostgreSQL; 0: plain tables, created by the store. */
 const PARTITIONS = Number(process.env.SESSIONS_PARTITIONS || 0);
 const made = new Map<string, Promise<unknown>>();
 

@@ -11,9 +11,9 @@ export interface Operation {
   readonly kind: 'load' | 'set' | 'touch' | 'destroy';
   /** Which process called. */
   readonly process: number;
-  /** Which session object it was: each load makes a new one. */
+  /** Which session object it was: each load creates a new one. */
   readonly object: number;
-  /** What the object held at the call. */
+  /** The object's content at the call. */
   readonly ours?: Flat;
   /** When it was called and answered, in steps of the program. */
   readonly start: number;

@@ -1,4 +1,4 @@
-/** Sessions as express-session makes and loads them, without HTTP. */
+/** Sessions as express-session creates and loads them, without HTTP. */
 
 import assert from 'node:assert/strict';
 import session, { type SessionData } from 'express-session';

@@ -12,7 +12,7 @@ export function flashApp(store: PgStore): Express {
   app.post('/order', (req, res, next) => {
     // With a format: without one connect-flash 0.1.1 calls `util.isArray`, which Node 23 removed.
     req.flash('info', '%s', 'Your order is on its way.');
-    // The redirect's target may be asked for before this response has ended: save first.
+    // The redirect's target may be requested before this response has ended: save first.
     req.session.save((error) => (error ? next(error) : res.redirect('/')));
   });
   app.get('/', (req, res) => {
