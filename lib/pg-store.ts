@@ -242,15 +242,18 @@ export class PgStore extends TypedStore {
    * @param options `onProgress` is called with how many of the listed sessions are done, and how many there are
    * @returns how many were taken over
    */
-  takeOver(options?: { onProgress?: (done: number, total: number) => void }): Promise<number>;
-  takeOver(options: { onProgress?: (done: number, total: number) => void }, callback: Callback<number>): void;
+  takeOver(options?: { onProgress?: (done: number, total: number) => void } | null): Promise<number>;
   takeOver(
-    { onProgress }: { onProgress?: (done: number, total: number) => void } = {},
+    options: { onProgress?: (done: number, total: number) => void } | null | undefined,
+    callback: Callback<number>,
+  ): void;
+  takeOver(
+    options?: { onProgress?: (done: number, total: number) => void } | null,
     callback?: Callback<number>,
   ): Promise<number> | undefined {
     return this.#calls.runWithoutDeadline('takeOver', callback, async () => {
       if (!this.#previous) throw new PgStoreError('needs option `previous`', 'UNSUPPORTED');
-      return this.#previous.takeOver(onProgress);
+      return this.#previous.takeOver(options?.onProgress);
     });
   }
 

@@ -99,6 +99,7 @@ export function previousSessions(
     /** @returns how many sessions were taken over */
     async takeOver(onProgress?: (done: number, total: number) => void): Promise<number> {
       if (!store.all) throw unsupported('`all`, which lists its sessions');
+      if (onProgress && typeof onProgress !== 'function') throw new TypeError('`onProgress`: expected a function');
       const sids = idsOf(await ask('all', deadlineFromNow(), (answer) => store.all?.(answer)));
       let count = 0;
       for (let done = 0; done < sids.length; onProgress?.(done, sids.length)) {

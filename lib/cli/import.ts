@@ -3,6 +3,7 @@
 import type { Sql } from 'postgres';
 import { arrayLiteral, qualified, type TableName, type Value } from '../database/query.js';
 import { isRowLevelError } from '../database/retry.js';
+import { isSession } from '../database/sessions-table.js';
 import { codeOf, PgStoreError } from '../errors.js';
 import type { Options } from '../options.js';
 import { Encryption } from '../session/encryption.js';
@@ -130,7 +131,7 @@ function statements(old: string, target: string, ttl: number) {
       as i (sid, data, cookie, user_id, expires)
   )`;
   // The store writes `updated_at` with each save and touch, an import never: equal times mean that only imports wrote it.
-  const mayRefresh = `s.updated_at = s.created_at and
+  const mayRefresh = `s.updated_at = s.created_at and ${isSession('s.')} and
     (s.data::text, s.cookie::text, s.expires_at) is distinct from (i.data, i.cookie, i.expires_at)`;
   return {
     page: `select sid, sess::text, extract(epoch from expire::timestamptz)::text from ${old}

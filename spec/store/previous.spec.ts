@@ -9,6 +9,7 @@ import session, { type Store } from 'express-session';
 import pg from 'pg';
 import { createClient } from 'redis';
 import { type Redis, startRedis } from '../../bench/redis-server.js';
+import { main } from '../../lib/cli/main.js';
 import { PgStore, type PgStoreOptions } from '../../lib/index.js';
 import { documented } from '../support/docs.js';
 import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
@@ -293,6 +294,21 @@ describe('option `previous`', () => {
       assert((await rows())[0]?.seconds <= 60);
     });
 
+    it('leaves one that an import does not replace by what the old app saved late', async () => {
+      const sql = await sqlClient();
+      await sql.unsafe(`create table ${table}_old (sid varchar primary key, sess json, expire timestamp(6))`);
+      const store = await open();
+      await store.destroy('one');
+      const late = JSON.stringify(plain());
+      await sql.unsafe(`insert into ${table}_old values ('one', $1, now() + interval '1 hour')`, [late]);
+      const { code } = await main(['import', '--from', `${table}_old`, '--table', table], {
+        DATABASE_URL: await postgresUri(),
+      });
+      assert.equal(code, 0);
+      assert.equal(await store.length(), 0);
+      assert.equal(await tombstones(), 1);
+    });
+
     it('leaves none without the option', async () => {
       const store = await openStore({ table });
       await store.set('one', plain());
@@ -389,7 +405,8 @@ describe('option `previous`', () => {
       assert.deepEqual(await data(store, 'sid599'), { sid: 'sid599' });
       assert.equal(await store.length(), 600);
       assert.equal(await store.takeOver(), 0);
-      assert.equal(await new Promise((resolve) => store.takeOver({}, (_, count) => resolve(count))), 0);
+      assert.equal(await new Promise((resolve) => store.takeOver(null, (_, count) => resolve(count))), 0);
+      await assert.rejects(store.takeOver({ onProgress: 5 as any }), /`onProgress`: expected a function/);
     });
 
     it('keeps what was saved here, and goes on after a failure', async () => {
