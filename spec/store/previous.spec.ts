@@ -300,7 +300,7 @@ describe('option `previous`', () => {
       const store = await open();
       await store.destroy('one');
       const late = JSON.stringify(plain());
-      await sql.unsafe(`insert into ${table}_old values ('one', $1, now() + interval '1 hour')`, [late]);
+      await sql.unsafe(`insert into ${table}_old values ('one', $1::text::json, now() + interval '1 hour')`, [late]);
       const { code } = await main(['import', '--from', `${table}_old`, '--table', table], {
         DATABASE_URL: await postgresUri(),
       });
