@@ -1,9 +1,9 @@
 /** The commands and their flags: parser and help are generated from these tables. */
 
 import type { parseArgs } from 'node:util';
-import postgres, { type Sql } from 'postgres';
+import { ConnectionPool } from '../database/connection-pool.js';
+import type { Query } from '../database/query.js';
 import { createSchemaSql, createTableSql } from '../database/schema.js';
-import { codeOf } from '../errors.js';
 import { type Options, type PgStoreOptions, parseOptions } from '../options.js';
 import { PgStore } from '../pg-store.js';
 import { importSessions } from './import.js';
@@ -71,7 +71,7 @@ Users stay signed in if the app keeps the name and the secret of its cookie. Can
 session that the new app has saved or touched is left as it is. Give it the options of the new app's
 store; secrets are better in the variables, as other users of the machine can read a command line.`,
     flags: IMPORT,
-    run: (values, env) => {
+    run: async (values, env) => {
       const since = values.since === undefined ? undefined : new Date(values.since);
       if (Number.isNaN(since?.getTime())) throw new UsageError(`--since: expected a time, got '${values.since}'`);
       const settings = {
@@ -81,10 +81,8 @@ store; secrets are better in the variables, as other users of the machine can re
         dryRun: values['dry-run'] ?? false,
       };
       const options = { ...storeOptions(values, env), createTable: true };
-      return withClient(options, async (sql, store) => {
-        if (!settings.dryRun) await store.ready();
-        return importSessions(sql, options, settings);
-      });
+      if (!settings.dryRun) await withStore(options, (store) => store.ready());
+      return withConnection(options, (query) => importSessions(query, options, settings));
     },
   },
   prune: {
@@ -92,7 +90,7 @@ store; secrets are better in the variables, as other users of the machine can re
     more: "In short statements, as the store's timer (option autodelete) and its method autodelete() do.",
     flags: SERVER,
     run: (values, env) =>
-      withClient(storeOptions(values, env), async (_sql, store) => ({ deleted: await store.autodelete() })),
+      withStore(storeOptions(values, env), async (store) => ({ deleted: await store.autodelete() })),
   },
   stats: {
     summary: 'Counts sessions, users, bytes and dead tuples.',
@@ -100,7 +98,7 @@ store; secrets are better in the variables, as other users of the machine can re
     flags: STATS,
     run: async (values, env) => {
       const options = storeOptions(values, env);
-      return withClient(options, (sql) => stats(sql, options));
+      return withConnection(options, (query) => stats(query, options));
     },
   },
 };
@@ -113,25 +111,22 @@ function storeOptions({ uri, table, schema, prefix, ...values }: Values, env: No
   return parseOptions(given as PgStoreOptions, env);
 }
 
-/** A client, and a store on it, for as long as the work takes. */
-async function withClient<T>(options: Options, work: (sql: Sql, store: PgStore) => Promise<T>): Promise<T> {
-  const sql = connect(options.uri);
-  const { table, schema, createTable } = options;
-  const store = new PgStore({ sql, table, schema, createTable, autodelete: false, retry: { attempts: 1 } });
-  try {
-    return await work(sql, store);
-  } finally {
-    await sql.end({ timeout: 5 });
-  }
+async function withStore<T>(
+  { uri, table, schema, createTable }: Options,
+  work: (store: PgStore) => Promise<T>,
+): Promise<T> {
+  const place = uri === undefined ? {} : { uri };
+  await using store = new PgStore({ ...place, table, schema, createTable, autodelete: false, retry: { attempts: 1 } });
+  return await work(store);
 }
 
-function connect(uri: string | undefined): Sql {
-  const settings = { max: 1, onnotice: () => {}, connect_timeout: 10, fetch_types: false };
+/** One connection, for statements that may take long. */
+async function withConnection<T>(options: Options, work: (query: Query) => Promise<T>): Promise<T> {
+  const connection = new ConnectionPool({ ...options, maxConnections: 1, timeout: 24 * 3_600_000 });
   try {
-    return uri === undefined ? postgres(settings) : postgres(uri, settings);
-  } catch (error) {
-    if (!(error instanceof URIError) && codeOf(error) !== 'ERR_INVALID_URL') throw error;
-    throw new UsageError('--uri or DATABASE_URL: expected a connection string, such as postgres://user@host/database');
+    return await work(connection.query);
+  } finally {
+    await connection.end();
   }
 }
 

@@ -1,7 +1,6 @@
 /** `import`: sessions of a connect-pg-simple table become sessions of this store. */
 
-import type { Sql } from 'postgres';
-import { arrayLiteral, qualified, type TableName, type Value } from '../database/query.js';
+import { arrayLiteral, type Query, qualified, type TableName } from '../database/query.js';
 import { isRowLevelError } from '../database/retry.js';
 import { isSession } from '../database/sessions-table.js';
 import { codeOf, PgStoreError } from '../errors.js';
@@ -38,11 +37,10 @@ interface NewRow {
  * before, changed by the old app since and not yet by the new one, and the others stay as they are. Those that no session
  * can be read from, or that PostgreSQL refuses, are `skipped`.
  */
-export async function importSessions(sql: Sql, options: Options, settings: ImportSettings) {
+export async function importSessions(query: Query, options: Options, settings: ImportSettings) {
   const { from, since, dryRun } = settings;
   const target = qualified(options);
   const source = statements(qualified(from), target, settings.ttl);
-  const query = (text: string, values: Value[]) => sql.unsafe(text, values, { prepare: false }).values();
   const writtenSince = since?.toISOString() ?? '-infinity';
   const ids = new SessionIds(options);
   const [newest, ...older] = options.encryptionKeys;

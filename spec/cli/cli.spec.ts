@@ -88,8 +88,8 @@ describe('npx express-pg-store', () => {
       [['schema', '--partitions', '-1'], /--partitions/],
       [['schema', '--json'], /--json/],
       [['help', 'improt'], /unknown command 'improt'/],
-      [['stats', '--uri', 'notaurl'], /--uri or DATABASE_URL: expected a connection string/],
-      [['prune', '--uri', 'postgres://ada:100%@host/db'], /--uri or DATABASE_URL: expected a connection string/],
+      [['stats', '--uri', 'notaurl'], /option `uri`: expected a connection string/],
+      [['prune', '--uri', 'postgres://ada:100%@host/db'], /option `uri`: expected a connection string/],
       [['import', '--since', 'yesterday'], /--since: expected a time, got 'yesterday'/],
       [['import', '--encryption-key', 'short'], /option `encryptionKey`: expected a string of at least 16 characters/],
     ] as [string[], RegExp][]) {
@@ -107,7 +107,7 @@ describe('npx express-pg-store', () => {
     it('names the option and shows no password where DATABASE_URL is no connection string', async () => {
       const { code, err } = await run(['stats'], { env: { DATABASE_URL: 'postgres://ada:100%@host/db' } });
       assert.equal(code, 2);
-      assert.match(err, /DATABASE_URL: expected a connection string/);
+      assert.match(err, /option `uri`: expected a connection string/);
       assert.doesNotMatch(err, /100%/);
     });
   });
@@ -216,6 +216,15 @@ describe('npx express-pg-store', () => {
     assert.deepEqual(await json(['prune', '--table', name]), { deleted: 1 });
     assert.equal((await run(['prune', '--table', name])).out, 'deleted      0\n');
     assert.deepEqual(await store.ids(), ['unexpired']);
+  });
+
+  it('takes the connection strings that the store takes', async () => {
+    const name = table();
+    await (await openStore({ table: name })).ready();
+    const uri = new URL(await postgresUri());
+    uri.searchParams.set('schema', 'public');
+    uri.searchParams.set('connection_limit', '5');
+    for (const command of ['stats', 'prune']) await json([command, '--table', name, '--uri', uri.href]);
   });
 
   it('stats counts', async () => {
