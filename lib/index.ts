@@ -5,7 +5,7 @@ export type { RetryOptions } from './database/retry.js';
 export type { PgStoreDiagnostics } from './diagnostics.js';
 export { PgStoreError } from './errors.js';
 export type { PgStoreEvents } from './events.js';
-export type { PgStoreOptions, PreviousStore } from './options.js';
+export type { PgStoreOptions, PreviousStore, TakeOverOptions } from './options.js';
 export { PgStore, PgStore as default } from './pg-store.js';
 export type { ListedSession, UserSession } from './session/listing.js';
 export type { Merge } from './session/merge.js';

@@ -27,6 +27,12 @@ export interface PreviousStore {
   clear?(callback: (error?: any) => void): unknown;
 }
 
+/** Options of `takeOver()`. */
+export interface TakeOverOptions {
+  /** Is told how many of the listed sessions are done, and how many there are. */
+  onProgress?: (done: number, total: number) => void;
+}
+
 /** Options of `new PgStore(options)`. All are optional. */
 export interface PgStoreOptions {
   /**

@@ -13,7 +13,7 @@ import { SessionsTable } from './database/sessions-table.js';
 import { hasSubscribers, publish } from './diagnostics.js';
 import { PgStoreError, toPgStoreError } from './errors.js';
 import { type Emit, TypedStore } from './events.js';
-import { type Options, type PgStoreOptions, parseOptions } from './options.js';
+import { type Options, type PgStoreOptions, parseOptions, type TakeOverOptions } from './options.js';
 import { type PreviousSessions, previousSessions } from './previous-store.js';
 import { type ListedSession, type UserSession, userSession } from './session/listing.js';
 import { ConcurrentSessions } from './session/optimistic-concurrency.js';
@@ -65,7 +65,8 @@ export class PgStore extends TypedStore {
     const statements = batchedStatements(table, this.#database);
     this.#sessions = new ConcurrentSessions(statements, this.#ids, this.#options, this.#notify);
     const { previous } = this.#options;
-    this.#previous = previous && previousSessions(previous, this.#sessions, this.#ids, this.#options, this.#notify);
+    this.#previous =
+      previous && previousSessions(previous, this.#sessions, statements, this.#ids, this.#options, this.#notify);
     this.#deletion = new OrderedDeletion(this.#bulk, this.#order, this.#ids, this.#previous);
     this.#autodelete = new Autodelete(this.#options.autodelete, () =>
       this.autodelete().then(
@@ -239,18 +240,11 @@ export class PgStore extends TypedStore {
    * Takes over all sessions of the store in option `previous`, if it can list them (`all`). May be repeated. Option `timeout`
    * applies to each of that store's answers, the list included.
    *
-   * @param options `onProgress` is called with how many of the listed sessions are done, and how many there are
    * @returns how many were taken over
    */
-  takeOver(options?: { onProgress?: (done: number, total: number) => void } | null): Promise<number>;
-  takeOver(
-    options: { onProgress?: (done: number, total: number) => void } | null | undefined,
-    callback: Callback<number>,
-  ): void;
-  takeOver(
-    options?: { onProgress?: (done: number, total: number) => void } | null,
-    callback?: Callback<number>,
-  ): Promise<number> | undefined {
+  takeOver(options?: TakeOverOptions | null): Promise<number>;
+  takeOver(options: TakeOverOptions | null | undefined, callback: Callback<number>): void;
+  takeOver(options?: TakeOverOptions | null, callback?: Callback<number>): Promise<number> | undefined {
     return this.#calls.runWithoutDeadline('takeOver', callback, async () => {
       if (!this.#previous) throw new PgStoreError('needs option `previous`', 'UNSUPPORTED');
       return this.#previous.takeOver(options?.onProgress);

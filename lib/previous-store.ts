@@ -1,15 +1,18 @@
 /** Option `previous`: sessions of the store that the app used before are taken over when they are first requested. */
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { SessionData } from 'express-session';
-import { backoffDelay, isTransient } from './database/retry.js';
-import { codeOf, PgStoreError, timeoutError, toPgStoreError } from './errors.js';
+import { withRetries } from './database/retry.js';
+import { PgStoreError, timeoutError, toPgStoreError } from './errors.js';
 import type { Emit } from './events.js';
 import type { Options, PreviousStore } from './options.js';
-import type { ConcurrentSessions } from './session/optimistic-concurrency.js';
+import { backOffFromLockedRow, type ConcurrentSessions, randomVersion } from './session/optimistic-concurrency.js';
+import { type Statements, TOMBSTONE } from './session/row.js';
 import { handleOf, SessionIds } from './session/session-id.js';
 
 type Answer = (error?: any, result?: unknown) => void;
+
+/** 400 days: no browser keeps a cookie longer (RFC 6265bis). */
+const TOMBSTONE_MS = 400 * 86_400_000;
 
 /** Sessions that `takeOver` moves at a time. */
 const PAGE = 256;
@@ -24,24 +27,18 @@ export type PreviousSessions = ReturnType<typeof previousSessions>;
 export function previousSessions(
   store: PreviousStore,
   sessions: ConcurrentSessions,
+  { read, replace, destroy }: Statements,
   ids: SessionIds,
   { retry, timeout }: Options,
   emit: Emit,
 ) {
-  /** Calls the previous store, again after transient errors. Stores of files report a missing session as `ENOENT`. */
-  async function ask(call: string, deadline: number, start: (answer: Answer) => unknown): Promise<unknown> {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return await answered(deadline, start);
-      } catch (error) {
-        if (codeOf(error) === 'ENOENT' && (error as { syscall?: unknown }).syscall !== 'connect') return undefined;
-        const failure = toPgStoreError(`previous.${call}`, error);
-        const wait = backoffDelay(attempt, retry);
-        if (!isTransient(error) || attempt >= retry.attempts || performance.now() + wait >= deadline) throw failure;
-        emit('retry', `previous.${call}`, attempt, failure);
-        await sleep(wait);
-      }
-    }
+  /** Calls the previous store, again after transient errors. */
+  function ask(call: string, deadline: number, start: (answer: Answer) => unknown): Promise<unknown> {
+    const name = `previous.${call}`;
+    const onRetry = (attempt: number, error: unknown) => emit('retry', name, attempt, toPgStoreError(name, error));
+    return withRetries(retry, deadline, onRetry, () => answered(deadline, start)).catch((error) => {
+      throw toPgStoreError(name, error);
+    });
   }
 
   const deadlineFromNow = () => performance.now() + timeout;
@@ -69,6 +66,17 @@ export function previousSessions(
     return isTaken;
   }
 
+  async function leaveTombstone([key, ...older]: readonly [string, ...string[]], deadline: number): Promise<void> {
+    const none = { data: TOMBSTONE, cookie: null, user: null };
+    const row = { ...none, key, newVersion: randomVersion(), expires: Date.now() + TOMBSTONE_MS };
+    for (let tries = 1; ; tries++) {
+      const old = older.length > 0 ? await read(older, deadline) : undefined;
+      const isWritten = await (old ? destroy(old.key, deadline) : replace(row, deadline));
+      if (isWritten && !old) return;
+      if (!isWritten) await backOffFromLockedRow(tries, deadline);
+    }
+  }
+
   return {
     async load(sid: string, deadline: number): Promise<SessionData | null> {
       const session = await sessions.load(sid, deadline);
@@ -80,15 +88,14 @@ export function previousSessions(
 
     async destroy(sid: string, deadline: number): Promise<void> {
       await destroyThere(sid, deadline);
-      await sessions.leaveTombstone(ids.rowKeysFor(sid), deadline);
+      await leaveTombstone(ids.rowKeysFor(sid), deadline);
     },
 
     /** The session of a row. With `hashIds` nobody knows its ID, and only the tombstone keeps it from coming back. */
     async destroyRow(key: string): Promise<void> {
       const sid = ids.sessionIdFrom(key);
-      await (sid === undefined
-        ? sessions.leaveTombstone([key], deadlineFromNow())
-        : this.destroy(sid, deadlineFromNow()));
+      if (sid !== undefined) return this.destroy(sid, deadlineFromNow());
+      await leaveTombstone([key], deadlineFromNow());
     },
 
     async clear(): Promise<void> {
@@ -113,12 +120,17 @@ export function previousSessions(
   };
 }
 
-/** What the store calls back with. A promise that it returns as well counts only where it is rejected. */
+/**
+ * What the store calls back with. A promise that it returns as well counts only where it is rejected. Stores that keep files
+ * report a missing session as `ENOENT`; where a socket is missing, it is an error.
+ */
 function answered(deadline: number, start: (answer: Answer) => unknown): Promise<unknown> {
   let timer: NodeJS.Timeout;
   return new Promise((resolve, reject) => {
+    const fail = (error: any) =>
+      error.code === 'ENOENT' && error.syscall !== 'connect' ? resolve(null) : reject(error);
     timer = setTimeout(() => reject(timeoutError()), deadline - performance.now());
-    Promise.resolve(start((error, result) => (error ? reject(error) : resolve(result)))).catch(reject);
+    Promise.resolve(start((error, result) => (error ? fail(error) : resolve(result)))).catch(reject);
   }).finally(() => clearTimeout(timer));
 }
 

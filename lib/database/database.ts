@@ -1,13 +1,12 @@
 /** Runs statements: creates the table first, retries transient errors, aborts at the timeout. */
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type Batch, traceStatement } from '../diagnostics.js';
 import { codeOf } from '../errors.js';
 import type { Options } from '../options.js';
 import { appClient, type Client } from './client.js';
 import { ConnectionPool } from './connection-pool.js';
 import type { Query } from './query.js';
-import { backoffDelay, isTransient } from './retry.js';
+import { withRetries } from './retry.js';
 import { ensureTable, requireTable } from './schema.js';
 
 export type OnRetry = (what: string, attempt: number, error: unknown) => void;
@@ -38,25 +37,19 @@ export class Database {
    * @param deadline on the clock of `performance.now()`, in milliseconds; nothing is tried again after it
    */
   async run<T>(what: string, deadline: number, work: (query: Query) => Promise<T>, batch?: Batch): Promise<T> {
-    const { retry } = this.#options;
     let recreated = false;
-    for (let attempt = 1; ; attempt++) {
+    const once = async (): Promise<T> => {
       try {
         if (!this.#tableExists) await this.ensureTable();
         return await traceStatement(work(this.#client.query), this.#name, what, batch);
       } catch (error) {
-        if (this.#options.createTable && !recreated && UNDEFINED_TABLE.has(codeOf(error))) {
-          this.#tableExists = false;
-          recreated = true;
-          continue;
-        }
-        const wait = backoffDelay(attempt, retry);
-        const isLast = attempt >= retry.attempts || performance.now() + wait >= deadline;
-        if (isLast || !isTransient(error)) throw error;
-        this.#onRetry(what, attempt, error);
-        await sleep(wait);
+        if (!this.#options.createTable || recreated || !UNDEFINED_TABLE.has(codeOf(error))) throw error;
+        this.#tableExists = false;
+        recreated = true;
+        return once();
       }
-    }
+    };
+    return withRetries(this.#options.retry, deadline, (attempt, error) => this.#onRetry(what, attempt, error), once);
   }
 
   /** Checks that the table exists, and creates it where it is missing and option `createTable` allows. A failed try is forgotten. */

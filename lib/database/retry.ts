@@ -1,5 +1,6 @@
 /** Which errors are transient, and the backoff before the next attempt. */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { codeOf } from '../errors.js';
 
 /** When to try a statement again after a failure that passes by itself. */
@@ -46,6 +47,29 @@ export function isTransient(error: unknown): boolean {
  */
 export function backoffDelay(attempt: number, { delay }: RetryOptions, random = Math.random): number {
   return delay * 2 ** (attempt - 1) * (1 + random() / 2);
+}
+
+/**
+ * Runs `work`, again after transient errors: it must be safe to repeat.
+ *
+ * @param deadline on the clock of `performance.now()`, in milliseconds; nothing is tried again after it
+ */
+export async function withRetries<T>(
+  retry: RetryOptions,
+  deadline: number,
+  onRetry: (attempt: number, error: unknown) => void,
+  work: () => Promise<T>,
+): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await work();
+    } catch (error) {
+      const wait = backoffDelay(attempt, retry);
+      if (!isTransient(error) || attempt >= retry.attempts || performance.now() + wait >= deadline) throw error;
+      onRetry(attempt, error);
+      await sleep(wait);
+    }
+  }
 }
 
 /**

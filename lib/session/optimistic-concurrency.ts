@@ -7,7 +7,7 @@ import type { Emit } from '../events.js';
 import type { Options } from '../options.js';
 import { Encryption } from './encryption.js';
 import { merge } from './merge.js';
-import { CLOCKS_AGREE_MS, type Statements, type StoredRow, TOMBSTONE, type TouchedRow } from './row.js';
+import { CLOCKS_AGREE_MS, type Statements, type StoredRow, type TouchedRow } from './row.js';
 import {
   decode,
   type EncodedSession,
@@ -24,9 +24,6 @@ import { userOf } from './user.js';
 
 /** More saves than this in a row without an answer: the oldest is taken for one that was not written. */
 const MAX_IN_DOUBT = 8;
-
-/** 400 days: no browser keeps a cookie longer (RFC 6265bis). */
-const TOMBSTONE_MS = 400 * 86_400_000;
 
 type TimedSession = EncodedSession & { readonly expires: number };
 
@@ -174,26 +171,6 @@ export class ConcurrentSessions {
     return this.#statements.insert(row, deadline);
   }
 
-  /** Destroys the session and keeps `adopt` from bringing it back. */
-  async leaveTombstone([key, ...older]: readonly [string, ...string[]], deadline: number): Promise<void> {
-    const newVersion = randomVersion();
-    const tombstone = {
-      key,
-      data: TOMBSTONE,
-      cookie: null,
-      user: null,
-      newVersion,
-      expires: Date.now() + TOMBSTONE_MS,
-    };
-    for (let tries = 1; ; tries++) {
-      const old = older.length > 0 ? await this.#statements.read(older, deadline) : undefined;
-      const { destroy, replace } = this.#statements;
-      const isWritten = await (old ? destroy(old.key, deadline) : replace(tombstone, deadline));
-      if (isWritten && !old) return;
-      if (!isWritten) await backOffFromLockedRow(tries, deadline);
-    }
-  }
-
   /** As MemoryStore does: whatever is there is replaced, without a look. */
   async #replace(sid: string, encoded: TimedSession, session: object, deadline: number): Promise<void> {
     const keys = this.#ids.rowKeysFor(sid);
@@ -310,7 +287,7 @@ export class ConcurrentSessions {
   }
 }
 
-function randomVersion(): number {
+export function randomVersion(): number {
   return 1 + Math.floor(Math.random() * 2_147_483_647);
 }
 
@@ -354,7 +331,7 @@ function noteExpiry(snapshot: Snapshot, { cookie, expires }: Omit<TouchedRow, 'k
  * Waits before asking again for a row that somebody holds, ever longer: no statement waits for it on the server. The first
  * time not at all: the row was changed while the statement ran.
  */
-async function backOffFromLockedRow(tries: number, deadline: number): Promise<void> {
+export async function backOffFromLockedRow(tries: number, deadline: number): Promise<void> {
   if (performance.now() >= deadline) throw timeoutError();
   if (tries > 1) await sleep(Math.min(2 ** tries, 100));
 }
