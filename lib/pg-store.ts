@@ -12,7 +12,7 @@ import { OrderedDeletion } from './database/ordered-deletion.js';
 import { SessionsTable } from './database/sessions-table.js';
 import { hasSubscribers, publish } from './diagnostics.js';
 import { PgStoreError, toPgStoreError } from './errors.js';
-import { type Emit, TypedStore } from './events.js';
+import { type Emit, emitLater, TypedStore } from './events.js';
 import { type Options, type PgStoreOptions, parseOptions, type TakeOverOptions } from './options.js';
 import { type PreviousSessions, previousSessions } from './previous-store.js';
 import { type ListedSession, type UserSession, userSession } from './session/listing.js';
@@ -320,9 +320,8 @@ export class PgStore extends TypedStore {
     return (work) => this.#database.run(call, this.#calls.deadline(), work);
   }
 
-  /** Later: what a listener throws is the app's own uncaught exception, and no call's failure. */
   readonly #notify: Emit = (event, ...args) => {
-    if (this.listenerCount(event) > 0) process.nextTick(() => this.emit(event, ...args));
+    if (this.listenerCount(event) > 0) emitLater(() => this.emit(event, ...args));
     if (hasSubscribers(event)) publish(`${this.#options.schema}.${this.#options.table}`, event, args);
   };
 }

@@ -105,8 +105,14 @@ export class ConnectionPool implements Client {
     this.#connecting--;
     // At a limit of the server or the role, those that are open serve everybody, until one of them ends.
     if (this.#connections.size > 0) this.#max = this.#connections.size;
-    else for (const give of [...this.#waiting].slice(0, 1)) give(Promise.reject(failure));
+    else if (this.#connecting === 0) this.#refuse(failure);
+    else return;
     this.#dispatch();
+  }
+
+  #refuse(failure: unknown): void {
+    for (const give of this.#waiting) give(Promise.reject(failure));
+    this.#waiting.clear();
   }
 
   #add(connection: Connection): void {

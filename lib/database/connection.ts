@@ -31,10 +31,9 @@ export class Connection {
 
   /** @throws an error after which no socket is left */
   static async open(settings: Settings, host: number): Promise<Connection> {
-    const inTime = <T>(answer: T | Promise<T>) =>
-      within(settings.connectTimeout, Promise.resolve(answer), connectTimeoutError);
-    const pass = typeof settings.pass === 'function' ? await inTime(settings.pass()) : settings.pass;
-    const socket = settings.socket ? await inTime(settings.socket(settings)) : new net.Socket();
+    const inTime = <T>(answer: Promise<T>) => within(settings.connectTimeout, answer, connectTimeoutError);
+    const pass = await inTime(passwordOf(settings));
+    const socket = settings.socket ? await inTime(Promise.resolve(settings.socket(settings))) : new net.Socket();
     const connection = new Connection({ ...settings, pass }, host, socket);
     try {
       await inTime(connection.#start(settings));
@@ -124,6 +123,14 @@ export class Connection {
     return statement.catch((error) => {
       throw codeOf(error) === '57014' && performance.now() >= limit ? timeoutError() : error;
     });
+  }
+}
+
+async function passwordOf({ pass }: Settings): Promise<string> {
+  try {
+    return typeof pass === 'function' ? await pass() : pass;
+  } catch (error) {
+    throw new PgStoreError('option `postgres.password` failed', codeOf(error) || 'NO_PASSWORD', error);
   }
 }
 

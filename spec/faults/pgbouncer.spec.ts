@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
+import postgres from 'postgres';
 import { PostgresServer } from '../../example/postgres-server.js';
 import { Load } from '../support/fault-load.js';
 import { FaultProxy } from '../support/fault-proxy.js';
@@ -53,6 +54,17 @@ describe('PgBouncer in transaction mode', () => {
     }
     await Promise.all(sids.map((sid) => store.destroy(sid)));
     assert.equal(await store.length(), 0);
+  });
+
+  it("the store sets nothing on server connections, which are others' in the next transaction", async () => {
+    const store = await openStore({ uri: address.uri, table: 'pooled', postgres: { prepare: false } });
+    await Promise.all([store.length(), store.get('a'), store.set('b', plain()), store.destroy('c')]);
+    const sql = postgres(bouncer?.uri ?? '', { prepare: false, max: 3 });
+    const seen = await Promise.all(
+      Array.from({ length: 3 }, () => sql`select current_setting('statement_timeout') as limit, pg_sleep(0.1)`),
+    );
+    assert.deepEqual(new Set(seen.map(([row]) => row?.limit)), new Set(['0']));
+    await sql.end();
   });
 
   it('restarted under 32 writers: no call fails, no acknowledged write is lost', async () => {

@@ -4,18 +4,14 @@
  */
 
 import assert from 'node:assert/strict';
-import fs from 'node:fs';
-import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import postgres, { type Sql } from 'postgres';
-import { generate } from 'selfsigned';
 import { PostgresServer } from '../../example/postgres-server.js';
+import { certificate, writeCertificate } from '../support/certificate.js';
 import { assertAnswersDuringCuts, assertSurvivesCuts } from '../support/connection-cuts.js';
 import { FaultProxy } from '../support/fault-proxy.js';
 import { closeStores, freshTable, openStore } from '../support/postgres.js';
 import { plain } from '../support/sessions.js';
-
-const certificate = (name = 'localhost') => generate([{ name: 'commonName', value: name }], { keySize: 2048 });
 
 describe('TLS', () => {
   let server: PostgresServer;
@@ -27,17 +23,7 @@ describe('TLS', () => {
   before(async () => {
     server = await PostgresServer.start({ settings: { fsync: 'off' } });
     sql = postgres(server.uri, { max: 1, ssl: false });
-    const { private: key, cert } = await certificate();
-    ca = cert;
-    const { uid, gid } = fs.statSync(server.dataDir);
-    for (const [name, text] of [
-      ['server.crt', cert],
-      ['server.key', key],
-    ] as const) {
-      const file = path.join(server.dataDir, name);
-      fs.writeFileSync(file, text, { mode: 0o600 });
-      fs.chownSync(file, uid, gid);
-    }
+    ca = await writeCertificate(server);
     await offer(true);
   });
   beforeEach(async () => {
@@ -86,6 +72,13 @@ describe('TLS', () => {
       assert(seen.every(({ ssl }) => ssl));
     });
   }
+
+  it('takes the file with the authority from the address', async () => {
+    const uri = `${server.uri}?sslmode=verify-full&sslrootcert=${server.dataDir}/server.crt`;
+    const store = await openStore({ uri, table: freshTable() });
+    await store.set('a', plain());
+    await assert.rejects(openStore({ uri: uri.replace('server.crt', 'missing.crt') }), { code: 'ENOENT' });
+  });
 
   it('refuses a server of another authority, or of another name, and sends it nothing', async () => {
     const other = (await certificate()).cert;

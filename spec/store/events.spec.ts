@@ -75,6 +75,24 @@ describe('events', () => {
     assert.deepEqual(events, ['retry']);
   });
 
+  it('end no process: what a listener throws is a warning', async () => {
+    const store = await openStore();
+    await store.set('a', plain({ n: 1 }));
+    const session = await load(store, 'a');
+    assert(session);
+    const warned = once(process, 'warning');
+    store.on('dropped', () => {
+      throw new Error('of the listener');
+    });
+    await store.destroy('a');
+    session.n = 2;
+    await store.set('a', session);
+    const [warning] = await warned;
+    assert.equal(warning.message, 'of the listener');
+    await store.set('b', plain());
+    assert.deepEqual(await store.ids(), ['b']);
+  });
+
   it('tell of a statement that is tried again', async () => {
     const store = await openStore({ uri: 'postgres://nobody@127.0.0.1:1/none', retry: { attempts: 3, delay: 0 } });
     const told: unknown[] = [];

@@ -13,6 +13,12 @@ interface Link {
   losesAnswer: boolean;
 }
 
+/**
+ * Its connection is reset, with nothing or half of it delivered; it and all that follows is lost, and nobody is told; or it
+ * is late by so many milliseconds.
+ */
+export type ChunkFault = 'cut' | 'halve' | 'swallow' | number;
+
 /** The end of each answer of PostgreSQL: ReadyForQuery, 5 bytes, idle. Until then nothing is sure; from then on it is committed. */
 const READY = Buffer.from([0x5a, 0, 0, 0, 5, 0x49]);
 
@@ -27,6 +33,8 @@ export class FaultProxy {
   readonly #loseAnswerTo: string[] = [];
   /** Faults that happened, of those asked for by text. */
   hits = 0;
+  /** What becomes of each chunk of either direction; it passes where this returns nothing. */
+  chunkFault: () => ChunkFault | undefined = () => undefined;
 
   private constructor(listener: net.Server, target: () => number) {
     this.#listener = listener;
@@ -96,8 +104,12 @@ export class FaultProxy {
     const link: Link = { client, server, held: [], losesAnswer: false };
     this.#links.add(link);
     const pass = (step: () => void) => (this.#silent ? link.held.push(step) : step());
-    client.on('data', (chunk) => pass(() => this.#toServer(link, chunk)));
-    server.on('data', (chunk) => pass(() => this.#toClient(link, chunk)));
+    client.on('data', (chunk) =>
+      pass(() => this.#strike(link, client, server, chunk, () => this.#toServer(link, chunk))),
+    );
+    server.on('data', (chunk) =>
+      pass(() => this.#strike(link, server, client, chunk, () => this.#toClient(link, chunk))),
+    );
     client.on('end', () => pass(() => server.end()));
     server.on('end', () => pass(() => client.end()));
     const forget = () => client.destroyed && server.destroyed && this.#links.delete(link);
@@ -111,6 +123,19 @@ export class FaultProxy {
       pass(() => (failed ? client.resetAndDestroy() : client.end()));
       forget();
     });
+  }
+
+  #strike(link: Link, from: net.Socket, to: net.Socket, chunk: Buffer, pass: () => void): void {
+    const fault = this.chunkFault();
+    if (fault === undefined) pass();
+    else if (fault === 'cut') reset(link);
+    else if (fault === 'halve') to.write(chunk.subarray(0, chunk.length / 2), () => reset(link));
+    else from.pause();
+    if (typeof fault !== 'number') return;
+    setTimeout(() => {
+      pass();
+      from.resume();
+    }, fault);
   }
 
   #toServer(link: Link, chunk: Buffer): void {

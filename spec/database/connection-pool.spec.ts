@@ -1,0 +1,308 @@
+/** The store's own connections: how many, to which host, and what becomes of one that ends, breaks or gives no answer. */
+
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import net from 'node:net';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import postgres, { type Sql } from 'postgres';
+import { PostgresServer } from '../../example/postgres-server.js';
+import { type ChunkFault, FaultProxy } from '../support/fault-proxy.js';
+import { closeStores, freshTable, openStore } from '../support/postgres.js';
+import { plain } from '../support/sessions.js';
+
+describe('connection pool', () => {
+  let server: PostgresServer;
+  let sql: Sql;
+  let proxy: FaultProxy;
+
+  before(async () => {
+    server = await PostgresServer.start({ settings: { fsync: 'off' } });
+    sql = postgres(server.uri, { max: 3, onnotice: () => {} });
+  });
+  beforeEach(async () => {
+    proxy = await FaultProxy.start(() => server.port);
+  });
+  afterEach(async () => {
+    proxy.chunkFault = () => undefined;
+    proxy.resume();
+    await closeStores();
+    await proxy.close();
+  });
+  after(async () => {
+    await sql.end();
+    await server.close();
+  });
+
+  /** Runs `work` while nobody else can use the table. */
+  async function whileLocked(table: string, work: () => Promise<unknown>): Promise<void> {
+    await sql.begin(async (locking) => {
+      await locking`lock table ${locking(table)} in access exclusive mode`;
+      await work();
+    });
+  }
+
+  /** Statements that wait for a lock on the server. */
+  async function blocked(): Promise<number> {
+    const [row] = await sql`select count(*)::integer from pg_stat_activity where wait_event_type = 'Lock'`;
+    return row?.count;
+  }
+
+  /** The same fault for the next chunk only. */
+  function strikeOnce(fault: ChunkFault): void {
+    let isDone = false;
+    proxy.chunkFault = () => {
+      if (isDone) return undefined;
+      isDone = true;
+      return fault;
+    };
+  }
+
+  for (const maxConnections of [1, 3]) {
+    it(`planned ends fail no call, though nothing is tried again, with ${maxConnections} connections`, async () => {
+      let opened = 0;
+      const socket = () => {
+        opened++;
+        return net.connect(server.port, '127.0.0.1');
+      };
+      const store = await openStore({
+        uri: server.uri,
+        maxConnections,
+        retry: { attempts: 1 },
+        postgres: { max_lifetime: 0.02, idle_timeout: 0.001, socket },
+        table: freshTable(),
+      });
+      for (let n = 0; opened < 100; n++) {
+        await Promise.all([store.set(`s${n}`, plain()), store.get('a'), store.length(), store.destroy('b')]);
+        await sleep(n % 3);
+      }
+    });
+  }
+
+  it('never more sockets than `maxConnections`, while long statements run and connections are cut', async () => {
+    const sockets: net.Socket[] = [];
+    let most = 0;
+    const socket = () => {
+      const opened = net.connect(proxy.port, '127.0.0.1');
+      sockets.push(opened);
+      most = Math.max(most, sockets.filter(({ destroyed }) => !destroyed).length);
+      return opened;
+    };
+    const table = freshTable();
+    const store = await openStore({ uri: proxy.uri, table, maxConnections: 3, postgres: { socket } });
+    await store.ready();
+    const calls = () => [store.get('a'), store.set('b', plain()), store.destroy('c'), store.length(), store.ids()];
+    const answers: Promise<unknown>[] = [];
+    await whileLocked(table, async () => {
+      for (let round = 0; round < 4; round++) {
+        answers.push(...calls());
+        // The server does not notice a cut while it waits for a lock.
+        while ((await blocked()) < 3 * (round + 1)) await sleep(5);
+        proxy.cut();
+      }
+    });
+    await Promise.all(answers);
+    assert(sockets.length >= 15, `${sockets.length} sockets`);
+    assert.equal(most, 3);
+  });
+
+  it('at the connection limit of its role, fails no call and tries nothing again', async () => {
+    const table = freshTable();
+    await (await openStore({ uri: server.uri, table })).ready();
+    await sql`create role limited login connection limit 2`;
+    await sql`grant all on ${sql(table)} to limited`;
+    const uri = server.uri.replace('postgres@', 'limited@');
+    const store = await openStore({ uri, table, retry: { attempts: 1 } });
+    for (let round = 0; round < 20; round++) {
+      await Promise.all([
+        ...Array.from({ length: 50 }, (_, n) => store.set(`s${n}`, plain({ round }))),
+        ...Array.from({ length: 50 }, (_, n) => store.get(`s${n}`)),
+        ...Array.from({ length: 20 }, () => store.length()),
+      ]);
+    }
+    await store.close();
+    await sql`drop owned by limited`;
+    await sql`drop role limited`;
+  });
+
+  it('a connection that gives no answer fails its own call, and no statement of another connection', async () => {
+    const table = freshTable();
+    const store = await openStore({ uri: proxy.uri, table, timeout: 2000 });
+    await store.set('a', plain({ n: 1 }));
+    store.on('retry', () => assert.fail('tried again'));
+    strikeOnce('swallow');
+    const swallowed = assert.rejects(store.set('a', plain({ n: 2 })), { code: 'TIMEOUT' });
+    let waiting: Promise<unknown> | undefined;
+    await whileLocked(table, async () => {
+      await sleep(1000);
+      waiting = store.get('b');
+      await swallowed;
+    });
+    await waiting;
+    assert.equal(((await store.get('a')) as any).n, 1);
+  });
+
+  describe('a statement that waits on the server for longer than `timeout`', () => {
+    it('is ended there: no connection stays blocked, and no given-up write is done after a later one', async () => {
+      const table = freshTable();
+      const store = await openStore({ uri: server.uri, table, timeout: 400 });
+      await store.set('a', plain({ n: 1 }));
+      await whileLocked(table, async () => {
+        const calls = [store.set('a', plain({ n: 2 })), store.touch('b', plain()), store.destroy('c'), store.length()];
+        for (const call of calls as Promise<unknown>[]) await assert.rejects(call, { code: 'TIMEOUT' });
+        while ((await blocked()) > 0) await sleep(5);
+      });
+      const other = await openStore({ uri: server.uri, table });
+      await other.set('a', plain({ n: 3 }));
+      await store.close();
+      assert.equal(((await other.get('a')) as any).n, 3);
+    });
+
+    it('keeps its connection', async () => {
+      const table = freshTable();
+      const store = await openStore({ uri: proxy.uri, table, timeout: 400, maxConnections: 1 });
+      await store.set('a', plain({ n: 1 }));
+      await whileLocked(table, () => assert.rejects(store.length(), { code: 'TIMEOUT' }));
+      assert.equal(proxy.connections, 1);
+      assert.equal(((await store.get('a')) as any).n, 1);
+    });
+
+    it('is ended as the app or the role says, where they do', async () => {
+      const table = freshTable();
+      await (await openStore({ uri: server.uri, table })).ready();
+      await sql`create role hasty login`;
+      await sql`grant all on ${sql(table)} to hasty`;
+      await sql`alter role hasty set statement_timeout = '100ms'`;
+      const hasty = await openStore({ uri: server.uri.replace('postgres@', 'hasty@'), table, createTable: false });
+      const patient = await openStore({
+        uri: server.uri,
+        table,
+        createTable: false,
+        timeout: 400,
+        postgres: { connection: { statement_timeout: 60_000 } },
+      });
+      await whileLocked(table, async () => {
+        await assert.rejects(hasty.length(), { code: '57014' });
+        await assert.rejects(patient.length(), { code: 'TIMEOUT' });
+        assert.equal(await blocked(), 1);
+      });
+      await hasty.close();
+      await sql`drop owned by hasty`;
+      await sql`drop role hasty`;
+    });
+  });
+
+  describe('several hosts', () => {
+    for (const [name, ports] of Object.entries({ 'a list of ports': true, 'one port': false })) {
+      it(`as lists in \`postgres\`, the dead one first, with ${name}: goes on after terminated connections`, async () => {
+        const dead = ports ? '127.0.0.1' : '127.0.0.2';
+        const given = {
+          host: [dead, '127.0.0.1'],
+          port: ports ? [1, server.port] : server.port,
+          user: 'postgres',
+          database: 'postgres',
+        };
+        const before = structuredClone(given);
+        const store = await openStore({ postgres: given, uri: undefined, table: freshTable(), maxConnections: 2 });
+        for (let round = 0; round < 5; round++) {
+          await Promise.all([store.set('a', plain({ round })), store.length(), store.ids()]);
+          assert.equal(((await store.get('a')) as any).round, round);
+          await sql`select pg_terminate_backend(pid) from pg_stat_activity
+            where backend_type = 'client backend' and query like '%from "public"%' and pid <> pg_backend_pid()`;
+        }
+        assert.deepEqual(given, before);
+      });
+    }
+
+    it('the first one silent: a call is answered by the second, in time', async () => {
+      proxy.silence();
+      const hosts = `127.0.0.1:${proxy.port},127.0.0.1:${server.port}`;
+      const store = await openStore({
+        uri: `postgres://postgres@${hosts}/postgres`,
+        table: freshTable(),
+        timeout: 3000,
+      });
+      await store.set('a', plain({ n: 1 }));
+    });
+
+    it('none of them there: the call fails when `retry` ends, not by `timeout`', async () => {
+      const store = await openStore({
+        uri: 'postgres://postgres@127.0.0.1:1,127.0.0.1:2/postgres',
+        retry: { attempts: 2, delay: 1 },
+        timeout: 50_000,
+      });
+      await assert.rejects(store.get('a'), { code: 'ECONNREFUSED' });
+    });
+  });
+
+  it('`fetch_types` is left out, and a connection cut at its start does not end the process', async () => {
+    const store = await openStore({ uri: proxy.uri, table: freshTable(), postgres: { fetch_types: true } });
+    for (let n = 1; n <= 5; n++) {
+      proxy.cutIn('pg_backend_pid');
+      await store.set('a', plain({ n }));
+      assert.equal(proxy.hits, n);
+      proxy.cut();
+    }
+    proxy.cutIn('typarray');
+    await store.set('a', plain());
+    assert.equal(proxy.hits, 5);
+  });
+
+  describe('a password from a function', () => {
+    const SECRET = 'of the app';
+    let uri: string;
+
+    before(async () => {
+      await sql`set password_encryption = 'scram-sha-256'`;
+      await sql.unsafe(`create role careful login password '${SECRET}'`);
+      await sql`grant all on schema public to careful`;
+      const file = path.join(server.dataDir, 'pg_hba.conf');
+      fs.writeFileSync(file, `host all careful all scram-sha-256\n${fs.readFileSync(file, 'utf8')}`);
+      await sql`select pg_reload_conf()`;
+      uri = `postgres://careful@127.0.0.1`;
+    });
+
+    const at = (port: number) => `${uri}:${port}/postgres`;
+
+    it('is asked for at each connection', async () => {
+      let asked = 0;
+      const password = async () => {
+        asked++;
+        return SECRET;
+      };
+      const store = await openStore({ uri: at(proxy.port), postgres: { password }, maxConnections: 1 });
+      await store.set('a', plain());
+      proxy.cut();
+      await store.set('b', plain());
+      assert.equal(asked, 2);
+    });
+
+    it('that fails: so does the call, with its error as the cause', async () => {
+      const password = () => Promise.reject(new Error('no token'));
+      const store = await openStore({ uri: at(server.port), postgres: { password } });
+      await assert.rejects(store.get('a'), (error: any) => {
+        assert.equal(error.code, 'NO_PASSWORD');
+        assert.match(error.cause.message, /no token/);
+        return true;
+      });
+    });
+
+    it('and connections cut while it is on its way: no call fails', async () => {
+      const password = async () => {
+        await sleep(20);
+        return SECRET;
+      };
+      const store = await openStore({ uri: at(proxy.port), postgres: { password }, table: freshTable() });
+      for (let n = 0; n < 10; n++) {
+        const call = store.set('a', plain({ n }));
+        await sleep(n * 3);
+        proxy.cut();
+        await call;
+      }
+    });
+  });
+
+  it('drops nothing in silence: a certificate that is none is an error of the constructor', async () => {
+    await assert.rejects(openStore({ uri: server.uri, postgres: { ssl: { ca: '-', key: '-', cert: '-' } } }));
+  });
+});
