@@ -1,6 +1,7 @@
 /** The package's public names. */
 
 export type { Callback } from './calls/operation-tracker.js';
+export type { NodePostgresClient, NodePostgresPool } from './database/pool-client.js';
 export type { RetryOptions } from './database/retry.js';
 export type { PgStoreDiagnostics } from './diagnostics.js';
 export { PgStoreError } from './errors.js';

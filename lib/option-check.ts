@@ -28,7 +28,7 @@ export const anIdentifier = expectation(
 );
 
 /** Whose values must not be shown. */
-const CONFIDENTIAL = new Set(['options', 'uri', 'secret', 'encryptionKey', 'postgres', 'sql']);
+const CONFIDENTIAL = new Set(['options', 'uri', 'secret', 'encryptionKey', 'postgres', 'sql', 'pool']);
 
 /** What options of other stores are here; NAME stands for the option itself. */
 const OF_OTHER_STORES = [

@@ -2,6 +2,7 @@
 
 import type { SessionData } from 'express-session';
 import type { Sql } from 'postgres';
+import type { NodePostgresPool } from './database/pool-client.js';
 import type { RetryOptions } from './database/retry.js';
 import {
   aBoolean,
@@ -42,6 +43,11 @@ export interface PgStoreOptions {
   uri?: string;
   /** A `postgres` client that the app already has. The store never ends it. Not together with `uri`. */
   sql?: Sql<any>;
+  /**
+   * A node-postgres `Pool` that the app already has. Each statement checks out one of its connections; the store never ends
+   * it. Not together with `uri` or `sql`; of option `postgres`, only `prepare` goes with it.
+   */
+  pool?: NodePostgresPool;
   /** Further options of the store's own client, such as `ssl`, or `prepare: false` for PgBouncer. */
   postgres?: Record<string, unknown>;
   /** Name of the table, any legal identifier. Default `sessions`. */
@@ -94,7 +100,7 @@ export interface PgStoreOptions {
 }
 
 /** Options that may stay unset. */
-type Unset = 'uri' | 'sql' | 'maxLifetime' | 'merge' | 'user' | 'previous';
+type Unset = 'uri' | 'sql' | 'pool' | 'maxLifetime' | 'merge' | 'user' | 'previous';
 
 /** The options, checked and complete. */
 export type Options = Readonly<
@@ -106,6 +112,7 @@ export type Options = Readonly<
 const DEFAULTS: Options = {
   uri: undefined,
   sql: undefined,
+  pool: undefined,
   postgres: {},
   table: 'sessions',
   schema: 'public',
@@ -137,8 +144,13 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
     (value) => isText(value) && value !== '',
   ),
   sql: expectation(
-    'a client made by the package `postgres`',
+    'a client made by the package `postgres` (a node-postgres pool is option `pool`)',
     (value) => typeof value === 'function' && typeof (value as { unsafe?: unknown }).unsafe === 'function',
+  ),
+  pool: expectation(
+    'a pool of node-postgres, made by `new Pool()`',
+    // A single `Client` has `connect` too, and these.
+    (value: any) => typeof value?.connect === 'function' && !('escapeLiteral' in value),
   ),
   postgres: anObject,
   table: anIdentifier,
@@ -183,9 +195,10 @@ const RETRY_CHECKS: Record<keyof RetryOptions, Check> = {
 export function parseOptions(given: PgStoreOptions = {}, env: NodeJS.ProcessEnv = process.env): Options {
   check('', CHECKS, given);
   if (given.retry) check('retry.', RETRY_CHECKS, given.retry);
-  if (given.sql && given.uri !== undefined) {
-    throw new TypeError('PgStore: give either option `uri` or option `sql`, not both');
-  }
+  const clients = (['uri', 'sql', 'pool'] as const).filter((name) => given[name] !== undefined);
+  if (clients.length > 1) throw new TypeError(`PgStore: options \`${clients.join('` and `')}\` exclude each other`);
+  const unused = given.pool && Object.keys(given.postgres ?? {}).find((name) => name !== 'prepare');
+  if (unused) throw new TypeError(`PgStore: option \`postgres.${unused}\` has no effect with option \`pool\``);
   if (given.allowPlaintext && !given.encryptionKey) {
     throw new TypeError('PgStore: option `allowPlaintext` goes with option `encryptionKey`');
   }
@@ -193,7 +206,7 @@ export function parseOptions(given: PgStoreOptions = {}, env: NodeJS.ProcessEnv 
   return {
     ...DEFAULTS,
     ...others,
-    uri: given.sql ? undefined : (given.uri ?? (env.DATABASE_URL || undefined)),
+    uri: given.sql || given.pool ? undefined : (given.uri ?? (env.DATABASE_URL || undefined)),
     secrets: [secret ?? []].flat(),
     encryptionKeys: [encryptionKey ?? []].flat(),
     retry: { ...DEFAULTS.retry, ...defined(given.retry ?? {}) },

@@ -45,7 +45,7 @@ export class BulkStatements {
   ), deleted as (
     delete from ${table} s using locked h where s.sid = h.sid returning s.sid
   )
-  select (select count(*)::integer from deleted), (select ${last} from locked)`;
+  select (select count(*)::text from deleted), (select ${last} from locked)`;
     // Times travel as numbers: PostgreSQL does not read every time zone's name that it writes (`DateStyle`) as the same zone.
     const time = (value: string) => `to_timestamp(${value}::text::float8)`;
     // One that is still to come was created before somebody set the server's clock back. Not `now()`: that is the statement's
@@ -55,11 +55,11 @@ export class BulkStatements {
     const ofUser = 'user_id = $5::text';
     this.#texts = {
       page: `select ${columns} from ${table} where ${inRange} and ${isLive} order by sid limit ${PAGE}`,
-      count: `select count(*)::integer from ${table} where ${inRange} and ${isLive}`,
+      count: `select count(*)::text from ${table} where ${inRange} and ${isLive}`,
       ofUser: `select ${columns} from ${table} where user_id = $3::text and ${inRange} and ${isLive} order by updated_at desc, sid`,
       now: 'select extract(epoch from now())::text',
-      anyInRange: `select exists (select from ${table} where ${chosen})`,
-      anyOfUser: `select exists (select from ${table} where ${ofUser} and ${chosen})`,
+      anyInRange: `select (exists (select from ${table} where ${chosen}))::text`,
+      anyOfUser: `select (exists (select from ${table} where ${ofUser} and ${chosen}))::text`,
       // Each statement goes on where the last one ended, not over index entries that it left dead.
       deleteRange: deletion(`${chosen} order by sid limit ${PAGE}`, 'max(sid)'),
       deleteOfUser: deletion(`${ofUser} and ${chosen}`, 'max(sid)'),
@@ -82,7 +82,7 @@ export class BulkStatements {
   }
 
   count(run: RunQuery, range: [string, string]): Promise<number> {
-    return run(async (query) => single(await query(this.#texts.count, range)) as number);
+    return run(async (query) => Number(single(await query(this.#texts.count, range))));
   }
 
   /** The user's live rows, newest activity first. */
@@ -116,7 +116,8 @@ export class BulkStatements {
         continue;
       }
       first = from;
-      if (!(await run(async (query) => single(await query(anyLeft, [from, ...more]))))) return total;
+      const left = await run(async (query) => single(await query(anyLeft, [from, ...more])));
+      if (left !== 'true') return total;
       if (performance.now() - progress >= this.#timeout) throw timeoutError();
       if (rows === 0) await sleep(Math.min(2 ** ++idle, 100));
     }

@@ -5,6 +5,7 @@ import { codeOf } from '../errors.js';
 import type { Options } from '../options.js';
 import { appClient, type Client } from './client.js';
 import { ConnectionPool } from './connection-pool.js';
+import { poolClient } from './pool-client.js';
 import type { Query } from './query.js';
 import { withRetries } from './retry.js';
 import { ensureTable, requireTable } from './schema.js';
@@ -26,7 +27,9 @@ export class Database {
     this.#options = options;
     this.#onRetry = onRetry;
     this.#name = `${options.schema}.${options.table}`;
-    this.#client = options.sql ? appClient(options.sql, options.timeout) : new ConnectionPool(options);
+    const { pool, sql, timeout, postgres } = options;
+    if (pool) this.#client = poolClient(pool, timeout, postgres.prepare !== false);
+    else this.#client = sql ? appClient(sql, timeout) : new ConnectionPool(options);
     this.#tableExists = !options.createTable;
   }
 

@@ -5,7 +5,7 @@ import format from 'pg-format';
 export type Value = string | null;
 export type Row = readonly unknown[];
 
-/** Runs one statement; resolves with its rows as arrays of columns. */
+/** Runs one statement; resolves with its rows as arrays of columns. These are cast to text: clients parse what is not. */
 export type Query = (text: string, values: Value[]) => Promise<Row[]>;
 
 export interface TableName {

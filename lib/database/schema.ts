@@ -70,10 +70,10 @@ export function indexName(table: string, suffix: string): string {
   return head + tail;
 }
 
-const TABLE_EXISTS_SQL = `select exists (select from pg_catalog.pg_namespace where nspname = $1::text),
-  exists (
+const TABLE_EXISTS_SQL = `select (exists (select from pg_catalog.pg_namespace where nspname = $1::text))::text,
+  (exists (
     select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-    where n.nspname = $1::text and c.relname = $2::text and c.relkind in ('r', 'p', 'f', 'v'))`;
+    where n.nspname = $1::text and c.relname = $2::text and c.relkind in ('r', 'p', 'f', 'v')))::text`;
 
 /**
  * Two processes that create at once meet on the catalog's unique indexes (23505), or find the thing made in between
@@ -90,10 +90,10 @@ export async function ensureTable(
   for (let attempt = 1; ; attempt++) {
     const [found] = await query(TABLE_EXISTS_SQL, [name.schema, name.table]);
     const [hasSchema, hasTable] = found ?? [];
-    if (hasTable === true) return;
+    if (hasTable === 'true') return;
     try {
       // One simple query is one transaction: all of it or nothing.
-      await script((hasSchema === true ? '' : createSchemaSql(name.schema)) + createTableSql(name));
+      await script((hasSchema === 'true' ? '' : createSchemaSql(name.schema)) + createTableSql(name));
       return;
     } catch (error) {
       if (attempt >= 10 || !CONCURRENT_DDL_SQLSTATES.has(codeOf(error))) throw error;
@@ -104,6 +104,6 @@ export async function ensureTable(
 /** For apps that run migrations: no DDL, only a look. */
 export async function requireTable(query: Query, name: TableName): Promise<void> {
   const [found] = await query(TABLE_EXISTS_SQL, [name.schema, name.table]);
-  if (found?.[1] === true) return;
+  if (found?.[1] === 'true') return;
   throw new PgStoreError(`table ${qualified(name)} is missing, and option \`createTable\` is false`, '42P01');
 }

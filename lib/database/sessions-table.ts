@@ -258,13 +258,13 @@ function expiryValues(expires: number | null): Value[] {
 
 /** The columns of which `storedRow` creates a row. */
 export function storedColumns(life: string | undefined): string {
-  const end = life ? milliseconds(`created_at + ${life}`) : `'infinity'::float8`;
-  return `sid, data::text, cookie::text, version, ${milliseconds('expires_at')}, ${milliseconds('now()')}, ${end}`;
+  const end = life ? milliseconds(`created_at + ${life}`) : `'Infinity'`;
+  return `sid, data::text, cookie::text, version::text, ${milliseconds('expires_at')}, ${milliseconds('now()')}, ${end}`;
 }
 
 /** Of a time, since 1970. */
 export function milliseconds(time: string): string {
-  return `pg_catalog.date_part('epoch', ${time}) * 1000::float8`;
+  return `(pg_catalog.date_part('epoch', ${time}) * 1000::float8)::text`;
 }
 
 export function storedRow(row: Row): StoredRow {

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import session from 'express-session';
+import pg from 'pg';
 import { PgStore, type PgStoreOptions } from '../../lib/index.js';
 import { parseOptions } from '../../lib/options.js';
 
@@ -16,6 +17,7 @@ const notSeconds = [...nothing, '60', -1, Number.NaN, Number.POSITIVE_INFINITY, 
 const bad: Record<keyof PgStoreOptions, unknown[]> = {
   uri: [...nothing, '', 5, {}, 'postgres://a\0b'],
   sql: [...nothing, 'postgres://localhost', {}, () => {}],
+  pool: [...nothing, 'postgres://localhost', {}, () => {}, { query: () => {} }, new pg.Client()],
   postgres: notObject,
   table: notIdentifier,
   schema: notIdentifier,
@@ -104,7 +106,7 @@ describe('options', () => {
   });
 
   it('never shows a secret', () => {
-    for (const name of ['secret', 'encryptionKey', 'uri', 'sql', 'postgres']) {
+    for (const name of ['secret', 'encryptionKey', 'uri', 'sql', 'pool', 'postgres']) {
       const told = complaint({ [name]: name === 'secret' || name === 'uri' ? ['hunter2', ''] : 'hunter2' });
       assert(!told.includes('hunter2'), told);
     }
@@ -171,6 +173,7 @@ describe('options', () => {
     assert.deepEqual(defaults, {
       uri: undefined,
       sql: undefined,
+      pool: undefined,
       postgres: {},
       table: 'sessions',
       schema: 'public',
@@ -193,18 +196,23 @@ describe('options', () => {
     });
   });
 
-  it('prefers `uri` to DATABASE_URL, and `sql` to both', () => {
+  it('prefers `uri` to DATABASE_URL, and `sql` or `pool` to both', () => {
     const env = { DATABASE_URL: 'postgres://env/db' };
     const sql = Object.assign(() => {}, { unsafe: () => {} }) as any;
     assert.equal(parseOptions({}, env).uri, 'postgres://env/db');
     assert.equal(parseOptions({ uri: 'postgres://given/db' }, env).uri, 'postgres://given/db');
     assert.equal(parseOptions({ sql }, env).uri, undefined);
+    assert.equal(parseOptions({ pool: { connect: () => {} } }, env).uri, undefined);
     assert.equal(parseOptions({}, { DATABASE_URL: '' }).uri, undefined);
   });
 
   it('refuses options that contradict each other', () => {
     const sql = Object.assign(() => {}, { unsafe: () => {} });
-    assert.match(complaint({ sql, uri: 'postgres://localhost/db' }), /either option `uri` or option `sql`/);
+    const pool = { connect: () => {} };
+    assert.match(complaint({ sql, uri: 'postgres://localhost/db' }), /options `uri` and `sql` exclude each other/);
+    assert.match(complaint({ pool, uri: 'postgres://localhost/db' }), /options `uri` and `pool` exclude each other/);
+    assert.match(complaint({ pool, sql }), /options `sql` and `pool` exclude each other/);
+    assert.match(complaint({ pool, postgres: { ssl: 'require' } }), /`postgres\.ssl` has no effect with option `pool`/);
     assert.match(complaint({ allowPlaintext: true }), /option `allowPlaintext` goes with option `encryptionKey`/);
   });
 });

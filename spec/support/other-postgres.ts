@@ -1,7 +1,7 @@
 /**
- * Does the suite pass on another PostgreSQL, on a partitioned table, through a pooler?
+ * Does the suite pass on another PostgreSQL, on a partitioned table, through a pooler, on the app's pool of node-postgres?
  *
- *     npm run test:postgres -- 14 [--partitions 16] [--pooler transaction|session] [spec files]
+ *     npm run test:postgres -- 14 [--partitions 16] [--pooler transaction|session] [--client pg] [spec files]
  */
 
 import { execFileSync, spawn } from 'node:child_process';
@@ -24,7 +24,9 @@ const ROOT = path.resolve(import.meta.dirname, '../..');
 const mocha = process.argv.slice(2);
 const partitions = option('--partitions');
 const pooler = option('--pooler');
+const client = option('--client');
 const major = mocha.shift() ?? '18';
+if (client !== undefined && client !== 'pg') throw new Error(`--client: expected pg, got ${client}`);
 if (!(major in VERSIONS)) throw new Error(`expected one of ${Object.keys(VERSIONS).join(', ')}, got ${major}`);
 
 const closing: (() => Promise<unknown>)[] = [];
@@ -43,6 +45,7 @@ try {
     DATABASE_URL: uri,
     DIRECT_DATABASE_URL: server.uri,
     SESSIONS_PARTITIONS: partitions ?? '',
+    SESSIONS_CLIENT: client ?? '',
   };
   const specs = mocha.length > 0 ? mocha : ['spec/**/*.spec.ts'];
   process.exitCode = await run([path.join(ROOT, 'node_modules/mocha/bin/mocha.js'), ...specs], env);

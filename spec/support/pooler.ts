@@ -42,6 +42,8 @@ export class PgBouncer {
       auth_user: decodeURIComponent(username),
       pool_mode: mode,
       max_client_conn: 500,
+      // The pools of `appPool` send them.
+      ignore_startup_parameters: 'options',
       // In session mode each client keeps one.
       default_pool_size: mode === 'session' ? 150 : 20,
       logfile: path.join(folder, 'pgbouncer.log'),

@@ -1,6 +1,7 @@
 /** The PostgreSQL that specs share: an embedded one of their own, or the one that DATABASE_URL names. */
 
 import { randomBytes } from 'node:crypto';
+import pg from 'pg';
 import postgres, { type Sql } from 'postgres';
 import { PostgresServer } from '../../example/postgres-server.js';
 import { createTableSql } from '../../lib/database/schema.js';
@@ -54,23 +55,67 @@ async function makePartitioned(table: string): Promise<void> {
 }
 
 const open = new Set<PgStore>();
+const pools = new WeakMap<PgStore, pg.Pool>();
+
+/**
+ * A pool of node-postgres with what an app may have set: parsers of its own for every type, its own schemas first on the
+ * search path, columns in binary.
+ */
+export function appPool(settings: pg.PoolConfig): pg.Pool {
+  const types = { getTypeParser: () => () => 'parsed by the app' } as pg.CustomTypesConfig;
+  const odd = { types, binary: true, options: '-c search_path=app,pg_catalog' };
+  const pool = new pg.Pool({ ...odd, ...settings });
+  // Every app with a pool must: idle connections break, too.
+  pool.on('error', () => {});
+  return pool;
+}
+
+/** Whether `openStore` gives stores a pool of node-postgres: `npm run test:postgres -- 18 --client pg`. */
+export const ON_POOL = process.env.SESSIONS_CLIENT === 'pg';
+
+/** The options of the client: `uri`, `sql`, or a pool in its place. */
+async function clientOf({ uri, sql, pool, postgres, ...options }: PgStoreOptions): Promise<PgStoreOptions> {
+  if (sql) return { sql };
+  if (pool) return { pool };
+  const target = uri ?? (await postgresUri());
+  // Settings and several hosts are for Postgres.js alone.
+  const others = Object.keys(postgres ?? {}).filter((name) => name !== 'prepare');
+  if (!ON_POOL || others.length > 0 || !URL.canParse(target)) return { uri: target };
+  const { searchParams } = new URL(target);
+  const prepare = searchParams.get('prepare') !== 'false' && postgres?.prepare !== false;
+  const settings = {
+    connectionString: target.replace(/\?.*/, ''),
+    max: options.maxConnections ?? 10,
+    connectionTimeoutMillis: options.timeout ?? 10_000,
+    ssl: searchParams.has('sslmode') && { rejectUnauthorized: false },
+  };
+  return { pool: appPool(settings), postgres: { prepare } };
+}
 
 /** A store on the specs' PostgreSQL with a table of its own; `closeStores()` closes it. */
 export async function openStore(options: PgStoreOptions = {}): Promise<PgStore> {
   const table = options.table ?? freshTable();
-  const place = options.sql || options.uri ? {} : { uri: await postgresUri() };
-  // A spec that names a schema, or wants no table, is about the making of it.
-  const isPlain = options.schema !== undefined || options.createTable === false || !place.uri;
+  // A spec that names a schema or a place, or wants no table, is about the creation of it.
+  const isPlain = options.schema ?? options.uri ?? options.sql ?? options.pool ?? options.createTable === false;
   if (PARTITIONS > 0 && !isPlain) await makePartitioned(table);
-  const store = new PgStore({ autodelete: false, ...place, ...options, table });
+  const { uri, ...others } = options;
+  const client = await clientOf(options);
+  const store = new PgStore({ autodelete: false, ...others, ...client, table });
+  if (client.pool) pools.set(store, client.pool as pg.Pool);
   open.add(store);
   return store;
 }
 
 /** For `afterEach`: closes what `openStore` opened. */
 export async function closeStores(): Promise<void> {
-  await Promise.all([...open].map((store) => store.close()));
+  const closing = [...open];
   open.clear();
+  await Promise.all(
+    closing.map(async (store) => {
+      await store.close();
+      await pools.get(store)?.end();
+    }),
+  );
 }
 
 /** Runs with a schema of its own; the schema goes with it, and so do the stores that `openStore` opened. */
