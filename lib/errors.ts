@@ -61,17 +61,9 @@ function isServerOrSystemError(error: unknown): error is Error {
 }
 
 function serverFields(error: object): Record<string, unknown> {
-  const safe = [
-    'severity',
-    'routine',
-    'schema_name',
-    'table_name',
-    'column_name',
-    'constraint_name',
-    'address',
-    'port',
-  ];
-  return Object.fromEntries(Object.entries(error).filter(([name]) => safe.includes(name)));
+  // Postgres.js and node-postgres name them differently.
+  const safe = /^(severity|routine|(schema|table|column|constraint)(_name)?|address|port)$/;
+  return Object.fromEntries(Object.entries(error).filter(([name]) => safe.test(name)));
 }
 
 /** A row that cannot be read is no session: says why, without what is in the row. */

@@ -2,31 +2,9 @@
 
 import assert from 'node:assert/strict';
 import postgres from 'postgres';
-import { type PgStore, PgStore as Store } from '../../lib/index.js';
+import { PgStore as Store } from '../../lib/index.js';
 import { closeStores, directUri, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
-import { generated, load, plain } from '../support/sessions.js';
-
-const expected = { text: 'ä\0', snake_case: { inner_key: 1 }, list: [1, null], undefinedLike: null };
-
-/** Everything once; what an odd client changed on the way would show. */
-async function exercise(store: PgStore): Promise<void> {
-  await Promise.all(['a', 'b', 'c'].map((sid) => store.set(sid, generated(store, sid, expected))));
-  const [loaded, other] = [await load(store, 'a'), await load(store, 'a')];
-  assert(loaded && other);
-  loaded.mine = 1;
-  other.theirs = 2;
-  await Promise.all([store.set('a', loaded), store.set('a', other), store.touch('b', plain()), store.destroy('c')]);
-  const { cookie, ...data } = (await store.get('a')) as any;
-  assert.deepEqual(data, { ...expected, mine: 1, theirs: 2 });
-  assert(Date.parse(cookie.expires) > Date.now());
-  assert.deepEqual(await store.ids(), ['a', 'b']);
-  assert.equal(await store.length(), 2);
-  assert.equal((await store.all()).length, 2);
-  assert.equal(await store.autodelete(), 0);
-  assert.deepEqual(await store.sessionsOf('nobody'), []);
-  await store.clear();
-  assert.equal(await store.length(), 0);
-}
+import { exercise, plain } from '../support/sessions.js';
 
 /** Connections that PostgreSQL sees under an application name. */
 async function connections(name: string): Promise<number> {

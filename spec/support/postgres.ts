@@ -101,7 +101,7 @@ export async function openStore(options: PgStoreOptions = {}): Promise<PgStore> 
   const { uri, ...others } = options;
   const client = await clientOf(options);
   const store = new PgStore({ autodelete: false, ...others, ...client, table });
-  if (client.pool) pools.set(store, client.pool as pg.Pool);
+  if (client.pool && !options.pool) pools.set(store, client.pool as pg.Pool);
   open.add(store);
   return store;
 }

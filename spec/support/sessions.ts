@@ -51,3 +51,25 @@ export async function data(store: PgStore, sid: string): Promise<Record<string, 
 export function maxAgeOf({ originalMaxAge }: session.Cookie | SessionData['cookie']): number | null {
   return originalMaxAge && Math.round(originalMaxAge / 100) * 100;
 }
+
+const odd = { text: 'ä\0', snake_case: { inner_key: 1 }, list: [1, null], undefinedLike: null };
+
+/** Everything once; what an odd client changed on the way would show. */
+export async function exercise(store: PgStore): Promise<void> {
+  await Promise.all(['a', 'b', 'c'].map((sid) => store.set(sid, generated(store, sid, odd))));
+  const [loaded, other] = [await load(store, 'a'), await load(store, 'a')];
+  assert(loaded && other);
+  loaded.mine = 1;
+  other.theirs = 2;
+  await Promise.all([store.set('a', loaded), store.set('a', other), store.touch('b', plain()), store.destroy('c')]);
+  const { cookie, ...data } = (await store.get('a')) as any;
+  assert.deepEqual(data, { ...odd, mine: 1, theirs: 2 });
+  assert(Date.parse(cookie.expires) > Date.now());
+  assert.deepEqual(await store.ids(), ['a', 'b']);
+  assert.equal(await store.length(), 2);
+  assert.equal((await store.all()).length, 2);
+  assert.equal(await store.autodelete(), 0);
+  assert.deepEqual(await store.sessionsOf('nobody'), []);
+  await store.clear();
+  assert.equal(await store.length(), 0);
+}
