@@ -78,7 +78,7 @@ describe('errors', () => {
     await sql.unsafe(`alter table ${table} add constraint no_hunters check (data::text not like '%${secret}%')`);
     const error = await errorOf(store.set(`sid-${secret}`, plain({ password: secret })));
     assert.equal(error.code, '23514');
-    assert.equal(error.(cause.constraint_name ?? cause.constraint), 'no_hunters');
+    assert.equal(error.cause.constraint_name ?? error.cause.constraint, 'no_hunters');
     assert(!everything(error).includes(secret), everything(error));
   });
 
