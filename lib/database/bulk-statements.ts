@@ -38,7 +38,7 @@ export class BulkStatements {
     const life = lifeInterval(maxLifetime);
     const isLive = `${isSession()} and ${life ? `least(expires_at, created_at + ${life})` : 'expires_at'} > now()`;
     const inRange = 'sid >= $1::text and sid < $2::text';
-    const columns = `${storedColumns(life)}, ${milliseconds('created_at')}, ${milliseconds('updated_at')}`;
+    const columns = `${storedColumns(life)}, ${milliseconds('created_at')}::text, ${milliseconds('updated_at')}::text`;
     // Locked rows are left for the next round: no deletion waits, and none can be part of a deadlock.
     const deletion = (which: string, last: string) => `with locked as (
     select sid, expires_by from ${table} where ${which} for update skip locked

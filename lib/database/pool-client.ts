@@ -106,7 +106,8 @@ function withCode(error: unknown): unknown {
   const { message = 'no connection' } = (error ?? {}) as { message?: string };
   const coded = (code: string, text = message) => Object.assign(new Error(text), { code });
   if (message.includes('after calling end')) return coded('POOL_ENDED', 'the pool of option `pool` was ended');
-  if (message.includes('not support SSL')) return coded('TLS_NOT_OFFERED', 'the server offers no TLS, the pool asks for it');
+  if (message.includes('not support SSL'))
+    return coded('TLS_NOT_OFFERED', 'the server offers no TLS, the pool asks for it');
   const isLost = CONNECTION_LOST.test(message) || !(error instanceof Error);
   return coded(isLost ? 'CONNECTION_CLOSED' : 'CONNECTION_FAILED');
 }

@@ -258,13 +258,14 @@ function expiryValues(expires: number | null): Value[] {
 
 /** The columns of which `storedRow` creates a row. */
 export function storedColumns(life: string | undefined): string {
-  const end = life ? milliseconds(`created_at + ${life}`) : `'Infinity'`;
-  return `sid, data::text, cookie::text, version::text, ${milliseconds('expires_at')}, ${milliseconds('now()')}, ${end}`;
+  const end = life ? milliseconds(`created_at + ${life}`) : `'infinity'::float8`;
+  const times = `${milliseconds('expires_at')}::text, ${milliseconds('now()')}::text, ${end}::text`;
+  return `sid, data::text, cookie::text, version::text, ${times}`;
 }
 
 /** Of a time, since 1970. */
 export function milliseconds(time: string): string {
-  return `(pg_catalog.date_part('epoch', ${time}) * 1000::float8)::text`;
+  return `(pg_catalog.date_part('epoch', ${time}) * 1000::float8)`;
 }
 
 export function storedRow(row: Row): StoredRow {
