@@ -254,8 +254,10 @@ describe('pool-client', () => {
 
     it('on a pool whose password function fails', async () => {
       // PostgreSQL's request for a clear-text password.
+      const sockets: net.Socket[] = [];
       const server = net.createServer((socket) => {
-        socket.on('error', () => {}).once('data', () => socket.write(Buffer.from([0x52, 0, 0, 0, 8, 0, 0, 0, 3])));
+        sockets.push(socket.on('error', () => {}));
+        socket.once('data', () => socket.write(Buffer.from([0x52, 0, 0, 0, 8, 0, 0, 0, 3])));
       });
       await once(server.listen(0, '127.0.0.1'), 'listening');
       try {
@@ -264,6 +266,8 @@ describe('pool-client', () => {
         const pool = await openPool({ connectionString: undefined, host: '127.0.0.1', port, user: 'me', password });
         await assertFails(await openStore({ pool }), 'CONNECTION_FAILED', /no token$/);
       } finally {
+        // node-postgres leaves them open.
+        for (const socket of sockets) socket.destroy();
         server.close();
       }
     });
