@@ -1,4 +1,7 @@
-/** The Express 5 app that is put under load, in a process of its own, on the store that it is told to use. */
+/**
+ * The Express 5 app that is put under load, in a process of its own, on the store that it is told
+ * to use.
+ */
 
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 

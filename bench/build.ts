@@ -1,4 +1,7 @@
-/** Builds the PgStore that is measured: compiled, as npm ships it; what `tsx` makes of TypeScript runs slower. */
+/**
+ * Builds the PgStore that is measured: compiled, as npm ships it; what `tsx` transpiles runs
+ * slower.
+ */
 
 import { execFileSync } from 'node:child_process';
 import { createRequire } from 'node:module';
@@ -6,7 +9,9 @@ import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-/** Not `dist`: somebody may be building it meanwhile. Inside the project, so that the dependencies are found. */
+/**
+ * Not `dist`: it may be built meanwhile. Inside the project, so that the dependencies are found.
+ */
 const outDir = path.join(root, 'node_modules', '.cache', 'express-pg-store-bench');
 
 export function build(): void {

@@ -1,4 +1,7 @@
-/** One app process of `npm run chaos`: visitors at random on sessions that all processes share, and a log of what was acknowledged. */
+/**
+ * One app process of `npm run chaos`: visitors at random on sessions that all processes share, and
+ * a log of what was acknowledged.
+ */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PgStore } from '../lib/index.js';
@@ -13,7 +16,10 @@ export interface AppOptions {
   timeout: number;
 }
 
-/** What a process tells about its calls since it last told. Times are milliseconds on the machine's monotonic clock. */
+/**
+ * What a process tells about its calls since it last told. Times are milliseconds on the machine's
+ * monotonic clock.
+ */
 export interface Report {
   calls: number;
   failed: number;
@@ -127,7 +133,8 @@ async function save(sid: string): Promise<void> {
 }
 
 async function destroy(sid: string): Promise<void> {
-  // Known before it is done: if this process is killed in between, nobody may count the session's writes as lost.
+  // Known before it is done: if this process is killed in between, nobody may count the session's
+  // writes as lost.
   await tell({ destroying: sid });
   if (await call(() => store.destroy(sid))) report.destroyed.push([sid, now()]);
 }

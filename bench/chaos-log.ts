@@ -48,9 +48,10 @@ export class Log {
   }
 
   /**
-   * Lost: an acknowledged save whose key is not in its row, or an acknowledged session without a row; unless somebody began
-   * to destroy it. Then the row may be gone; if it is there, it must be whole. Revived: there, or found by a `get` that began
-   * after its destroy was acknowledged. A call that failed may have taken effect or not: nothing follows from it.
+   * Lost: an acknowledged save whose key is not in its row, or an acknowledged session without a
+   * row; unless somebody began to destroy it. Then the row may be gone; if it is there, it must be
+   * whole. Revived: there, or found by a `get` that began after its destroy was acknowledged. A
+   * call that failed may have taken effect or not: nothing follows from it.
    */
   async check(sql: Sql, table: string): Promise<Verdict> {
     const lost: string[] = [];

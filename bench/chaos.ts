@@ -1,5 +1,6 @@
 /**
- * Does any acknowledged write get lost, any destroyed session come back, any call stay unanswered, whatever breaks?
+ * Does any acknowledged write get lost, any destroyed session come back, any call stay unanswered,
+ * whatever breaks?
  *
  * npm run chaos -- --seconds 30 --processes 4 --seed 1
  */
@@ -179,7 +180,8 @@ for (const end = performance.now() + seconds * 1000; performance.now() < end; ) 
     await FAULTS[name]?.();
     injected[name] = (injected[name] ?? 0) + 1;
   } catch (error) {
-    // Breaking it failed: a lock that was not to be had, say. The next one may work; the check at the end counts.
+    // Breaking it failed: a lock that was not to be had, say. The next one may work; the check at
+    // the end counts.
     console.error(`\n${name}: ${error}`);
   }
 }

@@ -27,7 +27,7 @@ const TEXT = '#74808d';
 export function chart(rows: Row[], machine: Machine): Promise<string> {
   const values = rows.flatMap((row) => {
     const operation = LABELS[`${row.what} ${row.inFlight}`];
-    // Its calls by themselves only look into an object: many times anything that leaves the process.
+    // Its calls alone only look into an object: many times anything that leaves the process.
     if (!operation || (row.store === 'MemoryStore' && row.inFlight === 128)) return [];
     const ratio = row.ratio.median;
     return [{ operation, store: row.store, ratio, label: `${ratio.toPrecision(2)}×` }];

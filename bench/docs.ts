@@ -1,6 +1,6 @@
 /**
- * Writes the benchmark's figures into README.md and docs/performance.md, between comments such as `<!-- bench:targets -->`
- * and `<!-- /bench:targets -->`, from bench/results.json.
+ * Writes the benchmark's figures into README.md and docs/performance.md, between comments such as
+ * `<!-- bench:targets -->` and `<!-- /bench:targets -->`, from bench/results.json.
  *
  *     npm run docs:bench
  */

@@ -1,6 +1,6 @@
 /**
- * Compares design choices: the tables of docs/performance.md, `npx tsx bench/experiments.ts`; with names of tables as
- * arguments only these.
+ * Compares design choices: the tables of docs/performance.md, `npx tsx bench/experiments.ts`; with
+ * names of tables as arguments only these.
  */
 
 import fs from 'node:fs';
@@ -19,7 +19,7 @@ interface Choice {
   readonly name: string;
   readonly options?: PgStoreOptions;
   readonly limits?: Partial<BatchLimits>;
-  /** Changes the table that the store has made, while it is empty. */
+  /** Changes the table that the store has created, while it is empty. */
   readonly alter?: (sql: Sql, table: string) => Promise<unknown>;
 }
 

@@ -1,6 +1,7 @@
 /**
- * How many updates are heap-only, and how much WAL does each write? The table as the store creates it beside one that indexes
- * `expires_at` itself, with the store's own statements, `touchAfter: 0` and 128 calls in flight: `npx tsx bench/hot.ts`.
+ * How many updates are heap-only, and how much WAL does each write? The table as the store creates
+ * it beside one that indexes `expires_at` itself, with the store's own statements, `touchAfter: 0`
+ * and 128 calls in flight: `npx tsx bench/hot.ts`.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -117,7 +118,10 @@ async function allRows(
   };
 }
 
-/** Once all of the updates were reported: an idle connection does so after ten seconds (PostgreSQL 18). */
+/**
+ * Once all of the updates were reported: an idle connection does so after ten seconds (PostgreSQL
+ * 18).
+ */
 async function state(name: string, updates: number): Promise<{ updates: number; heapOnly: number; wal: number }> {
   for (;;) {
     const [row] = await sql`select n_tup_upd::float8 as updates, n_tup_hot_upd::float8 as "heapOnly",

@@ -1,4 +1,7 @@
-/** Makes requests in a process of its own: on each connection for sessions that no other connection uses. */
+/**
+ * Sends requests from a process of its own: on each connection for sessions that no other
+ * connection uses.
+ */
 
 import autocannon from 'autocannon';
 import { sign } from 'cookie-signature';

@@ -57,7 +57,10 @@ export interface Deletion {
   readonly rows: number;
   /** Seconds that the whole took. */
   readonly seconds: number;
-  /** Milliseconds: p99 of the gets before and meanwhile, and the longest of the deletion's statements. */
+  /**
+   * Milliseconds: p99 of the gets before and meanwhile, and the longest of the deletion's
+   * statements.
+   */
   readonly before: number;
   readonly during: number;
   readonly longest: number;

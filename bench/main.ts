@@ -1,7 +1,8 @@
 /**
- * Measures PgStore beside its peers: `npm run bench`. `-- --quick`: within a minute. `-- --only store`: one part (store, app,
- * wal, options, rows, deletion, heap). A whole run on a quiet machine writes bench/results.json and docs/benchmark.svg;
- * `-- --force` does on any, and they say so.
+ * Measures PgStore beside its peers: `npm run bench`. `-- --quick`: within a minute.
+ * `-- --only store`: one part (store, app, wal, options, rows, deletion, heap). A whole run on a
+ * quiet machine writes bench/results.json and docs/benchmark.svg; `-- --force` does on any, and
+ * they say so.
  */
 
 import fs from 'node:fs';
@@ -57,7 +58,7 @@ const servers: Servers = { postgres: server.uri, redis: redis?.url };
 const stores = peersOn(servers);
 const sql = postgres(server.uri, { max: 1, onnotice: () => {} });
 const version = (await sql`show server_version`)[0].server_version as string;
-if (!redis) console.log('connect-redis is left out: there is no `redis-server` on the PATH and no REDIS_URL.');
+if (!redis) console.log('connect-redis is skipped: there is no `redis-server` on the PATH and no REDIS_URL.');
 const before = await quietness(servers, quick ? 6 : 12);
 console.log(describeQuietness(before));
 if (isWhole && !isQuiet(before) && !values.force) {

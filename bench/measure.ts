@@ -14,7 +14,7 @@ export interface Sample {
 
 export type Call = (n: number, done: (error?: unknown) => void) => void;
 
-/** Keeps `inFlight` calls under way for a time; each answered call makes the next one. */
+/** Keeps `inFlight` calls under way for a time; each answered call starts the next one. */
 export function measure(call: Call, inFlight: number, milliseconds: number): Promise<Sample> {
   return new Promise((resolve, reject) => {
     const latencies: number[] = [];

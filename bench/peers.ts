@@ -80,14 +80,14 @@ export function save({ store }: Peer, sid: string, data: SessionData): Promise<v
   return new Promise((resolve, reject) => store.set(sid, data, (error) => (error ? reject(error) : resolve())));
 }
 
-/** Some at a time: clients with a time limit for each command would give up on a slow machine. */
+/** Some at a time: clients with a time limit for each command would time out on a slow machine. */
 export async function saveAll(peer: Peer, sids: string[], sessionOf: (n: number) => SessionData): Promise<void> {
   for (let first = 0; first < sids.length; first += 100) {
     await Promise.all(sids.slice(first, first + 100).map((sid, n) => save(peer, sid, sessionOf(first + n))));
   }
 }
 
-/** A session as a request gets it: read, then made by `createSession`. */
+/** A session as a request gets it: read, then created by `createSession`. */
 export function load({ store }: Peer, sid: string): Promise<LoadedSession> {
   return new Promise((resolve, reject) => {
     store.get(sid, (error, data) => {

@@ -5,7 +5,10 @@ import postgres, { type Sql } from 'postgres';
 
 type Callback = (error: unknown, session?: SessionData | null) => void;
 
-/** The benchmark's baseline: PgStore's columns without its batches, versions, merges and skipped touches. */
+/**
+ * The benchmark's baseline: PgStore's columns without its batches, versions, merges and skipped
+ * touches.
+ */
 export class PlainStore extends session.Store {
   readonly #sql: Sql;
 

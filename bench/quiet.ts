@@ -1,4 +1,7 @@
-/** Measures how quiet the machine is, so that no published figure comes from one that has other work. */
+/**
+ * Measures how quiet the machine is, so that no published figure comes from one that has other
+ * work.
+ */
 
 import os from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,14 +12,18 @@ import { prepare } from './store-level.js';
 export interface Quietness {
   /** Share of all cores that other processes used while this one slept. */
   readonly busy: number;
-  /** Interquartile range, relative to the median: of the time of a fixed CPU loop, of connect-pg-simple's gets a second. */
+  /**
+   * Interquartile range, relative to the median: of the time of a fixed CPU loop, of
+   * connect-pg-simple's gets a second.
+   */
   readonly loop: number;
   readonly gets: number;
 }
 
 /**
- * A virtual machine of 2 cores without other work stays below a third of these. A process that uses a tenth of one core,
- * a neighbour that takes the core away now and then, and a disk or a clock rate that changes do not.
+ * A virtual machine of 2 cores without other work stays below a third of these. A process that uses
+ * a tenth of one core, a neighbour that takes the core away now and then, and a disk or a clock
+ * rate that changes do not.
  */
 export const LIMITS: Quietness = { busy: 0.05, loop: 0.05, gets: 0.1 };
 

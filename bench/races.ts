@@ -20,7 +20,10 @@ const COLUMNS = [
 const DAY = 86_400_000;
 const names = Array.from({ length: COUNT }, (_, n) => `request${n}`);
 
-/** Lets the requests go on when all have loaded their session and `meanwhile` is done; none has saved before. */
+/**
+ * Lets the requests go on when all have loaded their session and `meanwhile` is done; none has
+ * saved before.
+ */
 async function overlap(gate: Gate, requests: Promise<void>[], meanwhile = async () => {}): Promise<void> {
   await gate.arrived(requests.length);
   await meanwhile();
@@ -45,7 +48,9 @@ async function lostKeys(url: string, gate: Gate, route: 'key' | 'nested'): Promi
   return names.filter((name) => !(name in (route === 'key' ? data : data.files))).length;
 }
 
-/** How many sessions are there again after a logout while a request that changes them was running. */
+/**
+ * How many sessions are there again after a logout while a request that changes them was running.
+ */
 async function revived(url: string, gate: Gate): Promise<number> {
   const visitors = await Promise.all(names.map(() => loggedIn(url)));
   await overlap(

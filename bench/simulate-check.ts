@@ -1,6 +1,7 @@
 /**
- * Does bench/simulate.ts foretell what a real table does? The same visitors, ten times as hasty, in the simulation and on a
- * PostgreSQL of one's own with autovacuum on: `npx tsx bench/simulate-check.ts`, four minutes.
+ * Does bench/simulate.ts foretell what a real table does? The same visitors, ten times as hasty, in
+ * the simulation and on a PostgreSQL of one's own with autovacuum on:
+ * `npx tsx bench/simulate-check.ts`, four minutes.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -50,7 +51,7 @@ async function check(title: string, given: Scenario, sharedBuffers = '128MB'): P
   const { counts } = foretold;
   const seconds = vacuums.reduce((sum, [, elapsed]) => sum + Number(elapsed), 0);
   const compared: [string, number, number][] = [
-    ['rows made', counts.created, after.made - before.made],
+    ['rows created', counts.created, after.made - before.made],
     ['updates', counts.touches + counts.changes, after.updates - before.updates],
     ['of them without the indexes', foretold.inPlace, after.inPlace - before.inPlace],
     ['rows deleted', counts.deleted, after.deleted - before.deleted],

@@ -1,9 +1,11 @@
 /**
- * How many writes do visitors cause, how many dead rows lie in the table, how large does it grow, and does autovacuum keep up?
- * The tables of docs/scale.md: `npx tsx bench/simulate.ts`. The model beside a real server: `npx tsx bench/simulate-check.ts`.
+ * How many writes do visitors cause, how many dead rows lie in the table, how large does it grow,
+ * and does autovacuum keep up? The tables of docs/scale.md: `npx tsx bench/simulate.ts`. The model
+ * beside a real server: `npx tsx bench/simulate-check.ts`.
  *
- * A sample of the sessions is simulated, request by request; what vacuum and deletion do in a second is as much smaller. Left
- * out: analyze, freezing, truncation, waits for the disk, and a second pass over the indexes where memory for dead rows is short.
+ * A sample of the sessions is simulated, request by request; what vacuum and deletion do in a
+ * second is as much smaller. Left out: analyze, freezing, truncation, waits for the disk, and a
+ * second pass over the indexes where memory for dead rows is short.
  */
 
 import { pathToFileURL } from 'node:url';
@@ -14,12 +16,18 @@ import { generator, type Traffic, Visitors } from './visitors.js';
 export interface Scenario extends Traffic, Storage {
   /** How many there are in truth; `sample` of them are simulated. */
   readonly sessions: number;
-  /** Seconds between deletions of expired rows, apps that do so, and rows that a deletion takes in a second. */
+  /**
+   * Seconds between deletions of expired rows, apps that do so, and rows that a deletion takes in a
+   * second.
+   */
   readonly autodelete: number;
   readonly apps: number;
   readonly deletionRate: number;
   readonly partitions: number;
-  /** autovacuum_vacuum_scale_factor, autovacuum_vacuum_cost_delay (milliseconds), autovacuum_naptime (seconds). */
+  /**
+   * autovacuum_vacuum_scale_factor, autovacuum_vacuum_cost_delay (milliseconds), autovacuum_naptime
+   * (seconds).
+   */
   readonly scaleFactor: number;
   readonly costDelay: number;
   readonly naptime: number;
@@ -50,7 +58,10 @@ export const DEFAULTS: Scenario = {
   naptime: 60,
 };
 const [WORKERS, COST_LIMIT] = [3, 200];
-/** Seconds that vacuum works on a page that is in memory or is not, besides its pauses; as bench/simulate-check.ts measured them. */
+/**
+ * Seconds that vacuum works on a page that is in memory or is not, besides its pauses; as
+ * bench/simulate-check.ts measured them.
+ */
 const [WORK, WORK_AND_READ] = [7e-6, 40e-6];
 
 export interface Outcome {
@@ -58,12 +69,17 @@ export interface Outcome {
   readonly counts: Record<'requests' | 'created' | 'touches' | 'changes' | 'deleted', number>;
   /** Updates that left the indexes alone (heap-only tuples). */
   readonly inPlace: number;
-  /** Those that ended, and their seconds; the longest, also one that has not ended; the time of all workers together. */
+  /**
+   * Those that ended, and their seconds; the longest, also one that has not ended; the time of all
+   * workers together.
+   */
   readonly vacuums: number;
   readonly vacuumSeconds: number;
   readonly longest: number;
   readonly workerSeconds: number;
-  /** Of all sessions, at most: rows dead, counted as dead by PostgreSQL, expired and still there. */
+  /**
+   * Of all sessions, at most: rows dead, counted as dead by PostgreSQL, expired and still there.
+   */
   readonly dead: number;
   readonly counted: number;
   readonly expired: number;

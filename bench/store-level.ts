@@ -1,4 +1,4 @@
-/** Measures each store by itself, without HTTP. */
+/** Measures each store alone, without HTTP. */
 
 import { SESSIONS, sessionIdFrom, sessionOf } from './data.js';
 import { type Call, measure, type Sample } from './measure.js';

@@ -1,6 +1,7 @@
 /**
- * What lies on each page of a table: room, rows, dead rows, and the pointers that pruning leaves of them until vacuum comes?
- * After PostgreSQL 18's heap (src/backend/access/heap: README.HOT, pruneheap.c, hio.c, vacuumlazy.c).
+ * What lies on each page of a table: room, rows, dead rows, and the pointers that pruning leaves of
+ * them until vacuum comes? After PostgreSQL 18's heap (src/backend/access/heap: README.HOT,
+ * pruneheap.c, hio.c, vacuumlazy.c).
  */
 
 export interface Storage {
@@ -16,21 +17,26 @@ const PAGE = 8192;
 const PAGE_HEADER = 24;
 const POINTER = 4;
 /**
- * A dead row's entry in the index on the expiry, at nine tenths of a page. From the other indexes such entries go as new ones
- * need the room (bottom-up deletion).
+ * A dead row's entry in the index on the expiry, at nine tenths of a page. From the other indexes
+ * such entries go as new ones need the room (bottom-up deletion).
  */
 const DEAD_ENTRY = 22;
 
 /** Vacuum leaves out pages that are all visible only where so many follow one another. */
 const SKIPPED_AT_ONCE = 32;
 
-/** PostgreSQL's defaults: vacuum_cost_page_hit, _miss, _dirty, autovacuum_vacuum_threshold, _max_threshold. */
+/**
+ * PostgreSQL's defaults: vacuum_cost_page_hit, _miss, _dirty, autovacuum_vacuum_threshold,
+ * _max_threshold.
+ */
 const [HIT, MISS, DIRTY, THRESHOLD, MAX_THRESHOLD] = [1, 2, 20, 50, 1e8];
 
 /** A table, or a partition of it. */
 export class TableModel {
   dead = 0;
-  /** As PostgreSQL counts them, for the trigger: what dies during a vacuum is forgotten at its end. */
+  /**
+   * As PostgreSQL counts them, for the trigger: what dies during a vacuum is forgotten at its end.
+   */
   counted = 0;
   live = 0;
   indexPages = 0;
@@ -41,7 +47,10 @@ export class TableModel {
   readonly #reserve: number;
   readonly #index: number;
   readonly #cached: number;
-  /** Dead rows whose space pruning can take back: it leaves a pointer of each, of those updated in place nothing. */
+  /**
+   * Dead rows whose space pruning can take back: it leaves a pointer of each, of those updated in
+   * place nothing.
+   */
   readonly #prunable: number[] = [];
   readonly #updatedInPlace: number[] = [];
   readonly #pointers: number[] = [];
@@ -158,7 +167,10 @@ export class TableModel {
     this.indexPages = Math.max(this.indexPages, Math.ceil(indexBytes / PAGE));
   }
 
-  /** PostgreSQL does so at the next access to a page that was found full, or that has less than a tenth or its reserve left. */
+  /**
+   * PostgreSQL does so at the next access to a page that was found full, or that has less than a
+   * tenth or its reserve left.
+   */
   #prune(page: number, always = false): void {
     if (!always && !this.#wasFull[page] && this.#room[page] >= Math.max(PAGE / 10, this.#reserve)) return;
     const [rows, inPlace] = [this.#prunable[page], this.#updatedInPlace[page]];

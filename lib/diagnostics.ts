@@ -4,7 +4,10 @@ import { channel } from 'node:diagnostics_channel';
 import { codeOf } from './errors.js';
 import type { PgStoreEvents } from './events.js';
 
-/** The messages on each channel. None holds a session's data or ID; `table` is the store's `schema.table`. */
+/**
+ * The messages on each channel. None holds a session's data or ID; `table` is the store's
+ * `schema.table`.
+ */
 export interface PgStoreDiagnostics {
   /** A statement was answered, or failed. */
   'express-pg-store:statement': {

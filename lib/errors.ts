@@ -4,9 +4,10 @@
 export class PgStoreError extends Error {
   override readonly name = 'PgStoreError';
   /**
-   * An SQLSTATE (`42P01`, PostgreSQL's Appendix A), a system error (`ECONNREFUSED`), one of the client's
-   * (`CONNECTION_CLOSED`), or the store's own: `TIMEOUT`, `CLOSED`, `UNREADABLE`, `INVALID_SID`, `INVALID_SESSION`,
-   * `INVALID_USER`, `UNSUPPORTED` (by the store in option `previous`).
+   * An SQLSTATE (`42P01`, PostgreSQL's Appendix A), a system error (`ECONNREFUSED`), one of the
+   * client's (`CONNECTION_CLOSED`), or the store's own: `TIMEOUT`, `CLOSED`, `UNREADABLE`,
+   * `INVALID_SID`, `INVALID_SESSION`, `INVALID_USER`, `UNSUPPORTED` (by the store in option
+   * `previous`).
    */
   readonly code: string;
 
@@ -28,18 +29,21 @@ export function codeOf(error: unknown): string {
 /**
  * Says what failed in words that may be logged.
  *
- * PostgreSQL puts values into the `detail` and `where` of its errors, for data errors (SQLSTATE classes 22, 23, P0) even
- * into the message, as triggers may, and the client hangs a statement's parameters on them: none of these is kept.
+ * PostgreSQL puts values into the `detail` and `where` of its errors, for data errors (SQLSTATE
+ * classes 22, 23, P0) even into the message, as triggers may, and the client hangs a statement's
+ * parameters on them: none of these is kept.
  */
 export function toPgStoreError(call: string, error: unknown): Error {
   if (error instanceof PgStoreError) {
     return new PgStoreError(`PgStore.${call}: ${error.message}`, error.code, error.cause);
   }
   const isServers = isServerOrSystemError(error);
-  // express-session takes a store's `ENOENT` for "no such session" and would begin a new one: here a Unix socket is missing.
+  // express-session takes a store's `ENOENT` for "no such session" and would begin a new one: here
+  // a Unix socket is missing.
   const code = isServers && codeOf(error) === 'ENOENT' ? 'ECONNREFUSED' : codeOf(error);
   if (!isServers) {
-    // What the app's own code (an option's function, a toJSON) threw, or JSON.stringify: the app's to read.
+    // What the app's own code (an option's function, a toJSON) threw, or JSON.stringify: the app's
+    // to read.
     const message = error instanceof Error ? error.message : String(error);
     return new PgStoreError(`PgStore.${call}: ${message}`, code || 'INVALID_SESSION', error);
   }
@@ -54,7 +58,10 @@ function mayQuoteValues(error: Error, code: string): boolean {
   return /^(22|23|P0)/.test(code) || (error as { routine?: string }).routine === 'exec_stmt_raise';
 }
 
-/** From PostgreSQL, the client or the operating system: these carry a `code`, and may carry parameters. */
+/**
+ * From PostgreSQL, the client or the operating system: these carry a `code`, and may carry
+ * parameters.
+ */
 function isServerOrSystemError(error: unknown): error is Error {
   if (!(error instanceof Error)) return false;
   return 'severity' in error || 'errno' in error || 'query' in error || /^[A-Z0-9_]{5,}$/.test(codeOf(error));

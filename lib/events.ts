@@ -2,19 +2,28 @@
 
 import session from 'express-session';
 
-/** Events of a `PgStore` and their listeners' arguments. Sessions are named by their handle: an opaque hash. */
+/**
+ * Events of a `PgStore` and their listeners' arguments. Sessions are named by their handle: an
+ * opaque hash.
+ */
 export interface PgStoreEvents {
   /** Expired rows were deleted by the timer: how many. If that failed, also why. */
   autodelete: [rows: number, error?: Error];
   /** A transient error; the statement is tried again: for which call, after which attempt, why. */
   retry: [what: string, attempt: number, error: Error];
-  /** A row cannot be read (broken JSON, wrong key, changed by hand) and counts as no session: whose, why. */
+  /**
+   * A row cannot be read (broken JSON, wrong key, changed by hand) and counts as no session: whose,
+   * why.
+   */
   unreadable: [handle: string, why: string];
   /** A save met another request's save and was merged with it: whose, with how many tries. */
   conflict: [handle: string, tries: number];
   /** A session of the store in option `previous` is kept here from now on: whose. */
   takenOver: [handle: string];
-  /** A session was destroyed, or expired, while a request still had it; that request's save or touch was discarded. */
+  /**
+   * A session was destroyed, or expired, while a request still had it; that request's save or touch
+   * was discarded.
+   */
   dropped: [handle: string, call: 'set' | 'touch'];
 }
 

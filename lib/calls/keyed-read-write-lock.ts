@@ -18,7 +18,8 @@ interface Bulk {
 /**
  * Runs tasks of one key in call order; tasks of different keys do not wait for each other.
  *
- * Reads of one key may run side by side; a write runs alone. A key costs memory only while it has tasks.
+ * Reads of one key may run side by side; a write runs alone. A key costs memory only while it has
+ * tasks.
  */
 export class KeyedReadWriteLock {
   readonly #locks = new Map<string, LockState>();
@@ -33,9 +34,9 @@ export class KeyedReadWriteLock {
   }
 
   /**
-   * Runs a task on many keys, nobody knows which, and holds up none of them. A key that has tasks at the call, or gets one
-   * before the task ends, gets `forKey` as a write in the task's place: after what was called before the task, before what
-   * is called after it.
+   * Runs a task on many keys, nobody knows which, and holds up none of them. A key that has tasks
+   * at the call, or gets one before the task ends, gets `forKey` as a write in the task's place:
+   * after what was called before the task, before what is called after it.
    *
    * @param rest the task, without the keys that it is given: those that have tasks at the call
    * @param forKey the task on one key; `isLater`: one that `rest` was not told of

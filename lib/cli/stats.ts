@@ -6,8 +6,9 @@ import type { Options } from '../options.js';
 import { SessionIds } from '../session/session-id.js';
 
 /**
- * `top`: the users with the most unexpired sessions; `oldest`: when the oldest of those was created; `bytes` with the
- * indexes, whatever the prefix; `deadTuples` as PostgreSQL's statistics have them.
+ * `top`: the users with the most unexpired sessions; `oldest`: when the oldest of those was
+ * created; `bytes` with the indexes, whatever the prefix; `deadTuples` as PostgreSQL's statistics
+ * have them.
  */
 export async function stats(query: Query, options: Options): Promise<object> {
   const table = qualified(options);

@@ -1,4 +1,7 @@
-/** The store's own connections: opened when needed, never more than `maxConnections`, each replaced alone when lost. */
+/**
+ * The store's own connections: opened when needed, never more than `maxConnections`, each replaced
+ * alone when lost.
+ */
 
 import { codeOf, timeoutError } from '../errors.js';
 import type { Options } from '../options.js';
@@ -41,7 +44,8 @@ export class ConnectionPool implements Client {
   async #run<T>(statement: (connection: Connection) => Promise<T>): Promise<T> {
     const connection = await this.#acquire();
     const late = () => {
-      // The idle ones as well: where packets of one connection are dropped, those of the others are.
+      // The idle ones as well: where packets of one connection are dropped, those of the others
+      // are.
       for (const unsure of [connection, ...this.#idle]) void unsure.destroy();
       return timeoutError();
     };
@@ -103,7 +107,8 @@ export class ConnectionPool implements Client {
       if (this.#host === host) this.#host = (host + 1) % hosts;
     }
     this.#connecting--;
-    // At a limit of the server or the role, those that are open serve everybody, until one of them ends.
+    // At a limit of the server or the role, those that are open serve everybody, until one of them
+    // ends.
     if (this.#connections.size > 0) this.#max = this.#connections.size;
     else if (this.#connecting === 0) this.#refuse(failure);
     else return;

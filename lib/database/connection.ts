@@ -14,9 +14,10 @@ export const UNSENT = 'CONNECTION_ENDED';
 /**
  * Runs one statement at a time.
  *
- * Postgres.js 3.4 cannot drop a connection whose other end is silent (its issue #1089), so the store opens the socket. After
- * a connection broke, remains of it fail or hang the next statement, or end the process (#1133, #1208); several hosts
- * (#1174), `fetch_types` (#1192) and a password to wait for add to that. So it sees one host, one socket, and no second one.
+ * Postgres.js 3.4 cannot drop a connection whose other end is silent (its issue #1089), so the
+ * store opens the socket. After a connection broke, remains of it fail or hang the next statement,
+ * or end the process (#1133, #1208); several hosts (#1174), `fetch_types` (#1192) and a password to
+ * wait for add to that. So it sees one host, one socket, and no second one.
  */
 export class Connection {
   readonly query: Query = (text, values) => this.#answer(this.#statements.query(text, values));
@@ -92,19 +93,25 @@ export class Connection {
     await this.destroy();
   }
 
-  /** Drops it, with what was not delivered: once the network is there again, no statement may arrive that was given up. */
+  /**
+   * Drops it, with what was not delivered: once the network is there again, no statement may arrive
+   * that was given up.
+   */
   async destroy(): Promise<void> {
     this.#isEnding = true;
     // Next in the event loop, Postgres.js hears of it. A write in between would throw, under TLS.
     await setImmediate();
     const socket = this.#socket;
-    // A socket that is being ended takes no reset (libuv: EINVAL), nor does one that is no TCP socket.
+    // A socket that is being ended takes no reset (libuv: EINVAL), nor does one that is no TCP
+    // socket.
     if (socket.connecting || socket.remoteAddress === undefined || socket.writableEnded) socket.destroy();
     else socket.resetAndDestroy();
     await new Promise<void>((resolve) => this.onClosed(resolve));
   }
 
-  /** Connects, looks at the host, and asks it to end each statement before the store gives it up. */
+  /**
+   * Connects, looks at the host, and asks it to end each statement before the store gives it up.
+   */
   async #start({ target_session_attrs: attributes, statementTimeout: limit }: Settings): Promise<void> {
     const isUnfit = UNFIT_HOST[attributes ?? ''] ?? 'false';
     const looked = await this.#sql.unsafe(`select pg_catalog.pg_backend_pid()::text, (${isUnfit})::text`).values();

@@ -7,13 +7,16 @@ import { codeOf } from '../errors.js';
 export interface RetryOptions {
   /** Tries in all, the first included. Default 6. */
   readonly attempts: number;
-  /** Milliseconds before the second try, doubled for each further one. Default 100: 3 to 5 s in all. */
+  /**
+   * Milliseconds before the second try, doubled for each further one. Default 100: 3 to 5 s in all.
+   */
   readonly delay: number;
 }
 
 /**
- * SQLSTATEs of PostgreSQL's Appendix A: connection exceptions (class 08), server shutting down, crashed or starting
- * (57P01–57P03), too many connections, and transactions that the server asks to repeat.
+ * SQLSTATEs of PostgreSQL's Appendix A: connection exceptions (class 08), server shutting down,
+ * crashed or starting (57P01–57P03), too many connections, and transactions that the server asks to
+ * repeat.
  */
 const TRANSIENT_SQLSTATES = /^(08...|57P0[123]|53300|40001|40P01)$/;
 
@@ -42,8 +45,8 @@ export function isTransient(error: unknown): boolean {
 }
 
 /**
- * Milliseconds to wait after the given attempt (1 for the first): doubling, and up to half as much again at random, so
- * that processes which failed together do not come back together.
+ * Milliseconds to wait after the given attempt (1 for the first): doubling, and up to half as much
+ * again at random, so that processes which failed together do not come back together.
  */
 export function backoffDelay(attempt: number, { delay }: RetryOptions, random = Math.random): number {
   return delay * 2 ** (attempt - 1) * (1 + random() / 2);
@@ -52,7 +55,8 @@ export function backoffDelay(attempt: number, { delay }: RetryOptions, random = 
 /**
  * Runs `work`, again after transient errors: it must be safe to repeat.
  *
- * @param deadline on the clock of `performance.now()`, in milliseconds; nothing is tried again after it
+ * @param deadline on the clock of `performance.now()`, in milliseconds; nothing is tried again
+ *                 after it
  */
 export async function withRetries<T>(
   retry: RetryOptions,
@@ -73,8 +77,8 @@ export async function withRetries<T>(
 }
 
 /**
- * Whether a statement of many rows may have failed because of one of them. Not so where the statement as such could not
- * run: connection, rights, missing table or column, resources.
+ * Whether a statement of many rows may have failed because of one of them. Not so where the
+ * statement as such could not run: connection, rights, missing table or column, resources.
  */
 export function isRowLevelError(error: unknown): boolean {
   const code = codeOf(error);

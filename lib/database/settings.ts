@@ -1,4 +1,7 @@
-/** The settings of the store's own connections: option `uri`, option `postgres` and the environment, parsed by Postgres.js. */
+/**
+ * The settings of the store's own connections: option `uri`, option `postgres` and the environment,
+ * parsed by Postgres.js.
+ */
 
 import fs from 'node:fs';
 import type net from 'node:net';
@@ -23,7 +26,10 @@ export const UNFIT_HOST = {
   primary: 'pg_catalog.pg_is_in_recovery()',
 } as Record<string, string>;
 
-/** Parameters in the URIs of libpq, Prisma and hosting services, for the client: a server would refuse the connection. */
+/**
+ * Parameters in the URIs of libpq, Prisma and hosting services, for the client: a server would
+ * refuse the connection.
+ */
 const FOREIGN =
   /^(channel_binding|connection_limit|gss\w+|keepalives\w*|krbsrvname|passfile|pgbouncer|pool_timeout|require_auth|schema|socket_timeout|ssl\w+|statement_cache_size|supa|uselibpqcompat|workaround)$/;
 

@@ -15,8 +15,8 @@ interface Key {
 }
 
 /**
- * AES-256-GCM (NIST SP 800-38D) with a fresh random nonce per write, and the row key as additional data: an envelope that
- * was changed, cut or moved to another row does not open.
+ * AES-256-GCM (NIST SP 800-38D) with a fresh random nonce per write, and the row key as additional
+ * data: an envelope that was changed, cut or moved to another row does not open.
  */
 export class Encryption {
   /** How envelopes of the newest key begin: version and most of the key id. */
@@ -60,7 +60,8 @@ export class Encryption {
     decipher.setAAD(Buffer.from(rowKey));
     decipher.setAuthTag(bytes.subarray(NONCE_END, TAG_END));
     try {
-      // GCM is a stream: `update` gives all of the text, `final` only says whether it may be believed.
+      // GCM is a stream: `update` gives all of the text, `final` only says whether it may be
+      // believed.
       const text = decipher.update(bytes.subarray(TAG_END));
       decipher.final();
       return text.toString();
@@ -80,7 +81,9 @@ export class Encryption {
   }
 }
 
-/** HKDF-SHA-256 (RFC 5869), no salt: the key's own 32 bytes, and an id that says nothing about them. */
+/**
+ * HKDF-SHA-256 (RFC 5869), no salt: the key's own 32 bytes, and an id that says nothing about them.
+ */
 function deriveKey(keyMaterial: string): Key {
   const derive = (info: string, bytes: number) => Buffer.from(hkdfSync('sha256', keyMaterial, '', info, bytes));
   return { id: derive('express-pg-store key id', 4), secret: derive('express-pg-store data', 32) };

@@ -4,7 +4,10 @@ import type { SessionData } from 'express-session';
 import type { ListedRow } from './row.js';
 import { handleOf } from './session-id.js';
 
-/** A session of `all()` or `sessions()`. `id` is its session ID; absent with `hashIds`, where nobody knows it. */
+/**
+ * A session of `all()` or `sessions()`. `id` is its session ID; absent with `hashIds`, where nobody
+ * knows it.
+ */
 export type ListedSession = SessionData & { id?: string };
 
 /** One of a user's sessions, fit to be shown to that user. */

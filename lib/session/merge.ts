@@ -17,8 +17,9 @@ export type Merge = (base: unknown, ours: unknown, theirs: unknown) => unknown;
 /**
  * Three-way merge: objects key by key at any depth, arrays and scalars as whole values.
  *
- * A key that one side changed takes that side; a key that both changed takes ours, the later save; a key that one side
- * removed goes, unless the other changed it. Never changes its arguments; keys such as `__proto__` are data.
+ * A key that one side changed takes that side; a key that both changed takes ours, the later save;
+ * a key that one side removed goes, unless the other changed it. Never changes its arguments; keys
+ * such as `__proto__` are data.
  *
  * @throws RangeError for values nested so deep that the stack ends (some thousands of levels)
  */

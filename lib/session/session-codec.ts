@@ -11,7 +11,10 @@ export interface EncodedSession {
   readonly data: string;
   /** JSON of the cookie, its `expires` replaced by `true`. */
   readonly cookie: string;
-  /** When the cookie expires: milliseconds since 1970 by the app's clock; `undefined` where it does not. */
+  /**
+   * When the cookie expires: milliseconds since 1970 by the app's clock; `undefined` where it does
+   * not.
+   */
   readonly expires: number | undefined;
 }
 
@@ -19,11 +22,11 @@ export interface EncodedSession {
 export const LATEST_MS = 8e15;
 
 /**
- * The cookie's `expires` changes with each request: the row keeps it in `expires_at`, the cookie's JSON only that there is
- * one.
+ * The cookie's `expires` changes with each request: the row keeps it in `expires_at`, the cookie's
+ * JSON only that there is one.
  *
- * @throws PgStoreError `INVALID_SESSION` for what is no session, and what JSON.stringify throws: TypeError for cycles and
- *   BigInt, RangeError for too deep nesting
+ * @throws PgStoreError `INVALID_SESSION` for what is no session, and what JSON.stringify throws:
+ * TypeError for cycles and BigInt, RangeError for too deep nesting
  */
 export function encode(session: unknown): EncodedSession {
   const value = toPlain(session);
@@ -59,7 +62,10 @@ export function seal(encryption: Encryption | undefined, rowKey: string, data: s
   return encryption ? `"${encryption.seal(rowKey, data)}"` : data;
 }
 
-/** Whether a `data` column is as `seal` would make it now: encrypted with the newest key, or not encrypted. */
+/**
+ * Whether a `data` column is as `seal` would make it now: encrypted with the newest key, or not
+ * encrypted.
+ */
 export function isSealedNewest(encryption: Encryption | undefined, column: string): boolean {
   return encryption ? column.startsWith(encryption.newestHead, 1) : !column.startsWith('"');
 }
@@ -79,8 +85,9 @@ export function open(
 }
 
 /**
- * Whether two cookies' JSON say the same. express-session resets `maxAge` with each request and thereby sometimes takes a
- * millisecond off `originalMaxAge` (its Cookie's `expires` setter): that is no change.
+ * Whether two cookies' JSON say the same. express-session resets `maxAge` with each request and
+ * thereby sometimes takes a millisecond off `originalMaxAge` (its Cookie's `expires` setter): that
+ * is no change.
  */
 export function sameCookie(a: string, b: string): boolean {
   if (a === b) return true;

@@ -19,7 +19,10 @@ export function userId(user: unknown, where = ''): string {
   return String(user);
 }
 
-/** Passport keeps what its `serializeUser` returned in `session.passport.user`; an object there says nothing we could use. */
+/**
+ * Passport keeps what its `serializeUser` returned in `session.passport.user`; an object there says
+ * nothing we could use.
+ */
 function passportUser(session: SessionData): string | number | undefined {
   const user = (session as { passport?: { user?: unknown } }).passport?.user;
   return typeof user === 'string' || typeof user === 'number' ? user : undefined;

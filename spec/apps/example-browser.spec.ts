@@ -68,7 +68,10 @@ describe('the example app in a browser', function () {
     await sql`drop table ${sql(table)}, ${sql(`${table}_lab`)}`;
   });
 
-  /** A device of its own: nothing shared with others, and every complaint in its console is remembered. */
+  /**
+   * A device of its own: nothing shared with others, and every complaint in its console is
+   * remembered.
+   */
   async function open(options: BrowserContextOptions = {}): Promise<Page> {
     const page = await (await browser.newContext(options)).newPage();
     page.setDefaultTimeout(60_000);

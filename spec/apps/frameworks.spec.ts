@@ -22,8 +22,8 @@ import { openIdApp, subject } from './frameworks/openid-connect.js';
 import { passportApp } from './frameworks/passport.js';
 import { chatServer } from './frameworks/socket-io.js';
 
-// npm's alias for Express 4; it comes without types. No `await` here: Mocha would load the spec, and with it the shared
-// server, by `import()`, a second time beside the hooks' one.
+// npm's alias for Express 4; it comes without types. No `await` here: Mocha would load the spec,
+// and with it the shared server, by `import()`, a second time beside the hooks' one.
 const express4: () => Express = createRequire(import.meta.url)('express4');
 
 const ITEMS = Array.from({ length: 10 }, (_, n) => `item${n}`);
@@ -358,7 +358,10 @@ describe('frameworks', () => {
   });
 });
 
-/** An OpenID provider: its discovery document, its key, and the ID tokens that it would send to the callback. */
+/**
+ * An OpenID provider: its discovery document, its key, and the ID tokens that it would send to the
+ * callback.
+ */
 async function openIdProvider() {
   const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
   const key = { ...publicKey.export({ format: 'jwk' }), kid: 'one', alg: 'RS256', use: 'sig' };
@@ -430,7 +433,10 @@ function once(socket: Socket, event: string): Promise<any[]> {
 
 type Calls = Pick<PgStore, 'get' | 'set' | 'destroy' | 'touch'>;
 
-/** Holds back the next calls of one method until `count` of them have arrived and `release()` is called. */
+/**
+ * Holds back the next calls of one method until `count` of them have arrived and `release()` is
+ * called.
+ */
 function hold(store: Calls, method: keyof Calls, count: number): { arrived: Promise<void>; release: () => void } {
   const original: (...args: any[]) => any = store[method];
   const held: any[][] = [];

@@ -16,7 +16,10 @@ describe('failover to a standby', () => {
   let primary: PostgresServer;
   let standby: PostgresServer;
 
-  /** A primary with a standby in synchronous replication: a copied data folder with `standby.signal`. */
+  /**
+   * A primary with a standby in synchronous replication: a copied data folder with
+   * `standby.signal`.
+   */
   beforeEach(async () => {
     primary = await PostgresServer.start();
     const folder = temporaryFolder();

@@ -19,8 +19,8 @@ describe('faults: the server goes away', () => {
   after(() => server.close());
 
   /**
-   * Runs a fault under 32 writers with default options: their `retry` lasts for 3.1 s at least. A machine that took longer to
-   * bring the server back has another try.
+   * Runs a fault under 32 writers with default options: their `retry` lasts for 3.1 s at least. A
+   * machine that took longer to bring the server back has another try.
    *
    * @param fault resolves with how long the server was away at most, in milliseconds
    */

@@ -1,4 +1,7 @@
-/** The documentation is right: its code compiles, its links lead somewhere, the files it names exist. */
+/**
+ * The documentation is right: its code compiles, its links lead somewhere, the files it names
+ * exist.
+ */
 
 import assert from 'node:assert/strict';
 import { execFile, execFileSync } from 'node:child_process';
@@ -21,7 +24,9 @@ interface Block {
   readonly code: string;
 }
 
-/** A block without imports takes names from the text around it; `…` in it stands for omitted code. */
+/**
+ * A block without imports takes names from the text around it; `…` in it stands for omitted code.
+ */
 function completed(code: string): string {
   const store = /(const|let) store\b/.test(code) ? '' : 'declare const store: PgStore;';
   return `import { PgStore } from 'express-pg-store'; ${store}\n${code.replaceAll('…', 'undefined')}`;

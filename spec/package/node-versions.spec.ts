@@ -10,10 +10,16 @@ import { closeStores, freshTable, openStore, postgresUri } from '../support/post
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
 
-/** The oldest that package.json's `engines` allows, and the newest of the lines with long-term support. */
+/**
+ * The oldest that package.json's `engines` allows, and the newest of the lines with long-term
+ * support.
+ */
 const VERSIONS = ['20.19.0', '22.12.0', '24.21.0'];
 
-/** Saves a session, reads it in a second request and destroys it, with whatever `PgStore` and `session` are there. */
+/**
+ * Saves a session, reads it in a second request and destroys it, with whatever `PgStore` and
+ * `session` are there.
+ */
 const ROUND_TRIP = `async function roundTrip(PgStore, session) {
   const store = new PgStore({ table: process.env.SESSIONS_TABLE, autodelete: false });
   const app = session({ store, secret: 'keyboard cat', resave: false, saveUninitialized: false });

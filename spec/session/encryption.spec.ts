@@ -9,7 +9,10 @@ import { Encryption } from '../../lib/session/encryption.js';
 const { subtle } = webcrypto;
 const KEY = 'correct horse battery staple';
 
-/** Envelopes made by other implementations (WebCrypto, and Python's `cryptography` for the first): never to be changed. */
+/**
+ * Envelopes made by other implementations (WebCrypto, and Python's `cryptography` for the first):
+ * never to be changed.
+ */
 const VECTORS = [
   {
     password: KEY,

@@ -216,7 +216,10 @@ describe('concurrency over HTTP', () => {
 
     after(() => Promise.all(processes.map((each) => each.close())));
 
-    /** Sends one request to each process in turn; all have loaded their session before the first one saves. */
+    /**
+     * Sends one request to each process in turn; all have loaded their session before the first one
+     * saves.
+     */
     async function everywhere(count: number, send: (process: RaceProcess, n: number) => Promise<unknown>) {
       const requests = Array.from({ length: count }, (_, n) => send(processes[n % 4] as RaceProcess, n));
       await Promise.all(processes.map((each, n) => each.arrived(Math.ceil((count - n) / 4))));

@@ -13,8 +13,8 @@ function call(store: Store, method: string, ...args: unknown[]): Promise<any> {
 }
 
 /**
- * What `get` answers, comparable: no session is `null`, an expiry only says how it is written, and of `originalMaxAge`
- * express-session sometimes takes a millisecond off.
+ * What `get` answers, comparable: no session is `null`, an expiry only says how it is written, and
+ * of `originalMaxAge` express-session sometimes takes a millisecond off.
  */
 async function get(store: Store, sid: string): Promise<unknown> {
   return comparable(await call(store, 'get', sid));
@@ -29,7 +29,9 @@ function comparable(found: any): unknown {
   return { ...found, cookie: { ...cookie, expires: written, lifetime: maxAgeOf(found.cookie) } };
 }
 
-/** All unexpired sessions by session ID; MemoryStore answers with an object, PgStore with an array. */
+/**
+ * All unexpired sessions by session ID; MemoryStore answers with an object, PgStore with an array.
+ */
 async function all(store: Store): Promise<unknown> {
   const found = Object.entries((await call(store, 'all')) as object).map(([key, { id = key, ...found }]) => [
     id,
@@ -83,7 +85,8 @@ const cases: Record<string, (store: Store) => Promise<unknown>> = {
 
   'many odd sessions at once stay apart': async (store) => {
     const odd = ['a\0b', '\ud83d', '",NULL,"', '],[', '\\', '{}', 'null', '\u2028', '"', "'", '', '💥'];
-    // With the number in the key: JSON.parse of Node.js 24 may take the key `"` for the key `\` of an earlier object.
+    // With the number in the key: JSON.parse of Node.js 24 may take the key `"` for the key `\` of
+    // an earlier object.
     await Promise.all(odd.map((text, n) => call(store, 'set', `s${n}`, plain({ text, [text + n]: n }))));
     return Promise.all(odd.map((_, n) => get(store, `s${n}`)));
   },

@@ -19,7 +19,10 @@ describe('expiry', () => {
 
   const jsonOf = (value: unknown) => JSON.parse(JSON.stringify(value));
 
-  /** Saves sessions of many lifetimes at once; each must be read with the cookie that it was saved with. */
+  /**
+   * Saves sessions of many lifetimes at once; each must be read with the cookie that it was saved
+   * with.
+   */
   async function assertReadAsSet(store: PgStore, round = 0): Promise<void> {
     const sessions = Array.from({ length: 500 }, (_, n) => generated(store, `${round}-${n}`, { n }, 60_000 + 977 * n));
     const saved = sessions.map(jsonOf);

@@ -148,7 +148,8 @@ describe('option `previous`', () => {
       await call(old, 'set', 'one', plain({ name: 'ann' }));
       const previous = watched(old);
       const [store, other] = [await open({ previous }), await open()];
-      // It finds no row; until it asks, the other process has kept the session and destroyed it there.
+      // It finds no row; until it asks, the other process has kept the session and destroyed it
+      // there.
       previous.before.get = async () => assert(await other.get('one'));
       assert.deepEqual(await data(store, 'one'), { name: 'ann' });
     });

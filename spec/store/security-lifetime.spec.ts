@@ -17,7 +17,10 @@ describe('maxLifetime', () => {
   let table: string;
   const open = (options: PgStoreOptions = {}) =>
     openStore({ table, touchAfter: 0, maxLifetime: HOUR, user: () => 'ann', ...options });
-  /** Seconds from a row's creation to its expiry; a cookie's date, from which it may come, is in whole milliseconds. */
+  /**
+   * Seconds from a row's creation to its expiry; a cookie's date, from which it may come, is in
+   * whole milliseconds.
+   */
   const life = async (like = '%'): Promise<number> => {
     const [row] = await sql`
       select extract(epoch from expires_at - created_at)::float8 as life from ${sql(table)} where sid like ${like}`;

@@ -305,7 +305,8 @@ describe('sessions of a user', () => {
     }
     assert.deepEqual((await store.ids()).sort(), ['s3', 's4', 's5']);
 
-    // Signing in on several devices at once: never more than the limit afterwards, and the newest stay.
+    // Signing in on several devices at once: never more than the limit afterwards, and the newest
+    // stay.
     await Promise.all(
       Array.from({ length: 8 }, async (_, n) => {
         await store.set(`t${n}`, ofAda({ n }));
@@ -404,7 +405,10 @@ describe('sessions of a user', () => {
   });
 });
 
-/** The plans of the statements that a store runs on a user's rows, asked of the server before each of them. */
+/**
+ * The plans of the statements that a store runs on a user's rows, asked of the server before each
+ * of them.
+ */
 async function explained(table: string, work: (store: PgStore) => Promise<void>): Promise<string[]> {
   const sql = postgres(await postgresUri(), { onnotice: () => {}, max: 1 });
   const plans: string[] = [];

@@ -1,6 +1,6 @@
 /**
- * Writes the API reference, docs/api.md, from the docstrings. TypeDoc needs TypeScript's own JavaScript API, which
- * TypeScript 7 does not have: so it comes with an older TypeScript beside it.
+ * Writes the API reference, docs/api.md, from the docstrings. TypeDoc needs TypeScript's own
+ * JavaScript API, which TypeScript 7 does not have: so it comes with an older TypeScript beside it.
  *
  *     npm run docs:api
  */

@@ -6,7 +6,10 @@ import path from 'node:path';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
 
-/** Where specs keep what they install: below the project, so that its dependencies are found from there. */
+/**
+ * Where specs keep what they install: below the project, so that its dependencies are found from
+ * there.
+ */
 const CACHE = path.join(ROOT, 'node_modules/.cache/express-pg-store-specs');
 
 export interface BuiltPackage {

@@ -22,7 +22,10 @@ export interface ChildOptions {
 
 let compiling: Promise<string> | undefined;
 
-/** A folder with the library compiled and the packages it needs: a child that compiles for itself starts many times slower. */
+/**
+ * A folder with the library compiled and the packages it needs: a child that compiles for itself
+ * starts many times slower.
+ */
 async function compiled(): Promise<string> {
   const folder = temporaryFolder();
   const tsc = path.join(root, 'node_modules', 'typescript', 'bin', 'tsc');

@@ -7,7 +7,9 @@ import { Load } from './fault-load.js';
 import type { FaultProxy } from './fault-proxy.js';
 import { plain } from './sessions.js';
 
-/** Connections cut again and again under 32 writers: no call fails, no acknowledged write is lost. */
+/**
+ * Connections cut again and again under 32 writers: no call fails, no acknowledged write is lost.
+ */
 export async function assertSurvivesCuts(
   store: PgStore,
   proxy: FaultProxy,
@@ -25,7 +27,10 @@ export async function assertSurvivesCuts(
   assert.equal(await writers.lost(uri, table), 0);
 }
 
-/** An idle connection cut: a statement is answered at whichever moment of the cut it comes. `store` has one connection. */
+/**
+ * An idle connection cut: a statement is answered at whichever moment of the cut it comes. `store`
+ * has one connection.
+ */
 export async function assertAnswersDuringCuts(store: PgStore, proxy: FaultProxy): Promise<void> {
   for (let turns = 0; turns < 8; turns++) {
     await store.get('sid');

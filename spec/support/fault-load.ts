@@ -6,7 +6,10 @@ import postgres from 'postgres';
 import type { PgStore } from '../../lib/index.js';
 import { load, plain } from './sessions.js';
 
-/** Writers, two to a session: each loads it, adds a key that nobody else adds, and saves it, again and again. */
+/**
+ * Writers, two to a session: each loads it, adds a key that nobody else adds, and saves it, again
+ * and again.
+ */
 export class Load {
   calls = 0;
   readonly errors: any[] = [];

@@ -14,12 +14,15 @@ interface Link {
 }
 
 /**
- * Its connection is reset, with nothing or half of it delivered; it and all that follows is lost, and nobody is told; or it
- * is late by so many milliseconds.
+ * Its connection is reset, with nothing or half of it delivered; it and all that follows is lost,
+ * and nobody is told; or it is late by so many milliseconds.
  */
 export type ChunkFault = 'cut' | 'halve' | 'swallow' | number;
 
-/** The end of each answer of PostgreSQL: ReadyForQuery, 5 bytes, idle. Until then nothing is sure; from then on it is committed. */
+/**
+ * The end of each answer of PostgreSQL: ReadyForQuery, 5 bytes, idle. Until then nothing is sure;
+ * from then on it is committed.
+ */
 const READY = Buffer.from([0x5a, 0, 0, 0, 5, 0x49]);
 
 export class FaultProxy {
@@ -28,7 +31,9 @@ export class FaultProxy {
   readonly #links = new Set<Link>();
   #silent = false;
   #refusing = false;
-  /** Texts in statements whose connection is cut before they arrive whole, or whose answer is lost. */
+  /**
+   * Texts in statements whose connection is cut before they arrive whole, or whose answer is lost.
+   */
   readonly #cutIn: string[] = [];
   readonly #loseAnswerTo: string[] = [];
   /** Faults that happened, of those asked for by text. */
@@ -68,7 +73,10 @@ export class FaultProxy {
     this.#cutIn.push(text);
   }
 
-  /** Lets the next message that holds the text pass, waits until the server has committed, and cuts instead of answering. */
+  /**
+   * Lets the next message that holds the text pass, waits until the server has committed, and cuts
+   * instead of answering.
+   */
   loseAnswerTo(text: string): void {
     this.#loseAnswerTo.push(text);
   }

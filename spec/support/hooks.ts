@@ -1,4 +1,6 @@
-/** Mocha's root hooks: one PostgreSQL for the whole run, started at first use, stopped at the end. */
+/**
+ * Mocha's root hooks: one PostgreSQL for the whole run, started at first use, stopped at the end.
+ */
 
 import { stopPostgres } from './postgres.js';
 

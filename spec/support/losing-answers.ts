@@ -2,7 +2,10 @@
 
 import type { Sql } from 'postgres';
 
-/** What becomes of a statement: not sent, or done and its answer lost, after whatever happens `meanwhile`. */
+/**
+ * What becomes of a statement: not sent, or done and its answer lost, after whatever happens
+ * `meanwhile`.
+ */
 export interface Loss {
   /** `update`, `insert`, …: of the next statement of this kind. */
   readonly kind: string;

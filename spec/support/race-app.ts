@@ -13,7 +13,10 @@ const express4: () => Express = createRequire(import.meta.url)('express4');
 
 export type ExpressVersion = 4 | 5;
 
-/** Holds requests until all that should overlap are there: each has then loaded its session, and none has saved it. */
+/**
+ * Holds requests until all that should overlap are there: each has then loaded its session, and
+ * none has saved it.
+ */
 export class Gate {
   #waiting: (() => void)[] = [];
   #expected: { count: number; arrived: () => void } | undefined;

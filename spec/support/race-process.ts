@@ -22,7 +22,10 @@ export class RaceProcess {
     this.urls = urls;
   }
 
-  /** @param redis of connect-redis: the store itself where `table` is empty, else the one in option `previous` */
+  /**
+   * @param redis of connect-redis: the store itself where `table` is empty, else the one in option
+   *              `previous`
+   */
   static async start(uri: string, table: string, redis = ''): Promise<RaceProcess> {
     const root = path.join(import.meta.dirname, '..', '..');
     const child = fork(fileURLToPath(import.meta.url), [uri, table, redis], {
@@ -86,6 +89,7 @@ async function serve(uri: string, table: string, redis: string): Promise<void> {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const [uri, table, redis] = process.argv.slice(2) as [string, string, string];
-  // No top-level `await`: Mocha would load what imports this file a second time, and with it the shared server.
+  // No top-level `await`: Mocha would load what imports this file a second time, and with it the
+  // shared server.
   void serve(uri, table, redis);
 }

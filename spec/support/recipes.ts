@@ -11,7 +11,10 @@ const ROOT = path.resolve(import.meta.dirname, '../..');
 /** Below the root, so that the code finds the root's packages; ignored by git. */
 const FOLDER = path.join(ROOT, 'tmp');
 
-/** The file of a module with the documented code that contains the given text, for as long as `work` runs. */
+/**
+ * The file of a module with the documented code that contains the given text, for as long as `work`
+ * runs.
+ */
 export async function withRecipe<T>(
   page: string,
   text: string,

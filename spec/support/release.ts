@@ -1,6 +1,6 @@
 /**
- * Keeps what a release writes, for the specs of all later ones: its schema.sql, and a row for each way of writing one.
- * To be run once, before a release is tagged:
+ * Keeps what a release writes, for the specs of all later ones: its schema.sql, and a row for each
+ * way of writing one. To be run once, before a release is tagged:
  *
  *     npx tsx spec/support/release.ts
  */

@@ -1,4 +1,7 @@
-/** A process that saves, touches and destroys the same sessions as others do: argv is uri, table, sessions, milliseconds. */
+/**
+ * A process that saves, touches and destroys the same sessions as others do: argv is uri, table,
+ * sessions, milliseconds.
+ */
 
 import { PgStore } from '../../lib/index.js';
 import { load, plain } from './sessions.js';

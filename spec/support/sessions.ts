@@ -47,7 +47,10 @@ export async function data(store: PgStore, sid: string): Promise<Record<string, 
   return rest;
 }
 
-/** A cookie's `originalMaxAge`, to a tenth of a second: its `maxAge` setter sometimes takes a millisecond off. */
+/**
+ * A cookie's `originalMaxAge`, to a tenth of a second: its `maxAge` setter sometimes takes a
+ * millisecond off.
+ */
 export function maxAgeOf({ originalMaxAge }: session.Cookie | SessionData['cookie']): number | null {
   return originalMaxAge && Math.round(originalMaxAge / 100) * 100;
 }

@@ -21,7 +21,8 @@ export function passportApp(store: PgStore): express.Express {
       done(null, password === 'open sesame' ? { id: username } : false);
     }),
   );
-  // What is put into `session.passport.user` here is what the store's option `user` takes by default.
+  // What is put into `session.passport.user` here is what the store's option `user` takes by
+  // default.
   passport.serializeUser((user, done) => done(null, user.id));
   passport.deserializeUser((id: string, done) => done(null, { id }));
 
