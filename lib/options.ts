@@ -69,7 +69,10 @@ export interface PgStoreOptions {
    * Default `false`.
    */
   allowPlaintext?: boolean | 'write';
-  /** Seconds that a row lives whose cookie has no expiry, or a function that says so. Default 86,400 (a day). */
+  /**
+   * Seconds that a row lives whose cookie has no expiry, or a function that says so; it gets the session as `get` would, at the
+   * moment of the call. Default 86,400 (a day).
+   */
   ttl?: number | ((session: SessionData) => number);
   /** Give a new session whose cookie has no `maxAge` the `ttl` as its `maxAge`. Default `false`. */
   permanent?: boolean;
@@ -77,7 +80,8 @@ export interface PgStoreOptions {
   maxLifetime?: number;
   /**
    * Seconds by which a stored expiry may lag behind before a touch writes it; at most a tenth of the session's lifetime.
-   * Default 60; 0: each touch writes.
+   * Default 60; 0: each touch writes. So does a touch with an object that no `get` of this store loaded: how old its row is
+   * nobody knows.
    */
   touchAfter?: number;
   /** Seconds between deletions of expired rows, varied by up to a quarter once per process. Default 900; `false`: never. */
@@ -90,7 +94,10 @@ export interface PgStoreOptions {
   timeout?: number;
   /** Merges a session that several requests changed. Default: a three-way merge, key by key at any depth. */
   merge?: Merge;
-  /** Whose session it is. Default: Passport's `session.passport.user`, where that is a string or a number. */
+  /**
+   * Whose session it is: at most 2,000 bytes. The function gets the session as it is stored. Default: Passport's
+   * `session.passport.user`, where that is a string or a number.
+   */
   user?: (session: SessionData) => string | number | undefined;
   /**
    * The store that the app used before, any express-session store: a session without a row is taken over from it at its first

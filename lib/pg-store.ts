@@ -1,5 +1,6 @@
 /** The store as express-session sees it: each method with a callback or a promise. */
 
+import { nextTick } from 'node:process';
 import type session from 'express-session';
 import type { SessionData } from 'express-session';
 import { Autodelete } from './calls/autodelete.js';
@@ -281,8 +282,8 @@ export class PgStore extends TypedStore {
     this.#closing ??= this.#calls.close().then(() => this.#database.close());
     if (!callback) return this.#closing;
     this.#closing.then(
-      () => process.nextTick(callback, null),
-      (error) => process.nextTick(callback, error),
+      () => nextTick(callback, null),
+      (error) => nextTick(callback, error),
     );
     return undefined;
   }

@@ -1,5 +1,6 @@
 /** Option `previous`: sessions of the store that the app used before are taken over when they are first requested. */
 
+import { clearTimeout, setTimeout } from 'node:timers';
 import type { SessionData } from 'express-session';
 import { withRetries } from './database/retry.js';
 import { PgStoreError, timeoutError, toPgStoreError } from './errors.js';

@@ -1,5 +1,7 @@
 /** Calls under way: each is answered once, within the timeout, by callback or promise. */
 
+import { nextTick } from 'node:process';
+import { clearTimeout, setTimeout } from 'node:timers';
 import { PgStoreError, timeoutError, toPgStoreError } from '../errors.js';
 
 /** `error` is null or undefined after success, as with any Node callback. */
@@ -44,8 +46,8 @@ export class OperationTracker {
     deadline = this.deadline(),
   ): Promise<T> | undefined {
     if (callback) {
-      const succeed = (result: T) => process.nextTick(callback, null, result);
-      this.#start(name, deadline, work, succeed, (error) => process.nextTick(callback, error));
+      const succeed = (result: T) => nextTick(callback, null, result);
+      this.#start(name, deadline, work, succeed, (error) => nextTick(callback, error));
       return undefined;
     }
     const answer = new Promise<T>((resolve, reject) => this.#start(name, deadline, work, resolve, reject));

@@ -1,5 +1,6 @@
 /** What the store needs of a PostgreSQL client. */
 
+import { clearTimeout, setTimeout } from 'node:timers';
 import type { Sql } from 'postgres';
 import { timeoutError } from '../errors.js';
 import type { Query, Row } from './query.js';

@@ -4,9 +4,14 @@
  */
 
 import assert from 'node:assert/strict';
+import { sign } from 'cookie-signature';
+import express from 'express';
 import session from 'express-session';
 import fc from 'fast-check';
+import request from 'supertest';
 import { PgStoreError } from '../../lib/index.js';
+import { Encryption } from '../../lib/session/encryption.js';
+import { seal } from '../../lib/session/session-codec.js';
 import { closeStores, freshTable, openStore, sqlClient } from '../support/postgres.js';
 import { load, plain } from '../support/sessions.js';
 
@@ -201,11 +206,6 @@ describe('hostile input', () => {
   }
 
   for (const [name, cookie] of Object.entries<unknown>({
-    none: undefined,
-    null: null,
-    'a string': 'cookie',
-    'a number': 7,
-    'an array': [],
     empty: {},
     'an invalid date': { expires: new Date(Number.NaN) },
     'a date that is none': { expires: 'tomorrow', originalMaxAge: 'x' },
@@ -223,12 +223,9 @@ describe('hostile input', () => {
       await beside(store, () => store.set('sid', hostile));
       const found: any = await store.get('sid');
       assert(found === null || found.n === 1);
-      const use = () => store.createSession({ sessionID: 'sid', sessionStore: store } as any, found);
-      // As with MemoryStore: an error for the request that comes with it.
-      if (found?.cookie === undefined) assert.throws(use, TypeError);
-      else {
+      if (found) {
         // As express-session uses it.
-        const loaded: any = use();
+        const loaded: any = store.createSession({ sessionID: 'sid', sessionStore: store } as any, found);
         loaded.touch();
         JSON.stringify(loaded);
         await beside(store, () => store.touch('sid', loaded));
@@ -289,6 +286,50 @@ describe('hostile input', () => {
           assert.equal(((await store.get('victim')) as any).n, 1);
         });
       }
+    }
+
+    for (const encryptionKey of [undefined, 'an encryption key for specs']) {
+      it(`what is no session${encryptionKey ? ', encrypted' : ''}: none for every call, event unreadable, no error`, async () => {
+        const table = freshTable();
+        const store = await openStore({ table, user: () => 'u', ...(encryptionKey && { encryptionKey }) });
+        const encryption = encryptionKey ? new Encryption([encryptionKey]) : undefined;
+        const unreadable: string[] = [];
+        store.on('unreadable', (_handle, why) => unreadable.push(why));
+        const sql = await sqlClient();
+        const cookie = JSON.stringify(plain().cookie);
+        const data = ['null', 'true', '42', '"text"', '[1]', '[]'].map((text) => [
+          text,
+          cookie,
+          'the data is not an object',
+        ]);
+        const cookies = [null, 'null', 'true', '42', '"text"', '[]'].map((text) => [
+          '{}',
+          text,
+          'the row has no cookie',
+        ]);
+        for (const [text, json, why] of [...data, ...cookies]) {
+          await store.set('sid', plain({ n: 1 }));
+          await store.set('other', plain({ n: 2 }));
+          await sql`update ${sql(table)} set data = ${seal(encryption, 'sid', String(text))}::text::json,
+            cookie = ${json ?? null}::text::json where sid = 'sid'`;
+          unreadable.length = 0;
+          const [found, loaded, all, listed] = await Promise.all([
+            store.get('sid'),
+            load(store, 'sid'),
+            store.all(),
+            store.sessionsOf('u'),
+          ]);
+          assert.deepEqual([found, loaded, all.length, listed.length], [null, undefined, 1, 1]);
+          await new Promise(setImmediate);
+          assert.deepEqual(unreadable, [why, why, why, why]);
+          assert.equal(await store.length(), 2);
+        }
+        const app = express();
+        app.use(session({ store, secret: 's', resave: false, saveUninitialized: false }));
+        app.get('/', (request, response) => void response.json((request.session as any).n ?? null));
+        const signed = `connect.sid=${encodeURIComponent(`s:${sign('sid', 's')}`)}`;
+        await request(app).get('/').set('Cookie', signed).expect(200, 'null');
+      });
     }
 
     it('a data column of another type, with text that is no JSON: no session, and an event says so', async () => {
