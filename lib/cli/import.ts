@@ -33,9 +33,10 @@ interface NewRow {
 }
 
 /**
- * Copies page by page. Of the unexpired sessions of the old table (`unexpired`), `added` are new, `refreshed` were imported
- * before, changed by the old app since and not yet by the new one, and the others stay as they are. Those that no session
- * can be read from, or that PostgreSQL refuses, are `skipped`.
+ * Copies page by page. Of the unexpired sessions of the old table (`unexpired`), `added` are new,
+ * `refreshed` were imported before, changed by the old app since and not yet by the new one, and
+ * the others stay as they are. Those that no session can be read from, or that PostgreSQL refuses,
+ * are `skipped`.
  */
 export async function importSessions(query: Query, options: Options, settings: ImportSettings) {
   const { from, since, dryRun } = settings;
@@ -67,7 +68,9 @@ export async function importSessions(query: Query, options: Options, settings: I
     }
   }
 
-  /** The same text as is stored, where it holds the same: encrypting gives another one each time. */
+  /**
+   * The same text as is stored, where it holds the same: encrypting gives another one each time.
+   */
   async function sealed(rows: NewRow[]): Promise<NewRow[]> {
     if (!encryption || rows.length === 0) return rows;
     const found = hasTarget ? await query(source.stored, [arrayLiteral(rows.map(({ key }) => key))]) : [];
@@ -79,7 +82,10 @@ export async function importSessions(query: Query, options: Options, settings: I
     });
   }
 
-  /** Where PostgreSQL refuses a row (a constraint of the new table, say), the others are copied all the same. */
+  /**
+   * Where PostgreSQL refuses a row (a constraint of the new table, say), the others are copied all
+   * the same.
+   */
   async function copyAll(rows: NewRow[]): Promise<void> {
     try {
       const columns = COLUMNS.map((column) => arrayLiteral(rows.map((row) => row[column])));
@@ -116,8 +122,9 @@ function holds(encryption: Encryption, { key, data }: NewRow, column: string): b
 }
 
 function statements(old: string, target: string, ttl: number) {
-  // connect-pg-simple keeps no time of its own; each write put the expiry off by the session's lifetime. That is read from
-  // the text: for `#>>`, one session with \\u0000 in it is an error of the whole statement.
+  // connect-pg-simple keeps no time of its own; each write put the expiry off by the session's
+  // lifetime. That is read from the text: for `#>>`, one session with \u0000 in it is an error of
+  // the whole statement.
   const maxAge = `substring(sess::text from '"cookie": *\\{[^{}]*"originalMaxAge": *([0-9]{1,12})')::float8`;
   const lifetime = `coalesce(${maxAge}, ${ttl * 1000}) * interval '1 millisecond'`;
   // Its column has no time zone: it is in that of the connection, for its app and here alike.
@@ -128,7 +135,8 @@ function statements(old: string, target: string, ttl: number) {
     from unnest($1::text::text[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[])
       as i (sid, data, cookie, user_id, expires)
   )`;
-  // The store writes `updated_at` with each save and touch, an import never: equal times mean that only imports wrote it.
+  // The store writes `updated_at` with each save and touch, an import never: equal times mean that
+  // only imports wrote it.
   const mayRefresh = `s.updated_at = s.created_at and ${isSession('s.')} and
     (s.data::text, s.cookie::text, s.expires_at) is distinct from (i.data, i.cookie, i.expires_at)`;
   return {

@@ -26,15 +26,19 @@ export interface NewRow {
 }
 
 /**
- * The `data` of a tombstone, a row without a cookie that keeps a destroyed session from being taken over again (option
- * `previous`). No session: neither read, touched, listed nor counted. Autodelete removes it once it has expired.
+ * The `data` of a tombstone, a row without a cookie that keeps a destroyed session from being taken
+ * over again (option `previous`). No session: neither read, touched, listed nor counted. Autodelete
+ * removes it once it has expired.
  */
 export const TOMBSTONE = 'null';
 
 export interface TouchedRow {
   readonly key: string;
   readonly cookie: string;
-  /** `false`: the cookie is as this request saw it; one that another request changed meanwhile then stays, with its expiry. */
+  /**
+   * `false`: the cookie is as this request saw it; one that another request changed meanwhile then
+   * stays, with its expiry.
+   */
   readonly cookieChanged: boolean;
   /** When the row expires, as in `NewRow`; `null`: as it is. */
   readonly expires: number | null;
@@ -58,10 +62,11 @@ export interface ListedRow extends StoredRow {
 export type Send<Item, Result> = (item: Item, deadline: number) => Promise<Result>;
 
 /**
- * The statements on single rows, batched. Deadlines are on the clock of `performance.now()`, in milliseconds.
+ * The statements on single rows, batched. Deadlines are on the clock of `performance.now()`, in
+ * milliseconds.
  *
- * A write resolves with whether it was done. Not so where the row is not there, has expired, has another version, is
- * locked, or was changed in this very moment; which of these, `read` tells.
+ * A write resolves with whether it was done. Not so where the row is not there, has expired, has
+ * another version, is locked, or was changed in this very moment; which of these, `read` tells.
  */
 export interface Statements {
   /** The row under the first of a session's keys that has one. */
@@ -75,7 +80,7 @@ export interface Statements {
 }
 
 /**
- * Clocks of app and database that differ by no more, in milliseconds, are taken for the same; when a row is written, by no
- * more than a tenth of what is left of the session either.
+ * Clocks of app and database that differ by no more, in milliseconds, are taken for the same; when
+ * a row is written, by no more than a tenth of what is left of the session either.
  */
 export const CLOCKS_AGREE_MS = 5000;

@@ -31,7 +31,10 @@ export class SessionIds {
     return !this.#hash;
   }
 
-  /** The keys under which the session's row may be: the one to write first, then those of older secrets. */
+  /**
+   * The keys under which the session's row may be: the one to write first, then those of older
+   * secrets.
+   */
   rowKeysFor(sid: string): [string, ...string[]] {
     if (this.#secrets.length === 0) return [this.prefix + (this.#hash ? sha256(sid) : sid)];
     const ids = this.#hash
@@ -40,7 +43,10 @@ export class SessionIds {
     return ids.map((id) => this.prefix + id) as [string, ...string[]];
   }
 
-  /** The session ID of a row, or `undefined` where the row is not signed with one of the secrets, or IDs are hashed. */
+  /**
+   * The session ID of a row, or `undefined` where the row is not signed with one of the secrets, or
+   * IDs are hashed.
+   */
   sessionIdFrom(key: string): string | undefined {
     if (this.#hash || !key.startsWith(this.prefix)) return undefined;
     const rest = key.slice(this.prefix.length);
@@ -58,7 +64,10 @@ export class SessionIds {
     return flaw && `expected a string as session ID, got ${flaw}`;
   }
 
-  /** The first key, and one after all keys that start with the prefix, in the order of `collate "C"`. */
+  /**
+   * The first key, and one after all keys that start with the prefix, in the order of `collate
+   * "C"`.
+   */
   get range(): [string, string] {
     return [this.prefix, this.prefix + '\u{10FFFF}'.repeat(LONGEST_TEXT / 4 + 1)];
   }
@@ -80,15 +89,17 @@ export function nextKey(key: string): string {
 }
 
 /**
- * An opaque name of a session for logs and pages: stable while its row key is, and of no use as a session ID.
+ * An opaque name of a session for logs and pages: stable while its row key is, and of no use as a
+ * session ID.
  */
 export function handleOf(key: string): string {
   return createHash('sha256').update('express-pg-store handle\0').update(key).digest('base64url').slice(0, 24);
 }
 
 /**
- * express-session signs its cookies with cookie-signature too, and apps may well give both the same secret: a row key signed
- * with that would be a cookie ready for use. So rows are signed with a key of their own, one for each prefix.
+ * express-session signs its cookies with cookie-signature too, and apps may well give both the same
+ * secret: a row key signed with that would be a cookie ready for use. So rows are signed with a key
+ * of their own, one for each prefix.
  */
 function signingKey(secret: string, prefix: string): Buffer {
   return createHmac('sha256', secret).update(`express-pg-store row key\0${prefix}`).digest();
