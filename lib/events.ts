@@ -38,7 +38,10 @@ interface TypedEvents {
 /** express-session's `Store`, its events with their types. */
 export const TypedStore = session.Store as unknown as abstract new () => TypedEvents & session.Store;
 
-/** What a listener throws is no call's failure and no reason to end the process: Node.js warns of it. */
+/**
+ * What a listener throws is no call's failure and no reason to end the process: Node.js warns of
+ * it.
+ */
 export function emitLater(emit: () => void): void {
   process.nextTick(() => {
     try {

@@ -5,9 +5,12 @@ import { timeoutError } from '../errors.js';
 
 /** What bounds a batch, and how many batches may be under way at once. */
 export interface BatchLimits {
-  /** Statements in flight. With more, the process makes the next one while the server works. */
+  /** Statements in flight. With more, the process prepares the next one while the server works. */
   readonly maxInFlight: number;
-  /** Items that must wait before a statement leaves beside one in flight; small statements cost more for each item. */
+  /**
+   * Items that must wait before a statement leaves beside one in flight; small statements cost more
+   * for each item.
+   */
   readonly minRows: number;
   /** Items in one batch. */
   readonly maxRows: number;
@@ -27,7 +30,9 @@ export interface BatcherOptions<Item, Result> {
   execute(items: Item[], deadline: number, waited: () => number): Promise<Result[]>;
   /** Roughly how many bytes an item adds to the statement. */
   bytes(item: Item): number;
-  /** Whether a batch failed for a reason that may lie in a single item; then each goes again alone. */
+  /**
+   * Whether a batch failed for a reason that may lie in a single item; then each goes again alone.
+   */
   shouldIsolate(error: unknown): boolean;
   limits?: BatchLimits;
 }
@@ -45,8 +50,8 @@ interface Waiting<Item, Result> {
 /**
  * Gathers items while statements are in flight and sends all that gathered as the next statement.
  *
- * No timer: with nothing in flight an item leaves once the event loop has run the callbacks that are ready, so a lone call
- * pays nothing for batching.
+ * No timer: with nothing in flight an item leaves once the event loop has run the callbacks that
+ * are ready, so a lone call pays nothing for batching.
  */
 export class Batcher<Item, Result> {
   readonly #options: BatcherOptions<Item, Result>;
@@ -69,7 +74,8 @@ export class Batcher<Item, Result> {
   }
 
   /**
-   * @param deadline on the clock of `performance.now()`, in milliseconds: an item still waiting by then is not sent.
+   * @param deadline on the clock of `performance.now()`, in milliseconds: an item still waiting by
+   *                 then is not sent.
    */
   send(item: Item, deadline: number): Promise<Result> {
     return new Promise((resolve, reject) => {
@@ -80,8 +86,8 @@ export class Batcher<Item, Result> {
   }
 
   /**
-   * In the check phase, right after the poll phase: the calls of all requests that arrived together go together.
-   * `process.nextTick` would send those of each socket's callback apart.
+   * In the check phase, right after the poll phase: the calls of all requests that arrived together
+   * go together. `process.nextTick` would send those of each socket's callback apart.
    */
   #schedule(): void {
     if (this.#isScheduled || this.#inFlight >= this.#limits.maxInFlight) return;
@@ -95,7 +101,8 @@ export class Batcher<Item, Result> {
   #fillSlots(): void {
     const { maxInFlight, minRows } = this.#limits;
     while (this.#inFlight < maxInFlight && (this.#inFlight === 0 || this.waiting >= minRows)) {
-      // What waits is shared among the free slots: the server works on one part while the next is being made.
+      // What waits is shared among the free slots: the server works on one part while the next is
+      // being prepared.
       const share = Math.ceil(this.waiting / (maxInFlight - this.#inFlight));
       const batch = this.#take(Math.max(share, minRows));
       if (batch.length === 0) return;
@@ -119,7 +126,8 @@ export class Batcher<Item, Result> {
       this.#head++;
       first.reject(timeoutError());
     }
-    // Overload: oldest first, every answer would come too late; newest first, those that can come in time do.
+    // Overload: oldest first, every answer would come too late; newest first, those that can come
+    // in time do.
     const newestFirst = (oldest()?.halfDeadline ?? Number.POSITIVE_INFINITY) <= now;
     const batch: Waiting<Item, Result>[] = [];
     const rows = Math.min(most, this.#limits.maxRows);

@@ -1,4 +1,4 @@
-/** The order of calls: on one session ID, that in which they were made. */
+/** The order of calls: calls on one session ID take effect in call order. */
 
 type Start = () => void;
 
@@ -39,7 +39,7 @@ export class KeyedReadWriteLock {
    * after what was called before the task, before what is called after it.
    *
    * @param rest the task, without the keys that it is given: those that have tasks at the call
-   * @param forKey the task on one key; `isLater`: one that `rest` was not told of
+   * @param forKey the task on one key; `isLater`: one that `rest` did not get
    * @returns what each of them resolved with
    */
   async bulk<T>(

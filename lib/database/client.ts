@@ -8,8 +8,9 @@ import type { Query, Row } from './query.js';
 /**
  * A client: one of the app's, or the store's own connections.
  *
- * Each statement is answered within `timeout`: with rows, an error of PostgreSQL or the network, or `TIMEOUT`. A connection
- * that broke or gave no answer is the client's to replace: its users only repeat what failed with a transient error.
+ * Each statement is answered within `timeout`: with rows, an error of PostgreSQL or the network, or
+ * `TIMEOUT`. A connection that broke or gave no answer is the client's to replace: its users only
+ * repeat what failed with a transient error.
  */
 export interface Client {
   readonly query: Query;
@@ -32,7 +33,8 @@ export function appClient(sql: Sql, timeout: number): Client {
 /** What a Postgres.js client runs, without a time limit. */
 export function statementsOf(sql: Sql): Pick<Client, 'query' | 'script'> {
   return {
-    // `prepare` has an effect only where the client allows it; rows as arrays are free of the client's name transforms.
+    // `prepare` has an effect only where the client allows it; rows as arrays are free of the
+    // client's name transforms.
     query: (text, values) => sql.unsafe(text, values, { prepare: true }).values() as unknown as Promise<Row[]>,
     script: (text) => sql.unsafe(text).simple(),
   };

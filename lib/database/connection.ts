@@ -14,7 +14,7 @@ export const UNSENT = 'CONNECTION_ENDED';
 /**
  * Runs one statement at a time.
  *
- * Postgres.js 3.4 cannot drop a connection whose other end is silent (its issue #1089), so the
+ * Postgres.js 3.4 cannot close an unresponsive connection (its issue #1089), so the
  * store opens the socket. After a connection broke, remains of it fail or hang the next statement,
  * or end the process (#1133, #1208); several hosts (#1174), `fetch_types` (#1192) and a password to
  * wait for add to that. So it sees one host, one socket, and no second one.

@@ -1,4 +1,7 @@
-/** Runs statements on the app's node-postgres pool, each on a connection that it checks out for itself. */
+/**
+ * Runs statements on the app's node-postgres pool, each on a connection that it checks out for
+ * itself.
+ */
 
 import { createHash } from 'node:crypto';
 import type { Socket } from 'node:net';
@@ -21,7 +24,10 @@ export interface NodePostgresClient {
   readonly connection?: unknown;
 }
 
-/** A `Pool` of node-postgres (`pg` 8), or one like it: of `@neondatabase/serverless`, `@vercel/postgres`. */
+/**
+ * A `Pool` of node-postgres (`pg` 8), or one like it: of `@neondatabase/serverless`,
+ * `@vercel/postgres`.
+ */
 export interface NodePostgresPool {
   connect(callback: (error: Error | undefined, client: NodePostgresClient | undefined) => void): void;
 }
@@ -29,7 +35,10 @@ export interface NodePostgresPool {
 /** Rows as arrays of text, whatever type parsers the app has set. */
 const AS_TEXT = { rowMode: 'array', types: { getTypeParser: () => String } } as const;
 
-/** The statement's name is unknown to the connection, or known already: a pooler or `discard all` stands behind it. */
+/**
+ * The statement's name is unknown to the connection, or known already: a pooler or `discard all`
+ * stands behind it.
+ */
 const NOT_PREPARED = /^(26000|42P05)$/;
 
 /** The app's own node-postgres pool. @param prepares whether statements are prepared */
@@ -51,7 +60,10 @@ export function poolClient(pool: NodePostgresPool, timeout: number, prepares: bo
   };
 }
 
-/** A checked-out connection, destroyed where it timed out or may be broken: the pool's others stay as they are. */
+/**
+ * A checked-out connection, destroyed where it timed out or may be broken: the pool's others stay
+ * as they are.
+ */
 async function withConnection<T>(
   pool: NodePostgresPool,
   timeout: number,
@@ -73,7 +85,8 @@ async function withConnection<T>(
 function checkOut(pool: NodePostgresPool, timeout: number): Promise<NodePostgresClient> {
   let isLate = false;
   const connected = new Promise<NodePostgresClient>((resolve, reject) => {
-    // With a callback: a promise would leave the connection without a listener for its errors for a moment.
+    // With a callback: a promise would leave the connection without a listener for its errors for a
+    // moment.
     pool.connect((error, client) => {
       if (!client) return reject(withCode(error));
       if (isLate) return client.release();
@@ -90,14 +103,20 @@ function checkOut(pool: NodePostgresPool, timeout: number): Promise<NodePostgres
 /** The failure of a connection is that of its statement, too. */
 function ignore(): void {}
 
-/** Resets the socket (under TLS, the one below): once the network is back, no statement may arrive that timed out. */
+/**
+ * Resets the socket (under TLS, the one below): once the network is back, no statement may arrive
+ * that timed out.
+ */
 function discardUnsent(client: NodePostgresClient): Error {
   const { stream } = (client.connection ?? {}) as { stream?: Partial<Socket> & { _parent?: Partial<Socket> } };
   (stream?._parent ?? stream)?.resetAndDestroy?.();
   return timeoutError();
 }
 
-/** What node-postgres says of connections that were lost, or that it did not get in time; its own errors have no code. */
+/**
+ * What node-postgres says of connections that were lost, or that it did not get in time; its own
+ * errors have no code.
+ */
 const CONNECTION_LOST = /^(Connection terminated|Client (has encountered|was closed)|timeout e|Query read timeout)/;
 
 function withCode(error: unknown): unknown {

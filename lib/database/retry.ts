@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { codeOf } from '../errors.js';
 
-/** When to try a statement again after a failure that passes by itself. */
+/** How transient errors are retried. */
 export interface RetryOptions {
   /** Tries in all, the first included. Default 6. */
   readonly attempts: number;

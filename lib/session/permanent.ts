@@ -6,7 +6,7 @@ type Generate = (req: { session: SessionData }) => void;
 
 /**
  * Gives new sessions whose cookie has no `maxAge` one. express-session sets `generate` on its store
- * when the middleware is made, and the cookie must have its `maxAge` before it is sent: so the
+ * when the middleware is created, and the cookie must have its `maxAge` before it is sent: so the
  * setting is intercepted.
  *
  * @param ttl milliseconds for a session

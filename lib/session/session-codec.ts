@@ -63,7 +63,7 @@ export function seal(encryption: Encryption | undefined, rowKey: string, data: s
 }
 
 /**
- * Whether a `data` column is as `seal` would make it now: encrypted with the newest key, or not
+ * Whether a `data` column is as `seal` would return it now: encrypted with the newest key, or not
  * encrypted.
  */
 export function isSealedNewest(encryption: Encryption | undefined, column: string): boolean {
@@ -77,7 +77,7 @@ export function open(
   rowKey: string,
   column: string,
 ): string {
-  // Somebody dropped the column's `not null`.
+  // The column's `not null` was dropped.
   if (typeof column !== 'string') throw new UnreadableRowError('the row has no data');
   if (encryption && column.startsWith('"')) return encryption.open(rowKey, column.slice(1, -1));
   if (encryption && !allowPlaintext) throw new UnreadableRowError('the data is not encrypted');
