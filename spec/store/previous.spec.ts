@@ -656,7 +656,7 @@ describe('option `previous`', () => {
       describe(name, () => {
         async function apps(mocha: Mocha.Context) {
           const [theirs, ours] = [await openOther(), await openOther()];
-          if (!theirs || !ours) return mocha.skip();
+          if (!theirs || !ours) return withoutRedis(mocha);
           const store = await open({ previous: ours });
           return { store, before: await serve(theirs), now: await serve(store) };
         }
@@ -742,7 +742,7 @@ describe('option `previous`', () => {
     }
 
     it('keeps its promises between processes of the old app and of the new one', async function () {
-      if (!redis) return this.skip();
+      if (!redis) return withoutRedis(this);
       await (await open()).ready();
       const uri = await postgresUri();
       const [old1, new1, new2] = await Promise.all([
@@ -792,7 +792,7 @@ describe('option `previous`', () => {
 
     it('with Redis down does not fail what has been taken over, and fails the rest in time', async function () {
       const server = await startRedis();
-      if (!server || process.env.REDIS_URL) return this.skip();
+      if (!server || process.env.REDIS_URL) return withoutRedis(this, 'a Redis that the spec may stop');
       const client = createClient({ url: server.url });
       client.on('error', () => {});
       await client.connect();
@@ -843,7 +843,7 @@ describe('option `previous`', () => {
 
     it('connect-redis', async function () {
       redis = await startRedis();
-      if (!redis) return this.skip();
+      if (!redis) return withoutRedis(this);
       const client = createClient({ url: redis.url });
       await client.connect();
       const { fromRedis } = await recipe(page, 'export async function fromRedis');
@@ -890,6 +890,12 @@ describe('option `previous`', () => {
     });
   });
 });
+
+/** Leaves a spec pending, and says why. */
+function withoutRedis(mocha: Mocha.Context, what = '`redis-server` or REDIS_URL'): never {
+  if (mocha.test) mocha.test.title += ` (needs ${what})`;
+  return mocha.skip();
+}
 
 /** What connect-mongo calls of a MongoDB client. */
 function memoryMongo(): any {
