@@ -77,7 +77,9 @@ function hint(path: string, name: string, known: string[]): string {
   return near ? `; did you mean \`${path}${near}\`?` : '';
 }
 
-/** Whether the names differ in one place of at most two letters, and share at least half of theirs. */
+/**
+ * Whether the names differ in one place of at most two letters, and share at least half of theirs.
+ */
 function isSlip(a: string, b: string): boolean {
   const [shorter, longer] = [Math.min(a.length, b.length), Math.max(a.length, b.length)];
   let same = 0;

@@ -17,7 +17,10 @@ interface Call {
 /** The calls under way. */
 export class OperationTracker {
   readonly #timeout: number;
-  /** In no order. Not a Set: what V8 keeps of one that changes all the time keeps answered calls alive for long. */
+  /**
+   * In no order. Not a Set: what V8 keeps of one that changes all the time keeps answered calls
+   * alive for long.
+   */
   readonly #running: Call[] = [];
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
@@ -34,8 +37,8 @@ export class OperationTracker {
   }
 
   /**
-   * Runs a call. With a callback it returns nothing and calls back later, never in the same tick; what the callback throws
-   * is the app's own uncaught exception. Without one it returns a promise.
+   * Runs a call. With a callback it returns nothing and calls back later, never in the same tick;
+   * what the callback throws is the app's own uncaught exception. Without one it returns a promise.
    *
    * @param work gets its deadline; the call fails then
    */
@@ -51,12 +54,16 @@ export class OperationTracker {
       return undefined;
     }
     const answer = new Promise<T>((resolve, reject) => this.#start(name, deadline, work, resolve, reject));
-    // Nobody may be awaiting it, as with `req.session.destroy()` without a callback: a failed call never ends the process.
+    // Nobody may be awaiting it, as with `req.session.destroy()` without a callback: a failed call
+    // never ends the process.
     answer.catch(() => {});
     return answer;
   }
 
-  /** The same for a call of many statements: each of them has a deadline of its own, the call has none. */
+  /**
+   * The same for a call of many statements: each of them has a deadline of its own, the call has
+   * none.
+   */
   runWithoutDeadline<T>(name: string, callback: Callback<T> | undefined, work: () => Promise<T>) {
     return this.run(name, callback, work, Number.POSITIVE_INFINITY);
   }

@@ -1,4 +1,7 @@
-/** The store's own connections: how many, to which host, and what becomes of one that ends, breaks or gives no answer. */
+/**
+ * The store's own connections: how many, to which host, and what becomes of one that ends, breaks
+ * or gives no answer.
+ */
 
 import assert from 'node:assert/strict';
 import fs from 'node:fs';

@@ -1,4 +1,6 @@
-/** Do all promises hold on a node-postgres pool that the app has, and does the pool stay the app's? */
+/**
+ * Do all promises hold on a node-postgres pool that the app has, and does the pool stay the app's?
+ */
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';

@@ -1,6 +1,6 @@
 /**
- * What Postgres.js does that lib/database/connection.ts works around. A test that fails here after an update of Postgres.js
- * says that this part of the workaround can go.
+ * What Postgres.js does that lib/database/connection.ts works around. A test that fails here after
+ * an update of Postgres.js says that this part of the workaround can go.
  */
 
 import assert from 'node:assert/strict';

@@ -150,7 +150,8 @@ describe('faults: the network', () => {
         assert.equal(answer.reason.code, 'TIMEOUT');
         assert.match(answer.reason.message, /^PgStore\.(get|set): no answer in time/);
       }
-      // Unresponsive connections are closed, although nobody ever answered them; a pool keeps those that were idle.
+      // Unresponsive connections are closed, although nobody ever answered them; a pool keeps those
+      // that were idle.
       if (!ON_POOL) await until(() => proxy.connections === 0);
       proxy.resume();
       for (let n = 0; n < 20; n++) assert.equal(((await store.get(`s${n}`)) as any)?.n, n);

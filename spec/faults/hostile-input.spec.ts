@@ -18,7 +18,9 @@ import { load, plain } from '../support/sessions.js';
 describe('hostile input', () => {
   afterEach(closeStores);
 
-  /** The session without its cookie, as text: compares keys in their order, `__proto__` among them. */
+  /**
+   * The session without its cookie, as text: compares keys in their order, `__proto__` among them.
+   */
   const textOf = ({ cookie: _, ...data }: any) => JSON.stringify(data);
 
   it('10,000 values by property: `get` after `set` answers JSON.parse(JSON.stringify(value)), as MemoryStore does', async () => {

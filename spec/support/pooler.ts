@@ -1,4 +1,7 @@
-/** A PgBouncer of one's own before a PostgreSQL server: starts on a free port, stops when asked and with the process. */
+/**
+ * A PgBouncer of one's own before a PostgreSQL server: starts on a free port, stops when asked and
+ * with the process.
+ */
 
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import fs from 'node:fs';
@@ -11,7 +14,10 @@ import { freePort } from '../../example/postgres-server.js';
 export type PoolMode = 'transaction' | 'session' | 'statement';
 
 export class PgBouncer {
-  /** Through the pooler. In transaction mode statements are not prepared: PgBouncer 1.20 and older cannot pass them on. */
+  /**
+   * Through the pooler. In transaction mode statements are not prepared: PgBouncer 1.20 and older
+   * cannot pass them on.
+   */
   readonly uri: string;
   readonly #process: ChildProcess;
   readonly #folder: string;
