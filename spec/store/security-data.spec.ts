@@ -269,7 +269,8 @@ describe('data at rest', () => {
     await store.set('a', plain({ n: 1, user: 'ann' }));
     await sql`create table ${sql(`${table}_backup`)} as select * from ${sql(table)}`;
     await store.destroy('a');
-    await sql`insert into ${sql(table)} select * from ${sql(`${table}_backup`)}`;
+    await sql`insert into ${sql(table)} (sid, data, cookie, user_id, version, created_at, updated_at, expires_at)
+      select sid, data, cookie, user_id, version, created_at, updated_at, expires_at from ${sql(`${table}_backup`)}`;
     await sql`drop table ${sql(`${table}_backup`)}`;
     await sql`update ${sql(table)} set user_id = 'eve', cookie = '{"path":"/","httpOnly":false}',
       expires_at = now() + interval '9 years'`;
