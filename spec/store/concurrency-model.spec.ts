@@ -16,10 +16,10 @@ import { type AnySession, generated, load } from '../support/sessions.js';
 /** Requests of one program, the last two of them on the second store, as in another process. */
 const REQUESTS = 4;
 /** Where a request may change something: no two paths lie inside each other. */
-const PATHS = ['a', 'b', 'files.a', 'files.b', 'deep.in.a', 'deep.in.b'];
+const PATHS = ['user', 'a', 'b', 'files.a', 'files.b', 'deep.in.a', 'deep.in.b'];
 
 type Action =
-  | { do: 'load' | 'new' | 'save' | 'touch' | 'destroy' | 'regenerate' }
+  | { do: 'load' | 'new' | 'save' | 'touch' | 'destroy' | 'regenerate' | 'signOut' }
   | { do: 'change' | 'remove'; path: string }
   | { do: 'cookie' };
 
@@ -38,6 +38,7 @@ const action: fc.Arbitrary<Action> = fc.oneof(
   { weight: 2, arbitrary: fc.constant<Action>({ do: 'touch' }) },
   { weight: 1, arbitrary: fc.constant<Action>({ do: 'cookie' }) },
   { weight: 1, arbitrary: fc.constantFrom<Action>({ do: 'new' }, { do: 'destroy' }, { do: 'regenerate' }) },
+  { weight: 2, arbitrary: fc.constant<Action>({ do: 'signOut' }) },
 );
 const step: fc.Arbitrary<Step> = fc.record({
   request: fc.nat(REQUESTS - 1),
@@ -55,7 +56,8 @@ describe('concurrency by model', () => {
     this.timeout(120_000);
     const table = freshTable();
     // A skipped touch does not notice a destroyed session: here each touch is sent.
-    const stores = [await openStore({ table, touchAfter: 0 }), await openStore({ table, touchAfter: 0 })] as const;
+    const options = { table, touchAfter: 0, user: (session: any) => session.user };
+    const stores = [await openStore(options), await openStore(options)] as const;
     const dropped = new Map<string, number[]>();
     for (const [process, store] of stores.entries()) {
       store.on('dropped', (handle) => {
@@ -96,6 +98,7 @@ async function perform(stores: readonly [PgStore, PgStore], sid: string, steps: 
   let clock = 0;
   let objects = 0;
   let values = 0;
+  const user = `user of ${sid}`;
   const running: Promise<unknown>[] = [];
   const sessions: ({ object: number; session: AnySession } | undefined)[] = [];
   /** A request does not go on before its session is loaded or created anew. */
@@ -124,7 +127,8 @@ async function perform(stores: readonly [PgStore, PgStore], sid: string, steps: 
 
   function make(request: number): void {
     const store = stores[request < REQUESTS / 2 ? 0 : 1];
-    const session = generated(store, sid, { made: `value ${++values}`, files: {}, deep: { in: {} } }, 3_600_000);
+    const data = { made: `value ${++values}`, user, files: {}, deep: { in: {} } };
+    const session = generated(store, sid, data, 3_600_000);
     sessions[request] = { object: ++objects, session };
   }
 
@@ -137,11 +141,15 @@ async function perform(stores: readonly [PgStore, PgStore], sid: string, steps: 
     const store = stores[process];
     if (action.do === 'load' || (!sessions[request] && action.do !== 'new')) busy[request] = find(request);
     else if (action.do === 'new') make(request);
-    else if (action.do === 'destroy') call({ kind: 'destroy', process, object: 0 }, () => store.destroy(sid));
+    else if (action.do === 'signOut') {
+      call({ kind: 'signOut', process, object: 0, user }, () => store.destroySessionsOf(user));
+    } else if (action.do === 'destroy') call({ kind: 'destroy', process, object: 0 }, () => store.destroy(sid));
     else {
       const { object, session } = sessions[request] as { object: number; session: AnySession };
-      if (action.do === 'change') inside(session, action.path, (place, key) => (place[key] = `value ${++values}`));
-      else if (action.do === 'remove') inside(session, action.path, (place, key) => delete place[key]);
+      if (action.do === 'change') {
+        const value = action.path === 'user' ? user : `value ${++values}`;
+        inside(session, action.path, (place, key) => (place[key] = value));
+      } else if (action.do === 'remove') inside(session, action.path, (place, key) => delete place[key]);
       else if (action.do === 'cookie') session.cookie.maxAge = 3_600_000 + ++values * 1000;
       else if (action.do === 'save') {
         call({ kind: 'set', process, object, ours: flat(session) as Flat }, () => store.set(sid, session));

@@ -8,13 +8,15 @@ export type Flat = ReadonlyMap<string, unknown>;
 
 /** One call to a store and its answer. */
 export interface Operation {
-  readonly kind: 'load' | 'set' | 'touch' | 'destroy';
+  readonly kind: 'load' | 'set' | 'touch' | 'destroy' | 'signOut';
   /** Which process called. */
   readonly process: number;
   /** Which session object it was: each load creates a new one. */
   readonly object: number;
   /** The object's content at the call. */
   readonly ours?: Flat;
+  /** Whose sessions a sign-out destroys. */
+  readonly user?: string;
   /** When it was called and answered, in steps of the program. */
   readonly start: number;
   end: number;
@@ -64,13 +66,14 @@ export function explain(operations: Operation[], dropped: readonly number[]): bo
 }
 
 /** The state after a call; `undefined` where it would have had another answer. */
-function apply(state: State, { kind, process, object, ours, found }: Operation): State | undefined {
+function apply(state: State, { kind, process, object, ours, found, user }: Operation): State | undefined {
   const { row } = state;
   if (kind === 'load') {
     if (!isSame(row, found ?? null)) return undefined;
     return row ? { ...state, seen: new Map(state.seen).set(object, row) } : state;
   }
   if (kind === 'destroy') return { ...state, row: null };
+  if (kind === 'signOut') return row?.get('user') === user ? { ...state, row: null } : state;
   const seen = state.seen.get(object);
   const held = ours as Flat;
   if (kind === 'set' && !seen) return { ...state, row: held, seen: new Map(state.seen).set(object, held) };
