@@ -10,17 +10,19 @@ import { batchedStatements } from './database/batched-statements.js';
 import { BulkStatements, type RunQuery } from './database/bulk-statements.js';
 import { Database } from './database/database.js';
 import { OrderedDeletion } from './database/ordered-deletion.js';
+import { SessionListing } from './database/session-listing.js';
 import { SessionsTable } from './database/sessions-table.js';
 import { hasSubscribers, publish } from './diagnostics.js';
 import { PgStoreError, toPgStoreError } from './errors.js';
 import { type Emit, emitLater, TypedStore } from './events.js';
 import { type Options, type PgStoreOptions, parseOptions, type TakeOverOptions } from './options.js';
 import { type PreviousSessions, previousSessions } from './previous-store.js';
-import { type ListedSession, type UserSession, userSession } from './session/listing.js';
+import type { ListedSession, UserSession } from './session/listing.js';
 import { ConcurrentSessions } from './session/optimistic-concurrency.js';
 import { makePermanent } from './session/permanent.js';
-import type { ListedRow } from './session/row.js';
+import { RowCodec } from './session/row-codec.js';
 import { SessionIds } from './session/session-id.js';
+import { transferSnapshot } from './session/snapshot.js';
 import { userId } from './session/user.js';
 
 type Except = { except?: string } | null | undefined;
@@ -41,10 +43,12 @@ type Request = Parameters<session.Store['createSession']>[0];
 export class PgStore extends TypedStore {
   readonly #options: Options;
   readonly #ids: SessionIds;
+  readonly #codec: RowCodec;
   readonly #calls: OperationTracker;
   readonly #order = new KeyedReadWriteLock();
   readonly #database: Database;
   readonly #bulk: BulkStatements;
+  readonly #listing: SessionListing;
   readonly #deletion: OrderedDeletion;
   readonly #sessions: ConcurrentSessions;
   readonly #previous: PreviousSessions | undefined;
@@ -55,17 +59,17 @@ export class PgStore extends TypedStore {
   constructor(options: PgStoreOptions = {}) {
     super();
     this.#options = parseOptions(options);
-    const { secrets, maxLifetime, timeout } = this.#options;
-    this.#ids = new SessionIds({ ...this.#options, secrets });
+    const { maxLifetime, timeout, previous } = this.#options;
+    this.#ids = new SessionIds(this.#options);
+    this.#codec = new RowCodec(this.#options, this.#notify);
     this.#calls = new OperationTracker(timeout);
     this.#database = new Database(this.#options, (what, attempt, error) =>
       this.#notify('retry', what, attempt, toPgStoreError(what, error)),
     );
     this.#bulk = new BulkStatements(this.#options, timeout, maxLifetime);
-    const table = new SessionsTable(this.#options, maxLifetime);
-    const statements = batchedStatements(table, this.#database);
-    this.#sessions = new ConcurrentSessions(statements, this.#ids, this.#options, this.#notify);
-    const { previous } = this.#options;
+    this.#listing = new SessionListing(this.#bulk, this.#ids, this.#codec);
+    const statements = batchedStatements(new SessionsTable(this.#options, maxLifetime), this.#database);
+    this.#sessions = new ConcurrentSessions(statements, this.#ids, this.#codec, this.#options, this.#notify);
     this.#previous =
       previous && previousSessions(previous, this.#sessions, statements, this.#ids, this.#options, this.#notify);
     this.#deletion = new OrderedDeletion(this.#bulk, this.#order, this.#ids, this.#previous);
@@ -75,7 +79,7 @@ export class PgStore extends TypedStore {
         (error) => this.#notify('autodelete', 0, error),
       ),
     );
-    if (this.#options.permanent) makePermanent(this, (session) => this.#sessions.ttl(() => session));
+    if (this.#options.permanent) makePermanent(this, (session) => this.#codec.ttl(() => session));
   }
 
   /** The session, or `null` where there is none, it has expired, or its row cannot be read. */
@@ -100,7 +104,7 @@ export class PgStore extends TypedStore {
       const flaw = SessionIds.validateSessionId(sid);
       if (flaw) throw new PgStoreError(flaw, 'INVALID_SID');
       // In this tick: what the app changes afterwards is not part of this save.
-      const encoded = this.#sessions.encode(session);
+      const encoded = this.#codec.encode(session);
       return this.#order.write(sid, () => this.#sessions.save(sid, encoded, session, deadline));
     });
   }
@@ -111,9 +115,7 @@ export class PgStore extends TypedStore {
   override touch(sid: string, session: SessionData, callback?: Callback<void>): Promise<void> | undefined {
     return this.#calls.run('touch', callback, async (deadline) => {
       if (SessionIds.validateSessionId(sid)) return;
-      const seesData = typeof this.#options.ttl === 'function';
-      const seen = seesData ? session : ({ cookie: session?.cookie } as SessionData);
-      const encoded = this.#sessions.encode(seen);
+      const encoded = this.#codec.encodeForTouch(session);
       return this.#order.write(sid, () => this.#sessions.touch(sid, encoded, session, deadline));
     });
   }
@@ -134,7 +136,7 @@ export class PgStore extends TypedStore {
   override all(callback?: Callback<ListedSession[]>): Promise<ListedSession[]> | undefined {
     return this.#calls.runWithoutDeadline('all', callback, async () => {
       const sessions: ListedSession[] = [];
-      for await (const session of this.#listed(this.#query('all'))) sessions.push(session);
+      for await (const session of this.#listing.all(this.#query('all'))) sessions.push(session);
       return sessions;
     });
   }
@@ -143,7 +145,7 @@ export class PgStore extends TypedStore {
   sessions(): AsyncGenerator<ListedSession, void, undefined> {
     // Each page is a call of its own: closing the store does not wait for a slow reader.
     const query = this.#query('sessions');
-    return this.#listed(
+    return this.#listing.all(
       (work) => this.#calls.runWithoutDeadline('sessions', undefined, () => query(work)) as ReturnType<typeof work>,
     );
   }
@@ -156,11 +158,7 @@ export class PgStore extends TypedStore {
       if (!this.#ids.reversible) {
         throw new PgStoreError('with option `hashIds` the table holds no session IDs', 'INVALID_SID');
       }
-      const ids: string[] = [];
-      for await (const page of this.#bulk.pages(this.#query('ids'), this.#ids.range)) {
-        ids.push(...page.flatMap(({ key }) => this.#ids.sessionIdFrom(key) ?? []));
-      }
-      return ids;
+      return this.#listing.ids(this.#query('ids'));
     });
   }
 
@@ -180,22 +178,16 @@ export class PgStore extends TypedStore {
   override clear(): Promise<void>;
   override clear(callback: Callback<void> | undefined): void;
   override clear(callback?: Callback<void>): Promise<void> | undefined {
-    return this.#calls.runWithoutDeadline('clear', callback, async () => {
-      await this.#deletion.all(this.#query('clear'));
-    });
+    return this.#calls.runWithoutDeadline('clear', callback, () => this.#deletion.all(this.#query('clear')));
   }
 
   /** A user's unexpired sessions (option `user`), newest activity first. */
   sessionsOf(user: string | number): Promise<UserSession[]>;
   sessionsOf(user: string | number, callback: Callback<UserSession[]>): void;
   sessionsOf(user: string | number, callback?: Callback<UserSession[]>): Promise<UserSession[]> | undefined {
-    return this.#calls.runWithoutDeadline('sessionsOf', callback, async () => {
-      const rows = await this.#bulk.ofUser(this.#query('sessionsOf'), userId(user), this.#ids.range);
-      return rows.flatMap((row) => {
-        const session = this.#sessionOf(row);
-        return session ? [userSession(row, session)] : [];
-      });
-    });
+    return this.#calls.runWithoutDeadline('sessionsOf', callback, async () =>
+      this.#listing.ofUser(this.#query('sessionsOf'), userId(user)),
+    );
   }
 
   /** Destroys a user's sessions, all but the session ID in `except`; answers how many rows went, expired ones included. */
@@ -212,12 +204,9 @@ export class PgStore extends TypedStore {
     callback?: Callback<number>,
   ): Promise<number> | undefined {
     if (typeof options === 'function') return this.destroySessionsOf(user, null, options) as undefined;
-    return this.#calls.runWithoutDeadline('destroySessionsOf', callback, async () => {
-      const except = options?.except ?? undefined;
-      const flaw = except === undefined ? undefined : SessionIds.validateSessionId(except);
-      if (flaw) throw new PgStoreError(`\`except\`: ${flaw}`, 'INVALID_SID');
-      return this.#deletion.ofUser(this.#query('destroySessionsOf'), userId(user), except);
-    });
+    return this.#calls.runWithoutDeadline('destroySessionsOf', callback, async () =>
+      this.#deletion.ofUser(this.#query('destroySessionsOf'), userId(user), options?.except ?? undefined),
+    );
   }
 
   /**
@@ -232,9 +221,9 @@ export class PgStore extends TypedStore {
     options: { user: string | number },
     callback?: Callback<boolean>,
   ): Promise<boolean> | undefined {
-    return this.#calls.runWithoutDeadline('destroyByHandle', callback, async () => {
-      return (await this.#deletion.byHandle(this.#query('destroyByHandle'), userId(options?.user), handle)) > 0;
-    });
+    return this.#calls.runWithoutDeadline('destroyByHandle', callback, async () =>
+      this.#deletion.byHandle(this.#query('destroyByHandle'), userId(options?.user), handle),
+    );
   }
 
   /**
@@ -297,24 +286,8 @@ export class PgStore extends TypedStore {
     // express-session's Cookie fails on any other, which only a row written by hand has.
     if (typeof data.cookie?.originalMaxAge !== 'number') data.cookie.originalMaxAge = null;
     const created = super.createSession(req, data);
-    this.#sessions.snapshots.transfer(data, created);
+    transferSnapshot(data, created);
     return created;
-  }
-
-  async *#listed(query: RunQuery): AsyncGenerator<ListedSession, void, undefined> {
-    for await (const page of this.#bulk.pages(query, this.#ids.range)) {
-      for (const row of page) {
-        const session = this.#sessionOf(row);
-        if (session) yield session;
-      }
-    }
-  }
-
-  #sessionOf(row: ListedRow): ListedSession | undefined {
-    const sid = this.#ids.sessionIdFrom(row.key);
-    if (this.#ids.reversible && sid === undefined) return undefined;
-    const session = this.#sessions.read(row)?.session;
-    return session && sid !== undefined ? Object.assign(session, { id: sid }) : session;
   }
 
   #query(call: string): RunQuery {

@@ -1,7 +1,8 @@
 /** Deletes the sessions of a prefix or a user in the order of the calls on each of them. */
 
 import type { KeyedReadWriteLock } from '../calls/keyed-read-write-lock.js';
-import { handleOf, nextKey, type SessionIds } from '../session/session-id.js';
+import { PgStoreError } from '../errors.js';
+import { handleOf, nextKey, SessionIds } from '../session/session-id.js';
 import type { BulkStatements, RunQuery, Selection } from './bulk-statements.js';
 
 type Range = [string, string];
@@ -17,8 +18,6 @@ interface Previous {
  * Sessions that calls of this process use meanwhile are deleted one by one, each in its turn. All others are deleted in
  * bulk: those that were there at the call, by the database's clock. So the deletion waits for no other call and none for
  * it, a session that is saved after the call stays, and the deletion ends however fast others add sessions.
- *
- * Each method resolves with the number of rows that it deleted.
  */
 export class OrderedDeletion {
   readonly #statements: BulkStatements;
@@ -33,23 +32,29 @@ export class OrderedDeletion {
     this.#previous = previous;
   }
 
-  all(run: RunQuery): Promise<number> {
-    return this.#inOrder(run, undefined, () => true, this.#ids.range);
+  async all(run: RunQuery): Promise<void> {
+    await this.#inOrder(run, undefined, () => true, this.#ids.range);
   }
 
-  /** @param except a session ID */
-  ofUser(run: RunQuery, user: string, except: string | undefined): Promise<number> {
+  /**
+   * @param except a session ID
+   * @returns how many rows were deleted
+   */
+  async ofUser(run: RunQuery, user: string, except: string | undefined): Promise<number> {
+    const flaw = except === undefined ? undefined : SessionIds.validateSessionId(except);
+    if (flaw) throw new PgStoreError(`\`except\`: ${flaw}`, 'INVALID_SID');
     const kept: string[] = except === undefined ? [] : this.#ids.rowKeysFor(except);
     return this.#inOrder(run, user, (key) => !kept.includes(key), this.#ids.range, kept);
   }
 
-  async byHandle(run: RunQuery, user: string, handle: string): Promise<number> {
+  /** @returns whether there was a row */
+  async byHandle(run: RunQuery, user: string, handle: string): Promise<boolean> {
     const isMeant = (key: string) => handleOf(key) === handle;
     const find = async (): Promise<Range | undefined> => {
       const row = (await this.#statements.ofUser(run, user, this.#ids.range)).find(({ key }) => isMeant(key));
       return row && [row.key, nextKey(row.key)];
     };
-    return this.#inOrder(run, user, isMeant, find());
+    return (await this.#inOrder(run, user, isMeant, find())) > 0;
   }
 
   /** @param concerns whether it is for a row with this key, too */

@@ -3,16 +3,26 @@
 import assert from 'node:assert/strict';
 import { inspect } from 'node:util';
 import expressSession from 'express-session';
-import { type Snapshot, Snapshots } from '../../lib/session/snapshot.js';
+import type { StoredRow } from '../../lib/session/row.js';
+import {
+  attachSnapshot,
+  recordSnapshot,
+  type Snapshot,
+  snapshotFor,
+  transferSnapshot,
+} from '../../lib/session/snapshot.js';
 
 class Session {
   save() {}
 }
 
+const readFrom = async (): Promise<StoredRow | undefined> => undefined;
+
 function snapshot(stored: string): Snapshot {
   return {
     sid: 'a',
-    key: 'a',
+    readFrom,
+    key: 'p:a',
     version: 1,
     seen: stored,
     stored,
@@ -24,69 +34,89 @@ function snapshot(stored: string): Snapshot {
   };
 }
 
-function adopted(snapshots: Snapshots, data: object): Session {
+function adopted(data: object): Session {
   const session = Object.assign(new Session(), data);
-  snapshots.transfer(data, session);
+  transferSnapshot(data, session);
   return session;
 }
 
+const of = (session: unknown, sid = 'a') => snapshotFor(session, sid, [`q:${sid}`, `p:${sid}`]);
+
 describe('snapshot', () => {
   it('goes from the data of a `get` to the session created from it', () => {
-    const snapshots = new Snapshots();
     const data = { x: 1 };
-    snapshots.attach(data, snapshot('{"x":1}'));
-    assert.deepEqual(snapshots.of(adopted(snapshots, data), 'a'), snapshot('{"x":1}'));
+    attachSnapshot(data, snapshot('{"x":1}'));
+    assert.deepEqual(of(adopted(data)), snapshot('{"x":1}'));
   });
 
-  it('cannot be seen in the data', () => {
+  it('cannot be seen in the data or the session, and no copy has it', () => {
     const data = { x: 1 };
-    new Snapshots().attach(data, snapshot('{"x":1}'));
-    assert.deepEqual(Object.keys(data), ['x']);
-    assert.equal(JSON.stringify({ ...data }), '{"x":1}');
-    assert.equal(inspect(data), '{ x: 1 }');
+    attachSnapshot(data, snapshot('{"x":1}'));
+    const session = adopted(data);
+    for (const holder of [data, session]) {
+      assert.deepEqual(Object.keys(holder), ['x']);
+      assert.equal(JSON.stringify({ ...holder }), '{"x":1}');
+      assert.match(inspect(holder), /^(Session )?\{ x: 1 \}$/);
+      for (const copy of [{ ...holder }, Object.assign({}, holder), structuredClone(holder)]) {
+        assert.equal(of(copy), undefined);
+      }
+    }
+    assert.equal(of(data), undefined, 'data that `get` answered with is nobody’s session');
+  });
+
+  it('is found through a Proxy, and set through one', () => {
+    const data = { x: 1 };
+    attachSnapshot(data, snapshot('{"x":1}'));
+    const session = adopted(data);
+    assert.equal(of(new Proxy(session, {})), of(session));
+    const fresh = new Session();
+    recordSnapshot(new Proxy(fresh, {}), snapshot('{}'));
+    assert(of(fresh));
+  });
+
+  it('stays away from a session that the app has frozen', () => {
+    const session = Object.freeze(new Session());
+    recordSnapshot(session, snapshot('{}'));
+    assert.equal(of(session), undefined);
   });
 
   it('is each session’s own, also where two are created from the same data', () => {
-    const snapshots = new Snapshots();
     const data = { x: 1 };
-    snapshots.attach(data, snapshot('{"x":1}'));
-    const [one, two] = [adopted(snapshots, data), adopted(snapshots, data)];
-    Object.assign(snapshots.of(one, 'a') as Snapshot, { version: 2 });
-    assert.equal(snapshots.of(two, 'a')?.version, 1);
+    attachSnapshot(data, snapshot('{"x":1}'));
+    const [one, two] = [adopted(data), adopted(data)];
+    Object.assign(of(one) as Snapshot, { version: 2 });
+    assert.equal(of(two)?.version, 1);
   });
 
-  it('has not seen what a `Session` does not take over', () => {
-    const snapshots = new Snapshots();
+  it('has not seen what a `Session` does not adopt', () => {
     const data = { x: 1, id: 'mine', req: 'mine', save: 'mine', toString: 'mine' };
-    snapshots.attach(data, snapshot(JSON.stringify(data)));
+    attachSnapshot(data, snapshot(JSON.stringify(data)));
     const session = new (expressSession as any).Session({ sessionID: 'a' }, data);
-    snapshots.transfer(data, session);
-    const known = snapshots.of(session, 'a');
+    transferSnapshot(data, session);
+    const known = of(session);
     assert.equal(known?.seen, '{"x":1}');
     assert.equal(known?.stored, JSON.stringify(data));
   });
 
-  it('belongs to the session ID under which it was loaded', () => {
-    const snapshots = new Snapshots();
+  it('belongs to the session ID and a row key under which it was loaded', () => {
     const data = {};
-    snapshots.attach(data, snapshot('{}'));
-    const session = adopted(snapshots, data);
-    assert.equal(snapshots.of(session, 'b'), undefined);
-    assert(snapshots.of(session, 'a'));
+    attachSnapshot(data, snapshot('{}'));
+    const session = adopted(data);
+    assert.equal(of(session, 'b'), undefined);
+    assert.equal(snapshotFor(session, 'a', ['other:a']), undefined, 'nor to that in another prefix');
+    assert(of(session));
   });
 
   it('comes with the first save of a new session, not of a plain object', () => {
-    const snapshots = new Snapshots();
     const session = new Session();
-    assert.equal(snapshots.of(session, 'a'), undefined);
-    for (const object of [session, {}, Object.create(null)]) snapshots.record(object, snapshot('{}'));
-    assert(snapshots.of(session, 'a'));
-    assert.equal(snapshots.of({}, 'a'), undefined);
+    assert.equal(of(session), undefined);
+    for (const object of [session, {}, Object.create(null)]) recordSnapshot(object, snapshot('{}'));
+    assert(of(session));
+    assert.equal(of({}), undefined);
   });
 
   it('is none for what no store loaded', () => {
-    const snapshots = new Snapshots();
-    const stranger = adopted(snapshots, { x: 1 });
-    for (const value of [stranger, {}, null, undefined, 5, 'text']) assert.equal(snapshots.of(value, 'a'), undefined);
+    const stranger = adopted({ x: 1 });
+    for (const value of [stranger, {}, null, undefined, 5, 'text']) assert.equal(of(value), undefined);
   });
 });

@@ -520,6 +520,91 @@ describe('concurrency', () => {
     });
   });
 
+  describe('a session that reaches the store by another way', () => {
+    it('wrapped in a Proxy keeps what others changed, and is not revived', async () => {
+      const { stores, store } = await openPair();
+      for (const destroyed of [false, true]) {
+        await store.set('sid', plain());
+        const [one, two] = [new Proxy(await loaded(store), {}), await loaded(stores[1])];
+        one.a = two.b = 1;
+        if (destroyed) await stores[1].destroy('sid');
+        else await stores[1].set('sid', two);
+        await store.set('sid', one);
+        assert.deepEqual(await dataOf(store), destroyed ? null : { a: 1, b: 1 });
+      }
+    });
+
+    it('saved by another PgStore of the same table, changed or not: the same', async () => {
+      const { stores, store } = await openPair({ touchAfter: 0 });
+      const events = told(store);
+      await store.set('sid', plain());
+      const [one, two] = [await loaded(stores[1]), await loaded(store)];
+      one.a = two.b = 1;
+      await store.set('sid', two);
+      await store.set('sid', one);
+      assert.deepEqual(await dataOf(store), { a: 1, b: 1 });
+      const unchanged = await loaded(stores[1]);
+      await store.set('sid', unchanged);
+      assert.deepEqual(await dataOf(store), { a: 1, b: 1 });
+      const stale = [await loaded(stores[1]), await loaded(stores[1]), one];
+      await store.destroy('sid');
+      (stale[0] as AnySession).late = 1;
+      for (const session of stale) await store.set('sid', session);
+      assert.equal(await store.get('sid'), null);
+      await tick();
+      assert.deepEqual(events.filter(([event]) => event === 'dropped').length, 3);
+    });
+
+    it('saved by a PgStore of another table, changed or not, replaces there', async () => {
+      for (const change of [false, true]) {
+        const old = await openStore();
+        const { stores, store } = await openPair();
+        await old.set('sid', plain({ n: 1 }));
+        const data = await old.get('sid');
+        const session = store.createSession(
+          { sessionID: 'sid', sessionStore: store } as any,
+          data as any,
+        ) as AnySession;
+        const late = store.createSession({ sessionID: 'sid', sessionStore: store } as any, data as any) as AnySession;
+        if (change) session.a = 1;
+        await store.set('sid', session);
+        assert.deepEqual(await dataOf(store), change ? { n: 1, a: 1 } : { n: 1 });
+        // From then on it is one of this table.
+        const other = await loaded(stores[1]);
+        other.b = 1;
+        await stores[1].set('sid', other);
+        session.c = late.d = 1;
+        await store.set('sid', session);
+        await store.set('sid', late);
+        assert.deepEqual(await dataOf(store), { n: 1, ...(change ? { a: 1 } : {}), b: 1, c: 1, d: 1 });
+        await stores[1].destroy('sid');
+        session.e = 1;
+        await store.set('sid', session);
+        assert.equal(await store.get('sid'), null);
+      }
+    });
+
+    it('of another table, destroyed there meanwhile, is not revived in this one', async () => {
+      const old = await openStore();
+      const { store } = await openPair();
+      await old.set('sid', plain({ n: 1 }));
+      const data = await old.get('sid');
+      const session = store.createSession({ sessionID: 'sid', sessionStore: store } as any, data as any);
+      await old.destroy('sid');
+      await store.set('sid', session);
+      assert.equal(await store.get('sid'), null);
+    });
+
+    it('of the same table but another prefix is a new session', async () => {
+      const { table, store } = await openPair();
+      const other = await openStore({ table, prefix: 'other:' });
+      await store.set('sid', plain({ n: 1 }));
+      await other.set('sid', await loaded(store));
+      assert.deepEqual(await dataOf(other), { n: 1 });
+      assert.deepEqual(await dataOf(store), { n: 1 });
+    });
+  });
+
   describe('the cookie', () => {
     it('is stored where only `maxAge` or `sameSite` changed, by touch and by save', async () => {
       for (const call of ['set', 'touch'] as const) {
