@@ -6,6 +6,7 @@ import type { Query } from '../database/query.js';
 import { createSchemaSql, createTableSql } from '../database/schema.js';
 import { type Options, type PgStoreOptions, parseOptions } from '../options.js';
 import { PgStore } from '../pg-store.js';
+import { FORMATS } from './formats.js';
 import { importSessions } from './import.js';
 import { stats } from './stats.js';
 
@@ -21,7 +22,12 @@ const TABLE = {
   schema: text('NAME', 'its schema (default: public)'),
 };
 const HELP = { help: { ...flag('print this help'), short: 'h' } } as const;
-const SCHEMA = { ...TABLE, partitions: text('N', 'a table of N hash partitions'), ...HELP };
+const SCHEMA = {
+  ...TABLE,
+  partitions: text('N', 'a table of N hash partitions'),
+  format: text('FORMAT', `of ${Object.keys(FORMATS).join(', ')} (default: sql)`),
+  ...HELP,
+};
 const SERVER = {
   ...TABLE,
   uri: text('URI', 'connection string (default: DATABASE_URL, else the PG* variables)'),
@@ -61,7 +67,11 @@ export const COMMANDS: Record<string, Command> = {
     run: async (values, env) => {
       const options = storeOptions(values, env);
       const partitions = wholeNumber('partitions', values.partitions, 1000);
-      return (options.schema === 'public' ? '' : createSchemaSql(options.schema)) + createTableSql(options, partitions);
+      const format = Object.hasOwn(FORMATS, values.format ?? 'sql') ? FORMATS[values.format ?? 'sql'] : undefined;
+      if (!format)
+        throw new UsageError(`--format: expected ${Object.keys(FORMATS).join(', ')}, got '${values.format}'`);
+      const schema = options.schema === 'public' ? '' : createSchemaSql(options.schema);
+      return format(options, schema + createTableSql(options, partitions));
     },
   },
   import: {

@@ -13,33 +13,12 @@ import postgres, { type Sql } from 'postgres';
 import { identifier } from '../../lib/database/query.js';
 import { createTableSql, indexName } from '../../lib/database/schema.js';
 import type { PgStore, PgStoreOptions } from '../../lib/index.js';
+import { catalogOf } from '../support/catalog.js';
 import { type Ended, runNode } from '../support/child.js';
 import { closeStores, freshTable, inFreshSchema, openStore, postgresUri, sqlClient } from '../support/postgres.js';
 import { load, plain } from '../support/sessions.js';
 
 const fresh = (kind: string) => `${kind}_${randomBytes(6).toString('hex')}`;
-
-/** Columns, indexes and comment of a table as the catalog has them. */
-async function catalogOf(sql: Sql, schema: string, table: string) {
-  const [relation] = await sql`
-    select c.oid, c.relkind, obj_description(c.oid, 'pg_class') as comment
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace where nspname = ${schema} and relname = ${table}`;
-  assert(relation, `${schema}.${table} is missing`);
-  const columns = await sql`
-    select attname, format_type(atttypid, atttypmod) as type, attnotnull, collname, pg_get_expr(adbin, adrelid) as default
-    from pg_attribute a left join pg_collation c on c.oid = attcollation
-      left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-    where attrelid = ${relation.oid} and attnum > 0 and not attisdropped order by attnum`;
-  const indexes = await sql`
-    select relname, pg_get_indexdef(indexrelid) as definition, indisprimary, indisunique, indisvalid
-    from pg_index join pg_class c on c.oid = indexrelid where indrelid = ${relation.oid} order by relname`;
-  return {
-    kind: relation.relkind,
-    comment: relation.comment,
-    columns: columns.map((column) => ({ ...column })),
-    indexes: indexes.map((index) => ({ ...index })),
-  };
-}
 
 /** A client for a new database; the database goes with it. */
 async function inFreshDatabase<T>(work: (uri: string, sql: Sql) => Promise<T>): Promise<T> {

@@ -1,0 +1,45 @@
+/** The table for the app's migrations tool. Each tool runs the store's own SQL: none can say all that is in it. */
+
+import type { TableName } from '../database/query.js';
+
+type Format = (name: TableName, sql: string) => string;
+
+/** Name, property, type and default in Prisma's and in Drizzle's words. */
+const COLUMNS = [
+  ['sid', 'sid', 'String @id', 'text().primaryKey()'],
+  ['data', 'data', 'Json @db.Json', 'json().notNull()'],
+  ['cookie', 'cookie', 'Json? @db.Json', 'json()'],
+  ['user_id', 'userId', 'String?', 'text()'],
+  ['version', 'version', 'Int @default(1)', 'integer().notNull().default(1)'],
+  ['created_at', 'createdAt', 'DateTime @default(now()) @db.Timestamptz(6)', 'time().notNull().defaultNow()'],
+  ['updated_at', 'updatedAt', 'DateTime @default(now()) @db.Timestamptz(6)', 'time().notNull().defaultNow()'],
+  ['expires_at', 'expiresAt', 'DateTime @db.Timestamptz(6)', 'time().notNull()'],
+  ['expires_by', 'expiresBy', 'DateTime? @db.Timestamptz(6)', 'time()'],
+] as const;
+
+export const FORMATS: Record<string, Format> = {
+  sql: (_, sql) => sql,
+  knex: ({ schema, table }, sql) => `// A migration.
+export const up = (knex) => knex.raw(${JSON.stringify(sql).replaceAll('?', '\\\\?')});
+export const down = (knex) => knex.schema.withSchema(${JSON.stringify(schema)}).dropTable(${JSON.stringify(table)});
+`,
+  prisma: ({ schema, table }, sql) => `// For queries. prisma.config.ts: experimental: { externalTables: true },
+//   tables: { external: [${JSON.stringify(`${schema}.${table}`)}] }
+// The migration (prisma migrate dev --create-only):
+${sql.trim().replace(/^/gm, '// ')}
+model Session {
+${COLUMNS.map(([name, property, type]) => `  ${property} ${type}${name === property ? '' : ` @map("${name}")`}\n`).join('')}
+  @@map(${JSON.stringify(table)})${schema === 'public' ? '' : `\n  @@schema(${JSON.stringify(schema)})`}
+}
+`,
+  drizzle: ({ schema, table }, sql) => `// For queries, in a file that drizzle.config.ts does not name in \`schema\`.
+// The migration (drizzle-kit generate --custom):
+${sql.trim().replace(/^/gm, '// ')}
+import { integer, json, pgSchema, pgTable, text, timestamp } from 'drizzle-orm/pg-core';
+
+const time = (name: string) => timestamp(name, { withTimezone: true });
+
+export const sessions = ${schema === 'public' ? 'pgTable' : `pgSchema(${JSON.stringify(schema)}).table`}(${JSON.stringify(table)}, {
+${COLUMNS.map(([name, property, , type]) => `  ${property}: ${type.replace('()', `('${name}')`)},\n`).join('')}});
+`,
+};
