@@ -25,7 +25,6 @@ import { SessionIds } from './session/session-id.js';
 import { transferSnapshot } from './session/snapshot.js';
 import { userId } from './session/user.js';
 
-type Except = { except?: string } | null | undefined;
 type Request = Parameters<session.Store['createSession']>[0];
 
 /**
@@ -200,7 +199,7 @@ export class PgStore extends TypedStore {
   ): void;
   destroySessionsOf(
     user: string | number,
-    options?: Except | Callback<number>,
+    options?: { except?: string } | null | Callback<number>,
     callback?: Callback<number>,
   ): Promise<number> | undefined {
     if (typeof options === 'function') return this.destroySessionsOf(user, null, options) as undefined;
