@@ -56,6 +56,11 @@ export interface PgStoreOptions {
   schema?: string;
   /** Create the schema and the table where they are missing. Default `true`; `false`: never any DDL. */
   createTable?: boolean;
+  /**
+   * Divides the table into so many shards, 1 to 32,767, that a distributed PostgreSQL such as Citus can place on several
+   * servers. Fixed when the table is created: another number, or none, is an error. Default: none.
+   */
+  shards?: number;
   /** Goes before each row key: a namespace in one table. `all`, `length`, `ids` and `clear` see only their own. Default `''`. */
   prefix?: string;
   /** Signs the session IDs in the table. An array for rotation, newest first. Default: not signed. */
@@ -107,7 +112,7 @@ export interface PgStoreOptions {
 }
 
 /** Options that may stay unset. */
-type Unset = 'uri' | 'sql' | 'pool' | 'maxLifetime' | 'merge' | 'user' | 'previous';
+type Unset = 'uri' | 'sql' | 'pool' | 'maxLifetime' | 'merge' | 'user' | 'previous' | 'shards';
 
 /** The options, checked and complete. */
 export type Options = Readonly<
@@ -140,6 +145,7 @@ const DEFAULTS: Options = {
   merge: undefined,
   user: undefined,
   previous: undefined,
+  shards: undefined,
 };
 
 /** setTimeout and setInterval count to 2^31 - 1 milliseconds and take what is longer as 1. */
@@ -163,6 +169,10 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
   table: anIdentifier,
   schema: anIdentifier,
   createTable: aBoolean,
+  shards: expectation(
+    'a whole number from 1 to 32,767',
+    (value) => isNumber(value, 1, 32_767) && Number.isInteger(value),
+  ),
   prefix: expectation('a string without NUL characters and half surrogate pairs', isText),
   secret: expectation('a string or an array of strings, none empty', (value) => isKeys(value, 1)),
   hashIds: aBoolean,

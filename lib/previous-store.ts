@@ -7,7 +7,7 @@ import { PgStoreError, timeoutError, toPgStoreError } from './errors.js';
 import type { Emit } from './events.js';
 import type { Options, PreviousStore } from './options.js';
 import { backOffFromLockedRow, type ConcurrentSessions, randomVersion } from './session/optimistic-concurrency.js';
-import { type Statements, TOMBSTONE } from './session/row.js';
+import { type ListedRow, type Statements, TOMBSTONE } from './session/row.js';
 import { handleOf, SessionIds } from './session/session-id.js';
 
 type Answer = (error?: any, result?: unknown) => void;
@@ -28,7 +28,7 @@ export type PreviousSessions = ReturnType<typeof previousSessions>;
 export function previousSessions(
   store: PreviousStore,
   sessions: ConcurrentSessions,
-  { read, replace, destroy }: Statements,
+  statements: (shard?: number) => Statements,
   ids: SessionIds,
   { retry, timeout }: Options,
   emit: Emit,
@@ -67,7 +67,12 @@ export function previousSessions(
     return isTaken;
   }
 
-  async function leaveTombstone([key, ...older]: readonly [string, ...string[]], deadline: number): Promise<void> {
+  async function leaveTombstone(
+    [key, ...older]: readonly [string, ...string[]],
+    shard: number | undefined,
+    deadline: number,
+  ): Promise<void> {
+    const { read, replace, destroy } = statements(shard);
     const none = { data: TOMBSTONE, cookie: null, user: null };
     const row = { ...none, key, newVersion: randomVersion(), expires: Date.now() + TOMBSTONE_MS };
     for (let tries = 1; ; tries++) {
@@ -89,14 +94,14 @@ export function previousSessions(
 
     async destroy(sid: string, deadline: number): Promise<void> {
       await destroyThere(sid, deadline);
-      await leaveTombstone(ids.rowKeysFor(sid), deadline);
+      await leaveTombstone(ids.rowKeysFor(sid), ids.shardOf(sid), deadline);
     },
 
     /** The session of a row. With `hashIds` nobody knows its ID, and only the tombstone keeps it from coming back. */
-    async destroyRow(key: string): Promise<void> {
+    async destroyRow({ key, shard }: ListedRow): Promise<void> {
       const sid = ids.sessionIdFrom(key);
       if (sid !== undefined) return this.destroy(sid, deadlineFromNow());
-      await leaveTombstone([key], deadlineFromNow());
+      await leaveTombstone([key], shard, deadlineFromNow());
     },
 
     async clear(): Promise<void> {

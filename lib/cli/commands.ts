@@ -22,9 +22,12 @@ const TABLE = {
   schema: text('NAME', 'its schema (default: public)'),
 };
 const HELP = { help: { ...flag('print this help'), short: 'h' } } as const;
+const SHARDS = { shards: text('N', "the store's option shards") };
 const SCHEMA = {
   ...TABLE,
-  partitions: text('N', 'a table of N hash partitions'),
+  ...SHARDS,
+  citus: flag('distribute its shards with Citus: for a coordinator'),
+  partitions: text('N', 'a table of N partitions, by hash or, with --shards, by shard'),
   format: text('FORMAT', `of ${Object.keys(FORMATS).join(', ')} (default: sql)`),
   ...HELP,
 };
@@ -44,6 +47,7 @@ const IMPORT = {
   secret: texts('option secret; repeatable, newest first (default: PG_STORE_SECRET)'),
   'hash-ids': flag('option hashIds'),
   'encryption-key': texts('option encryptionKey; repeatable (default: PG_STORE_ENCRYPTION_KEY)'),
+  ...SHARDS,
   ...STATS,
 };
 
@@ -66,12 +70,14 @@ export const COMMANDS: Record<string, Command> = {
     flags: SCHEMA,
     run: async (values, env) => {
       const options = storeOptions(values, env);
-      const partitions = wholeNumber('partitions', values.partitions, 1000);
+      const { citus, shards } = values;
+      const partitions = wholeNumber('partitions', values.partitions, Math.min(options.shards ?? 1000, 1000));
+      if (citus && (!shards || partitions)) throw new UsageError('--citus: goes with --shards, without --partitions');
       const format = Object.hasOwn(FORMATS, values.format ?? 'sql') ? FORMATS[values.format ?? 'sql'] : undefined;
       if (!format)
         throw new UsageError(`--format: expected ${Object.keys(FORMATS).join(', ')}, got '${values.format}'`);
       const schema = options.schema === 'public' ? '' : createSchemaSql(options.schema);
-      return format(options, schema + createTableSql(options, partitions));
+      return format(options, schema + createTableSql(options, partitions, citus));
     },
   },
   import: {
@@ -98,7 +104,7 @@ store; secrets are better in the variables, as other users of the machine can re
   prune: {
     summary: 'Deletes expired sessions.',
     more: "In short statements, as the store's timer (option autodelete) and its method autodelete() do.",
-    flags: SERVER,
+    flags: { ...SHARDS, ...SERVER },
     run: (values, env) =>
       withStore(storeOptions(values, env), async (store) => ({ deleted: await store.autodelete() })),
   },
@@ -117,16 +123,16 @@ store; secrets are better in the variables, as other users of the machine can re
 function storeOptions({ uri, table, schema, prefix, ...values }: Values, env: NodeJS.ProcessEnv): Options {
   const secret = values.secret ?? (env.PG_STORE_SECRET || undefined);
   const encryptionKey = values['encryption-key'] ?? (env.PG_STORE_ENCRYPTION_KEY || undefined);
-  const given = { uri, table, schema, prefix, secret, encryptionKey, hashIds: values['hash-ids'], createTable: false };
+  const shards = wholeNumber('shards', values.shards, 32_767);
+  const hashIds = values['hash-ids'];
+  const given = { uri, table, schema, shards, prefix, secret, encryptionKey, hashIds, createTable: false };
   return parseOptions(given as PgStoreOptions, env);
 }
 
-async function withStore<T>(
-  { uri, table, schema, createTable }: Options,
-  work: (store: PgStore) => Promise<T>,
-): Promise<T> {
-  const place = uri === undefined ? {} : { uri };
-  await using store = new PgStore({ ...place, table, schema, createTable, autodelete: false, retry: { attempts: 1 } });
+async function withStore<T>(options: Options, work: (store: PgStore) => Promise<T>): Promise<T> {
+  const { uri, table, schema, shards, createTable } = options;
+  const place = { table, schema, createTable, ...(uri !== undefined && { uri }), ...(shards && { shards }) };
+  await using store = new PgStore({ ...place, autodelete: false, retry: { attempts: 1 } });
   return await work(store);
 }
 

@@ -1,6 +1,6 @@
 /** `import`: sessions of a connect-pg-simple table become sessions of this store. */
 
-import { arrayLiteral, type Query, qualified, type TableName } from '../database/query.js';
+import { arrayLiteral, onShard, type Query, qualified, type TableName } from '../database/query.js';
 import { isRowLevelError } from '../database/retry.js';
 import { isSession } from '../database/sessions-table.js';
 import { codeOf, PgStoreError } from '../errors.js';
@@ -26,6 +26,7 @@ const NOW = `select to_char(now() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z
 /** A session of the old table in the columns of the new one, as text. */
 interface NewRow {
   readonly key: string;
+  readonly shard: number | undefined;
   readonly data: string;
   readonly cookie: string;
   readonly user: string | null;
@@ -41,7 +42,7 @@ interface NewRow {
 export async function importSessions(query: Query, options: Options, settings: ImportSettings) {
   const { from, since, dryRun } = settings;
   const target = qualified(options);
-  const source = statements(qualified(from), target, settings.ttl);
+  const source = statements(qualified(from), target, settings.ttl, options.shards !== undefined);
   const writtenSince = since?.toISOString() ?? '-infinity';
   const ids = new SessionIds(options);
   const [newest, ...older] = options.encryptionKeys;
@@ -49,7 +50,6 @@ export async function importSessions(query: Query, options: Options, settings: I
 
   const [[startedAt] = []] = await query(NOW, []);
   const [[hasTarget] = []] = await query('select to_regclass($1::text) is not null', [target]);
-  const copy = dryRun ? (hasTarget ? source.compare : source.allNew) : source.copy;
   const skipped: { handle: string; why: string }[] = [];
   const counts = { unexpired: 0, added: 0, refreshed: 0 };
 
@@ -59,7 +59,7 @@ export async function importSessions(query: Query, options: Options, settings: I
       if (SessionIds.validateSessionId(sid)) throw new PgStoreError('the session ID is too long', 'INVALID_SID');
       const { data, cookie } = encode(JSON.parse(sess));
       const user = userOf(decode(data, cookie, 0), options.user);
-      return [{ key, data, cookie, user, expires }];
+      return [{ key, shard: ids.shardOf(sid), data, cookie, user, expires }];
     } catch (error) {
       // A message of JSON.parse quotes the text.
       const why = error instanceof PgStoreError ? error.message : 'no JSON that can be stored';
@@ -87,11 +87,16 @@ export async function importSessions(query: Query, options: Options, settings: I
    * the same.
    */
   async function copyAll(rows: NewRow[]): Promise<void> {
+    const columns = COLUMNS.map((column) => arrayLiteral(rows.map((row) => row[column])));
+    const count = async (text: string) => (await onShard(query, rows[0]?.shard)(text, columns)).length;
     try {
-      const columns = COLUMNS.map((column) => arrayLiteral(rows.map((row) => row[column])));
-      const [[added, refreshed] = []] = await query(copy, columns);
-      counts.added += Number(added);
-      counts.refreshed += Number(refreshed);
+      if (dryRun) {
+        counts.added += rows.length - (hasTarget ? await count(source.known) : 0);
+        counts.refreshed += hasTarget ? await count(source.refreshable) : 0;
+      } else {
+        counts.added += await count(source.add);
+        counts.refreshed += await count(source.refresh);
+      }
     } catch (error) {
       if (!isRowLevelError(error)) throw error;
       const [first] = rows;
@@ -104,7 +109,9 @@ export async function importSessions(query: Query, options: Options, settings: I
   for (let after = ''; ; ) {
     const page = await query(source.page, [after, writtenSince]);
     const rows = page.flatMap(([sid, sess, expires]) => toRow(String(sid), String(sess), String(expires)));
-    await copyAll(await sealed(rows));
+    const shards = new Map<number | undefined, NewRow[]>();
+    for (const row of await sealed(rows)) shards.set(row.shard, [...(shards.get(row.shard) ?? []), row]);
+    for (const inShard of shards.values()) await copyAll(inShard);
     counts.unexpired += page.length;
     if (page.length === BATCH) after = String(page.at(-1)?.[0]);
     else break;
@@ -121,7 +128,7 @@ function holds(encryption: Encryption, { key, data }: NewRow, column: string): b
   }
 }
 
-function statements(old: string, target: string, ttl: number) {
+function statements(old: string, target: string, ttl: number, isSharded: boolean) {
   // connect-pg-simple keeps no time of its own; each write put the expiry off by the session's
   // lifetime. That is read from the text: for `#>>`, one session with \u0000 in it is an error of
   // the whole statement.
@@ -130,11 +137,15 @@ function statements(old: string, target: string, ttl: number) {
   // Its column has no time zone: it is in that of the connection, for its app and here alike.
   const isWanted = `expire > now() and ($2::text = '-infinity' or
     expire::timestamptz - ${lifetime} >= $2::text::timestamptz - interval '1 second')`;
+  const [first, at, shardColumn, shardValue] = isSharded
+    ? [2, 's.shard = $1::smallint and ', 'shard, ', '$1::smallint, ']
+    : [1, '', '', ''];
+  const arrays = COLUMNS.map((_, n) => `$${first + n}::text::text[]`).join(', ');
   const input = `with i as (
     select sid, data, cookie, user_id, to_timestamp(expires::float8) as expires_at
-    from unnest($1::text::text[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[])
-      as i (sid, data, cookie, user_id, expires)
+    from unnest(${arrays}) as i (sid, data, cookie, user_id, expires)
   )`;
+  const known = `i join ${target} s on ${at}s.sid = i.sid`;
   // The store writes `updated_at` with each save and touch, an import never: equal times mean that
   // only imports wrote it.
   const mayRefresh = `s.updated_at = s.created_at and ${isSession('s.')} and
@@ -143,22 +154,14 @@ function statements(old: string, target: string, ttl: number) {
     page: `select sid, sess::text, extract(epoch from expire::timestamptz)::text from ${old}
       where sid > $1::text and ${isWanted} order by sid limit ${BATCH}`,
     stored: `select sid, data::text from ${target} where sid = any($1::text::text[])`,
-    allNew: `${input} select count(*)::integer, 0 from i`,
-    compare: `${input} select count(*) filter (where s.sid is null)::integer,
-      count(*) filter (where s.sid is not null and ${mayRefresh})::integer
-      from i left join ${target} s on s.sid = i.sid`,
-    copy: `${input}, locked as (
-      select i.* from i join ${target} s on s.sid = i.sid where ${mayRefresh}
-      for update of s skip locked
-    ), refreshed as (
+    known: `${input} select s.sid from ${known}`,
+    refreshable: `${input} select s.sid from ${known} where ${mayRefresh}`,
+    add: `${input} insert into ${target} (${shardColumn}sid, data, cookie, user_id, expires_at)
+      select ${shardValue}i.sid, i.data::json, i.cookie::json, i.user_id, i.expires_at from i order by i.sid
+      on conflict do nothing returning sid`,
+    refresh: `${input}, locked as (select i.* from ${known} where ${mayRefresh} for update of s skip locked)
       update ${target} s set data = l.data::json, cookie = l.cookie::json, user_id = l.user_id,
         expires_at = l.expires_at, version = s.version % 2147483647 + 1
-      from locked l where s.sid = l.sid returning s.sid
-    ), added as (
-      insert into ${target} (sid, data, cookie, user_id, expires_at)
-      select i.sid, i.data::json, i.cookie::json, i.user_id, i.expires_at from i order by i.sid
-      on conflict do nothing returning sid
-    )
-    select (select count(*) from added)::integer, (select count(*) from refreshed)::integer`,
+      from locked l where ${at}s.sid = l.sid returning s.sid`,
   };
 }

@@ -1,13 +1,23 @@
-/** One batcher per kind of statement. */
+/** One batcher per kind of statement and shard. */
 
 import { Batcher } from '../calls/batcher.js';
 import type { Send, Statements } from '../session/row.js';
 import type { Database } from './database.js';
-import type { Query } from './query.js';
+import { onShard, type Query } from './query.js';
 import { isRowLevelError } from './retry.js';
 import type { SessionsTable } from './sessions-table.js';
 
-export function batchedStatements(table: SessionsTable, database: Database): Statements {
+/** The statements of a shard; of a table without shards, those of `undefined`. */
+export function batchedStatements(table: SessionsTable, database: Database): (shard?: number) => Statements {
+  const shards = new Map<number | undefined, Statements>();
+  return (shard) => {
+    const statements = shards.get(shard) ?? statementsOf(table, database, shard);
+    shards.set(shard, statements);
+    return statements;
+  };
+}
+
+function statementsOf(table: SessionsTable, database: Database, shard: number | undefined): Statements {
   function batched<Item, Result>(
     what: string,
     statement: (query: Query, items: Item[]) => Promise<Result[]>,
@@ -15,7 +25,10 @@ export function batchedStatements(table: SessionsTable, database: Database): Sta
   ): Send<Item, Result> {
     const batcher = new Batcher<Item, Result>({
       execute: (items, deadline, waited) =>
-        database.run(what, deadline, (query) => statement(query, items), { rows: items.length, waited }),
+        database.run(what, deadline, (query) => statement(onShard(query, shard), items), {
+          rows: items.length,
+          waited,
+        }),
       bytes,
       shouldIsolate: isRowLevelError,
     });

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { timeoutError } from '../errors.js';
 import type { ListedRow } from '../session/row.js';
 import { nextKey } from '../session/session-id.js';
-import { arrayLiteral, type Query, qualified, type Row, type TableName } from './query.js';
+import { arrayLiteral, onShard, type Query, qualified, type Row, type TableName } from './query.js';
 import { isSession, lifeInterval, milliseconds, storedColumns, storedRow } from './sessions-table.js';
 
 /** Runs a statement of its own, with the store's retries and time limit. */
@@ -21,11 +21,15 @@ export interface Selection {
   readonly except: readonly string[];
   /** Only rows that were created by this time, as `now` gives it; `Infinity`: all. */
   readonly until: string;
+  /** Of a table with shards: only rows of this one. */
+  readonly shard?: number | undefined;
 }
 
 /** Statements on sets of rows. Ranges are of row keys: from the first, to before the second. */
 export class BulkStatements {
   readonly #texts;
+  /** `undefined`: the table has none. */
+  readonly #shards: readonly (number | undefined)[];
   readonly #timeout: number;
 
   /**
@@ -34,50 +38,62 @@ export class BulkStatements {
    */
   constructor(name: TableName, timeout: number, maxLifetime?: number) {
     this.#timeout = timeout;
+    const { shards } = name;
+    this.#shards = shards === undefined ? [undefined] : Array.from({ length: shards }, (_, shard) => shard);
     const table = qualified(name);
     const life = lifeInterval(maxLifetime);
     const isLive = `${isSession()} and ${life ? `least(expires_at, created_at + ${life})` : 'expires_at'} > now()`;
-    const inRange = 'sid >= $1::text and sid < $2::text';
-    const columns = `${storedColumns(life)}, ${milliseconds('created_at')}::text, ${milliseconds('updated_at')}::text`;
+    // The first parameter of a statement on one shard.
+    const at = shards === undefined ? '' : 'shard = $1::smallint and ';
+    const first = shards === undefined ? 1 : 2;
+    const range = (first: number) => `sid >= $${first}::text and sid < $${first + 1}::text`;
+    const times = [milliseconds('created_at'), milliseconds('updated_at')].map((time) => `${time}::text`);
+    const columns = [storedColumns(life), ...times, shards === undefined ? 'null' : 'shard::text'].join(', ');
     // Locked rows are left for the next round: no deletion waits, and none can be part of a deadlock.
     const deletion = (which: string, last: string) => `with locked as (
-    select sid, expires_by from ${table} where ${which} for update skip locked
+    select sid, expires_by from ${table} where ${at}${which} for update skip locked
   ), deleted as (
-    delete from ${table} s using locked h where s.sid = h.sid returning s.sid
+    delete from ${table} s using locked l where ${at && `s.${at}`}s.sid = l.sid returning s.sid
   )
   select (select count(*)::text from deleted), (select ${last} from locked)`;
     // Times travel as numbers: PostgreSQL does not read every time zone's name that it writes (`DateStyle`) as the same zone.
     const time = (value: string) => `to_timestamp(${value}::text::float8)`;
     // One that is still to come was created before somebody set the server's clock back. Not `now()`: that is the statement's
     // start, and it sees what others committed since.
-    const wasThere = `(created_at <= ${time('$3')} or created_at > clock_timestamp())`;
-    const chosen = `${inRange} and ${wasThere} and not sid = any($4::text::text[])`;
-    const ofUser = 'user_id = $5::text';
+    const wasThere = `(created_at <= ${time(`$${first + 2}`)} or created_at > clock_timestamp())`;
+    const chosen = `${range(first)} and ${wasThere} and not sid = any($${first + 3}::text::text[])`;
+    const ofUser = (user: number) => `user_id = $${user}::text`;
+    const ofUserInRange = `${ofUser(3)} and ${range(1)}`;
     this.#texts = {
-      page: `select ${columns} from ${table} where ${inRange} and ${isLive} order by sid limit ${PAGE}`,
-      count: `select count(*)::text from ${table} where ${inRange} and ${isLive}`,
-      ofUser: `select ${columns} from ${table} where user_id = $3::text and ${inRange} and ${isLive} order by updated_at desc, sid`,
+      page: `select ${columns} from ${table} where ${at}${range(first)} and ${isLive} order by sid limit ${PAGE}`,
+      count: `select count(*)::text from ${table} where ${range(1)} and ${isLive}`,
+      ofUser: `select ${columns} from ${table} where ${ofUserInRange} and ${isLive} order by updated_at desc, sid`,
+      shardsOfUser: `select distinct shard::text from ${table} where ${ofUserInRange}`,
       now: 'select extract(epoch from now())::text',
-      anyInRange: `select (exists (select from ${table} where ${chosen}))::text`,
-      anyOfUser: `select (exists (select from ${table} where ${ofUser} and ${chosen}))::text`,
+      anyInRange: `select (exists (select from ${table} where ${at}${chosen}))::text`,
+      anyOfUser: `select (exists (select from ${table} where ${at}${ofUser(first + 4)} and ${chosen}))::text`,
       // Each statement goes on where the last one ended, not over index entries that it left dead.
       deleteRange: deletion(`${chosen} order by sid limit ${PAGE}`, 'max(sid)'),
-      deleteOfUser: deletion(`${ofUser} and ${chosen}`, 'max(sid)'),
+      deleteOfUser: deletion(`${ofUser(first + 4)} and ${chosen}`, 'max(sid)'),
       deleteExpired: deletion(
-        `expires_by >= ${time('$1')} and expires_by <= now() order by expires_by limit ${PAGE}`,
+        `expires_by >= ${time(`$${first}`)} and expires_by <= now() order by expires_by limit ${PAGE}`,
         'extract(epoch from max(expires_by))::text',
       ),
     };
   }
 
-  /** The live rows of a range, page after page by key: memory stays flat, and no transaction stays open meanwhile. */
+  /**
+   * The live rows of a range, page after page, shard after shard, by key: memory stays flat, and no transaction stays open
+   * meanwhile.
+   */
   async *pages(run: RunQuery, [from, to]: [string, string]): AsyncGenerator<ListedRow[]> {
-    for (let first = from; ; ) {
-      const rows = await run((query) => query(this.#texts.page, [first, to]));
-      const page = rows.map(listedRow);
-      yield page;
-      if (page.length < PAGE) return;
-      first = nextKey(page.at(-1)?.key ?? first);
+    for (const shard of this.#shards) {
+      for (let first = from, rows = PAGE; rows === PAGE; ) {
+        const page = (await run((query) => onShard(query, shard)(this.#texts.page, [first, to]))).map(listedRow);
+        yield page;
+        rows = page.length;
+        first = nextKey(page.at(-1)?.key ?? first);
+      }
     }
   }
 
@@ -100,14 +116,27 @@ export class BulkStatements {
    *
    * @throws PgStoreError `TIMEOUT` where a row is locked for so long
    */
-  async delete(run: RunQuery, { range: [from, to], until, except, user }: Selection): Promise<number> {
+  async delete(run: RunQuery, selection: Selection): Promise<number> {
+    const { shard, user, range } = selection;
+    let shards = shard === undefined ? this.#shards : [shard];
+    if (user !== undefined && shards.length > 1) {
+      shards = (await run((query) => query(this.#texts.shardsOfUser, [...range, user]))).map(([found]) =>
+        Number(found),
+      );
+    }
+    let total = 0;
+    for (const one of shards) total += await this.#delete(run, selection, one);
+    return total;
+  }
+
+  async #delete(run: RunQuery, { range: [from, to], until, except, user }: Selection, shard?: number): Promise<number> {
     const { deleteRange, deleteOfUser, anyInRange, anyOfUser } = this.#texts;
     const [deletion, anyLeft] = user === undefined ? [deleteRange, anyInRange] : [deleteOfUser, anyOfUser];
     const more = [to, until, arrayLiteral(except), ...(user === undefined ? [] : [user])];
     let total = 0;
     let progress = performance.now();
     for (let first = from, idle = 0; ; ) {
-      const [[count, last] = []] = await run((query) => query(deletion, [first, ...more]));
+      const [[count, last] = []] = await run((query) => onShard(query, shard)(deletion, [first, ...more]));
       const rows = Number(count);
       total += rows;
       if (rows > 0) [progress, idle] = [performance.now(), 0];
@@ -116,7 +145,7 @@ export class BulkStatements {
         continue;
       }
       first = from;
-      const left = await run(async (query) => single(await query(anyLeft, [from, ...more])));
+      const left = await run(async (query) => single(await onShard(query, shard)(anyLeft, [from, ...more])));
       if (left !== 'true') return total;
       if (performance.now() - progress >= this.#timeout) throw timeoutError();
       if (rows === 0) await sleep(Math.min(2 ** ++idle, 100));
@@ -126,12 +155,16 @@ export class BulkStatements {
   /** Deletes expired rows in short statements; locked rows are left to the next run. */
   async deleteExpired(run: RunQuery, isCancelled: () => boolean): Promise<number> {
     let total = 0;
-    for (let from = '-Infinity'; ; ) {
-      const [[rows, last] = []] = await run((query) => query(this.#texts.deleteExpired, [from]));
-      total += Number(rows);
-      if (Number(rows) < PAGE || isCancelled()) return total;
-      from = String(last);
+    for (const shard of this.#shards) {
+      for (let from = '-Infinity', deleted = PAGE; deleted === PAGE; ) {
+        const [[rows, last] = []] = await run((query) => onShard(query, shard)(this.#texts.deleteExpired, [from]));
+        deleted = Number(rows);
+        total += deleted;
+        if (isCancelled()) return total;
+        from = String(last);
+      }
     }
+    return total;
   }
 }
 
@@ -140,5 +173,10 @@ function single(rows: Row[]): unknown {
 }
 
 function listedRow(row: Row): ListedRow {
-  return { ...storedRow(row), createdAt: Number(row[7]), updatedAt: Number(row[8]) };
+  return {
+    ...storedRow(row),
+    createdAt: Number(row[7]),
+    updatedAt: Number(row[8]),
+    shard: (row[9] ?? undefined) as number | undefined,
+  };
 }

@@ -1,7 +1,8 @@
 /** Runs statements: creates the table first, retries transient errors, aborts at the timeout. */
 
+import { Semaphore } from '../calls/semaphore.js';
 import { type Batch, traceStatement } from '../diagnostics.js';
-import { codeOf } from '../errors.js';
+import { codeOf, timeoutError } from '../errors.js';
 import type { Options } from '../options.js';
 import { appClient, type Client } from './client.js';
 import { ConnectionPool } from './connection-pool.js';
@@ -20,7 +21,9 @@ export class Database {
   readonly #onRetry: OnRetry;
   readonly #name: string;
   readonly #client: Client;
-  #tableExists: boolean;
+  #tableExists = false;
+  /** Shards have queues of their own: together they must not have more statements in flight than connections. */
+  readonly #slots: Semaphore | undefined;
   #ensuring: Promise<void> | undefined;
 
   constructor(options: Options, onRetry: OnRetry) {
@@ -30,7 +33,7 @@ export class Database {
     const { pool, sql, timeout, postgres } = options;
     if (pool) this.#client = poolClient(pool, timeout, postgres.prepare !== false);
     else this.#client = sql ? appClient(sql, timeout) : new ConnectionPool(options);
-    this.#tableExists = !options.createTable;
+    if (options.shards) this.#slots = new Semaphore(options.maxConnections);
   }
 
   /**
@@ -42,15 +45,21 @@ export class Database {
   async run<T>(what: string, deadline: number, work: (query: Query) => Promise<T>, batch?: Batch): Promise<T> {
     let recreated = false;
     const once = async (): Promise<T> => {
+      const release = await this.#slots?.acquire();
       try {
-        if (!this.#tableExists) await this.ensureTable();
-        return await traceStatement(work(this.#client.query), this.#name, what, batch);
+        if (release && performance.now() >= deadline) throw timeoutError();
+        const { query } = this.#client;
+        const done = this.#tableExists ? work(query) : this.ensureTable().then(() => work(query));
+        return await traceStatement(done, this.#name, what, batch);
       } catch (error) {
-        if (!this.#options.createTable || recreated || !UNDEFINED_TABLE.has(codeOf(error))) throw error;
+        if (!UNDEFINED_TABLE.has(codeOf(error))) throw error;
         this.#tableExists = false;
+        if (!this.#options.createTable || recreated) throw error;
         recreated = true;
-        return once();
+      } finally {
+        release?.();
       }
+      return once();
     };
     return withRetries(this.#options.retry, deadline, (attempt, error) => this.#onRetry(what, attempt, error), once);
   }

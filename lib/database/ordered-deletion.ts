@@ -2,6 +2,7 @@
 
 import type { KeyedReadWriteLock } from '../calls/keyed-read-write-lock.js';
 import { PgStoreError } from '../errors.js';
+import type { ListedRow } from '../session/row.js';
 import { handleOf, nextKey, SessionIds } from '../session/session-id.js';
 import type { BulkStatements, RunQuery, Selection } from './bulk-statements.js';
 
@@ -11,7 +12,7 @@ type Range = [string, string];
 interface Previous {
   clear(): Promise<void>;
   /** Destroys the session of a row in both stores. */
-  destroyRow(key: string): Promise<void>;
+  destroyRow(row: ListedRow): Promise<void>;
 }
 
 /**
@@ -78,7 +79,8 @@ export class OrderedDeletion {
         const now = await start;
         let deleted = 0;
         for (const key of this.#ids.rowKeysFor(sid).filter(concerns)) {
-          const one = { range: [key, nextKey(key)] as Range, until: isLater ? now : 'Infinity', except: [], user };
+          const until = isLater ? now : 'Infinity';
+          const one = { range: [key, nextKey(key)] as Range, until, except: [], user, shard: this.#ids.shardOf(sid) };
           deleted += await this.#delete(run, one);
         }
         return deleted;
@@ -98,7 +100,7 @@ export class OrderedDeletion {
     const rows = (await this.#statements.ofUser(run, user, range)).filter(
       ({ key, createdAt }) => createdAt <= Number(until) * 1000 && !except.includes(key),
     );
-    await Promise.all(rows.map(({ key }) => this.#previous?.destroyRow(key)));
+    await Promise.all(rows.map((row) => this.#previous?.destroyRow(row)));
     return rows.length + (await this.#statements.delete(run, selection));
   }
 }

@@ -11,6 +11,13 @@ export type Query = (text: string, values: Value[]) => Promise<Row[]>;
 export interface TableName {
   readonly schema: string;
   readonly table: string;
+  /** Of a table with a column `shard`: how many values it has. Fixed when the table is created. */
+  readonly shards?: number | undefined;
+}
+
+/** Statements on one shard have it as their first parameter. */
+export function onShard(query: Query, shard: number | undefined): Query {
+  return shard === undefined ? query : (text, values) => query(text, [String(shard), ...values]);
 }
 
 /** A quoted identifier. pg-format leaves plain lower-case words bare, and its list of reserved ones is older than PostgreSQL. */

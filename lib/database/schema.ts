@@ -1,6 +1,7 @@
 /** The table: its DDL, and how any number of processes create it at once. */
 
 import { createHash } from 'node:crypto';
+import format from 'pg-format';
 import { codeOf, PgStoreError } from '../errors.js';
 import { identifier, type Query, qualified, type TableName } from './query.js';
 
@@ -29,17 +30,24 @@ const EXPIRES_BY = `greatest(expires_at, case
 /** Leaves room in each page for the next version of some of its rows. */
 const STORAGE = ' with (fillfactor = 90)';
 
-/** The table and its indexes. `partitions`: hash partitions to create; 0 for a plain table. */
-export function createTableSql(name: TableName, partitions = 0): string {
+/**
+ * The table and its indexes.
+ *
+ * @param partitions how many to create: by hash of the row key or, with shards, by list of the shard; 0 for a plain table
+ * @param citus distributes the table by its shards
+ */
+export function createTableSql(name: TableName, partitions = 0, citus = false): string {
+  const { shards } = name;
   const table = qualified(name);
   const index = (suffix: string) => identifier(indexName(name.table, suffix));
   const parts = Array.from({ length: partitions }, (_, n) => {
     const part = qualified({ schema: name.schema, table: indexName(name.table, `p${n}`) });
-    return `create table if not exists ${part} partition of ${table}
-  for values with (modulus ${partitions}, remainder ${n})${STORAGE};\n`;
+    const own = Array.from({ length: shards ?? 0 }, (_, shard) => shard).filter((shard) => shard % partitions === n);
+    const values = shards ? `in (${own.join(', ')})` : `with (modulus ${partitions}, remainder ${n})`;
+    return `create table if not exists ${part} partition of ${table}\n  for values ${values}${STORAGE};\n`;
   });
-  return `create table if not exists ${table} (
-  sid        text collate "C" primary key,
+  return `create table if not exists ${table} (${shards ? '\n  shard      smallint    not null,' : ''}
+  sid        text collate "C" ${shards ? 'not null' : 'primary key'},
   data       json        not null,
   cookie     json,
   user_id    text,
@@ -48,12 +56,18 @@ export function createTableSql(name: TableName, partitions = 0): string {
   updated_at timestamptz not null default now(),
   expires_at timestamptz not null,
   -- expires_at rounded up to a step of at most a tenth of the lifetime: indexed, it leaves most updates heap-only
-  expires_by timestamptz generated always as (${EXPIRES_BY}) stored
-)${partitions > 0 ? ' partition by hash (sid)' : STORAGE};
-${parts.join('')}create index if not exists ${index('expires_by_idx')} on ${table} (expires_by);
+  expires_by timestamptz generated always as (${EXPIRES_BY}) stored${shards ? ',\n  primary key (shard, sid)' : ''}
+)${partitions > 0 ? ` partition by ${shards ? 'list (shard)' : 'hash (sid)'}` : STORAGE};
+${parts.join('')}create index if not exists ${index('expires_by_idx')} on ${table} (${shards ? 'shard, ' : ''}expires_by);
 create index if not exists ${index('user_id_idx')} on ${table} (user_id) where user_id is not null;
-comment on table ${table} is 'express-pg-store schema ${SCHEMA_VERSION}';
-`;
+comment on table ${table} is 'express-pg-store schema ${SCHEMA_VERSION}${shards ? `, ${shards} shards` : ''}';
+${citus ? distributionSql(table) : ''}`;
+}
+
+function distributionSql(table: string): string {
+  const name = format.literal(table);
+  return `select create_distributed_table(${name}, 'shard')
+  where not exists (select from pg_dist_partition where logicalrelid = ${name}::regclass);\n`;
 }
 
 /**
@@ -73,7 +87,10 @@ export function indexName(table: string, suffix: string): string {
 const TABLE_EXISTS_SQL = `select (exists (select from pg_catalog.pg_namespace where nspname = $1::text))::text,
   (exists (
     select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-    where n.nspname = $1::text and c.relname = $2::text and c.relkind in ('r', 'p', 'f', 'v')))::text`;
+    where n.nspname = $1::text and c.relname = $2::text and c.relkind in ('r', 'p', 'f', 'v')))::text, (
+    select obj_description(c.oid, 'pg_class'::name)
+    from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    where n.nspname = $1::text and c.relname = $2::text)`;
 
 /**
  * Two processes that create at once meet on the catalog's unique indexes (23505), or find the thing made in between
@@ -89,8 +106,8 @@ export async function ensureTable(
 ): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     const [found] = await query(TABLE_EXISTS_SQL, [name.schema, name.table]);
-    const [hasSchema, hasTable] = found ?? [];
-    if (hasTable === 'true') return;
+    const [hasSchema, hasTable, comment] = found ?? [];
+    if (hasTable === 'true') return checkShards(name, comment);
     try {
       // One simple query is one transaction: all of it or nothing.
       await script((hasSchema === 'true' ? '' : createSchemaSql(name.schema)) + createTableSql(name));
@@ -104,6 +121,19 @@ export async function ensureTable(
 /** For apps that run migrations: no DDL, only a look. */
 export async function requireTable(query: Query, name: TableName): Promise<void> {
   const [found] = await query(TABLE_EXISTS_SQL, [name.schema, name.table]);
-  if (found?.[1] === 'true') return;
+  if (found?.[1] === 'true') return checkShards(name, found[2]);
   throw new PgStoreError(`table ${qualified(name)} is missing, and option \`createTable\` is false`, '42P01');
+}
+
+/** A store that counted on another number of shards would look for each session in a wrong one. */
+function checkShards(name: TableName, comment: unknown): void {
+  const created = Number(/, (\d+) shards$/.exec(String(comment))?.[1] ?? 0);
+  const { shards = 0 } = name;
+  if (created === shards) return;
+  const hint =
+    created > 0 ? '' : `; \`npx express-pg-store schema --shards ${shards}\` prints the SQL that creates one`;
+  throw new PgStoreError(
+    `table ${qualified(name)} was created with ${created || 'no'} shards, and option \`shards\` is ${shards || 'not set'}${hint}`,
+    'SHARDS_MISMATCH',
+  );
 }

@@ -9,6 +9,7 @@ import {
   type TouchedRow,
 } from '../session/row.js';
 import { arrayLiteral, type Query, qualified, type Row, type TableName, type Value } from './query.js';
+import { run, type StatementForms, scalarsOf, statement } from './statement-forms.js';
 
 /**
  * The statements on one table, their texts built once. Types match exactly and `unnest` has its schema, so that nothing
@@ -25,30 +26,38 @@ export class SessionsTable {
   readonly #touch: StatementForms;
   readonly #destroy: StatementForms;
   readonly #insert: StatementForms;
+  readonly #isSharded: boolean;
 
   /** @param maxLifetime seconds */
   constructor(name: TableName, maxLifetime?: number) {
     const table = qualified(name);
+    this.#isSharded = name.shards !== undefined;
+    const [first, at, shardColumn, shardValue] = this.#isSharded
+      ? [2, (alias: string) => `${alias}shard = $1::smallint and `, 'shard, ', '$1::smallint, ']
+      : [1, () => '', '', ''];
     const life = lifeInterval(maxLifetime);
-    const due = `case when abs(${milliseconds('now()')} + i.expires_in - i.expires) <= least(${CLOCKS_AGREE_MS}::float8, i.expires_in / 10::float8)
-      then to_timestamp(i.expires / 1000::float8) else now() + i.expires_in * interval '1 millisecond' end`;
-    const expiry = (created: string) => (life ? `least(${due}, ${created} + ${life})` : due);
-    const newExpiry = (created: string) => `case when ${isSession('i.')} then ${expiry(created)} else ${due} end`;
-    const locked = (input: string) => `${input}, locked as (
-    select i.* from i join ${table} s on s.sid = i.sid for update of s skip locked
+    const apart = `abs(${milliseconds('now()')} + i.expires_in - i.expires)`;
+    // No `case`: Citus takes only immutable functions in that of an insert or update, as what depends on the clock is not.
+    const due = `(array[to_timestamp(i.expires / 1000::float8), now() + i.expires_in * interval '1 millisecond'])
+      [1 + (${apart} > least(${CLOCKS_AGREE_MS}::float8, i.expires_in / 10::float8))::integer]`;
+    const newExpiry = (created: string) =>
+      life ? `least(${due}, ${created} + case when ${isSession('i.')} then ${life} end)` : due;
+    const locked = (input: string, more = '') => `${input}, locked as (
+    select i.*${more} from i join ${table} s on ${at('s.')}s.sid = i.sid for update of s skip locked
   )`;
     const keepsCookie = 'not i.cookie_changed and s.cookie::text is distinct from i.cookie';
-    const cookieAndExpiry = `cookie = case when ${keepsCookie} then s.cookie else i.cookie::json end,
-      expires_at = case when i.expires is null or ${keepsCookie} then s.expires_at else ${expiry('s.created_at')} end,
-      updated_at = now()`;
+    const newCookieAndExpiry = `, case when ${keepsCookie} then s.cookie else i.cookie::json end as new_cookie,
+      case when i.expires is null or ${keepsCookie} then s.expires_at
+        else ${life ? `least(${due}, s.created_at + ${life})` : due} end as expires_at`;
+    const cookieAndExpiry = 'cookie = i.new_cookie, expires_at = i.expires_at, updated_at = now()';
     const end = life ? `least(s.expires_at, s.created_at + ${life})` : 's.expires_at';
     // An expired session is gone for every call, whether its row is still there or not.
     const isLive = `${end} > now() and ${isSession('s.')}`;
 
     const columns = storedColumns(life);
     this.#read = {
-      one: `select ${columns} from ${table} where sid = $1::text`,
-      many: `select ${columns} from ${table} where sid = any($1::text::text[])`,
+      one: `select ${columns} from ${table} where ${at('')}sid = $${first}::text`,
+      many: `select ${columns} from ${table} where ${at('')}sid = any($${first}::text::text[])`,
     };
 
     // What takes an expired row's place is a new session.
@@ -61,24 +70,30 @@ export class SessionsTable {
       version: 'integer',
       ...expiryColumns,
     };
-    const insert = `insert into ${table} as s (sid, data, cookie, user_id, version, expires_at)
-    select i.sid, i.data::json, i.cookie::json, i.user_id, i.version, ${newExpiry('now()')}
-    from i where not exists (select from ${table} s where s.sid = i.sid)
+    const into = `insert into ${table} as s (${shardColumn}sid, data, cookie, user_id, version, expires_at)`;
+    const values = `${shardValue}i.sid, i.data::json, i.cookie::json, i.user_id, i.version, ${newExpiry('now()')}`;
+    const unlessThere = 'on conflict do nothing returning s.sid';
+    const insert = `${into}
+    select ${values}
+    from i where not exists (select from ${table} s where ${at('s.')}s.sid = i.sid)
     order by i.sid
-    on conflict do nothing
-    returning s.sid`;
-    this.#insert = statement(newRow, (input) => `${input} ${insert}`);
-    this.#replace = statement(
-      newRow,
-      (input) => `${locked(input)}, replaced as (
-    update ${table} s
+    ${unlessThere}`;
+    const replace = `update ${table} s
     set data = i.data::json, cookie = i.cookie::json, user_id = i.user_id, version = i.version,
-      created_at = ${created}, updated_at = now(), expires_at = ${newExpiry(created)}
-    from locked i where s.sid = i.sid
-    returning s.sid
-  ), inserted as (
-    ${insert}
-  )
+      created_at = i.created_at, updated_at = now(), expires_at = i.expires_at
+    from locked i where ${at('s.')}s.sid = i.sid
+    returning s.sid`;
+    const inserting = statement(newRow, first, (input) => `${input} ${insert}`);
+    // Citus routes `values` to the shard as they are, the result of a `select` by way of the coordinator.
+    const scalars = scalarsOf(newRow, first);
+    const one = `${into} values (${values.replace(/\bi\.(\w+)/g, (_, column) => `(${scalars[column]})`)}) ${unlessThere}`;
+    this.#insert = this.#isSharded ? { ...inserting, one } : inserting;
+    const newTimes = `, ${created} as created_at, ${newExpiry(created)} as expires_at`;
+    // Citus runs no statement that both updates and inserts.
+    this.#replace = statement(newRow, first, (input) =>
+      this.#isSharded
+        ? `${locked(input, newTimes)} ${replace}`
+        : `${locked(input, newTimes)}, replaced as (${replace}), inserted as (${insert})
   select * from replaced union all select * from inserted`,
     );
 
@@ -94,25 +109,28 @@ export class SessionsTable {
         cookie_changed: 'boolean',
         ...expiryColumns,
       },
-      (input) => `${locked(input)}
+      first,
+      (input) => `${locked(input, newCookieAndExpiry)}
   update ${table} s
   set sid = i.new_sid, data = i.data::json, user_id = i.user_id, version = i.new_version, ${cookieAndExpiry}
-  from locked i where s.sid = i.sid and s.version = i.version and ${isLive}
+  from locked i where ${at('s.')}s.sid = i.sid and s.version = i.version and ${isLive}
   returning i.sid`,
     );
 
     this.#touch = statement(
       { sid: 'text', cookie: 'json', cookie_changed: 'boolean', ...expiryColumns },
-      (input) => `${locked(input)}
+      first,
+      (input) => `${locked(input, newCookieAndExpiry)}
   update ${table} s set ${cookieAndExpiry}
-  from locked i where s.sid = i.sid and ${isLive}
+  from locked i where ${at('s.')}s.sid = i.sid and ${isLive}
   returning s.sid`,
     );
 
     this.#destroy = statement(
       { sid: 'text' },
+      first,
       (input) => `${locked(input)}
-  delete from ${table} s using locked i where s.sid = i.sid
+  delete from ${table} s using locked i where ${at('s.')}s.sid = i.sid
   returning s.sid`,
     );
   }
@@ -137,8 +155,12 @@ export class SessionsTable {
     });
   }
 
-  replace(query: Query, rows: NewRow[]): Promise<boolean[]> {
-    return run(query, this.#replace, rows, newRowValues);
+  async replace(query: Query, rows: NewRow[]): Promise<boolean[]> {
+    if (!this.#isSharded) return run(query, this.#replace, rows, newRowValues);
+    const inserted = await this.insert(query, rows);
+    const others = rows.filter((_, n) => !inserted[n]);
+    const replaced = others.length > 0 ? await run(query, this.#replace, others, newRowValues) : [];
+    return inserted.map((isInserted) => isInserted || replaced.shift() === true);
   }
 
   insert(query: Query, rows: NewRow[]): Promise<boolean[]> {
@@ -178,61 +200,8 @@ export class SessionsTable {
   }
 }
 
-/** One statement in two forms: for a single row, and for many. */
-interface StatementForms {
-  readonly one: string;
-  readonly many: string;
-  /** Which of the values are JSON. */
-  readonly json?: readonly boolean[];
-}
-
 function newRowValues(row: NewRow): Value[] {
   return [row.key, row.data, row.cookie, row.user, String(row.newVersion), ...expiryValues(row.expires)];
-}
-
-/** Never part of JSON's text: JSON.stringify escapes control characters. */
-const UNIT_SEPARATOR = '\x1f';
-
-/**
- * Puts the input rows before a statement as `i`: scalars for one row, arrays for many. Everything travels as text. In an
- * array's text form each quote must be escaped, which for JSON is dear: its texts travel joined by a separator instead.
- *
- * @param input the columns' types; `json`: the text of JSON
- */
-function statement(input: Record<string, string>, body: (input: string) => string): StatementForms {
-  const columns = Object.entries(input);
-  const scalars = columns.map(([name, type], n) => `$${n + 1}::text::${type === 'json' ? 'text' : type} as ${name}`);
-  const arrays = columns.map(([, type], n) => {
-    const array = type === 'json' ? `string_to_array($${n + 1}::text, e'\\x1f', '')` : `$${n + 1}::text::${type}[]`;
-    return `pg_catalog.unnest(${array})`;
-  });
-  const names = columns.map(([name]) => name);
-  return {
-    json: columns.map(([, type]) => type === 'json'),
-    // Not a value that the planner knows: of a partitioned table it would plan each call anew.
-    one: body(`with i as materialized (select ${scalars.join(', ')})`),
-    many: body(`with i as (select * from rows from (${arrays.join(', ')}) as i (${names.join(', ')}))`),
-  };
-}
-
-async function run<T extends { readonly key: string }>(
-  query: Query,
-  pair: StatementForms,
-  rows: readonly T[],
-  valuesOf: (row: T) => Value[],
-): Promise<boolean[]> {
-  const [first] = rows;
-  if (first && rows.length === 1) {
-    const written = await query(pair.one, valuesOf(first));
-    return [written.length > 0];
-  }
-  const values = rows.map(valuesOf);
-  const columns = (values[0] ?? []).map((_, n) => {
-    const column = values.map((row) => row[n] ?? null);
-    return pair.json?.[n] ? column.join(UNIT_SEPARATOR) : arrayLiteral(column);
-  });
-  const written = new Set((await query(pair.many, columns)).map(([key]) => key));
-  return rows.map((row) => written.has(row.key));
 }
 
 /** An SQL expression for `maxLifetime` seconds. */

@@ -28,13 +28,19 @@ const MAX_IN_DOUBT = 8;
  * one after the other.
  */
 export class ConcurrentSessions {
-  readonly #statements: Statements;
+  readonly #statements: (shard?: number) => Statements;
   readonly #ids: SessionIds;
   readonly #options: Options;
   readonly #emit: Emit;
   readonly #codec: RowCodec;
 
-  constructor(statements: Statements, ids: SessionIds, codec: RowCodec, options: Options, emit: Emit) {
+  constructor(
+    statements: (shard?: number) => Statements,
+    ids: SessionIds,
+    codec: RowCodec,
+    options: Options,
+    emit: Emit,
+  ) {
     this.#statements = statements;
     this.#ids = ids;
     this.#codec = codec;
@@ -42,14 +48,21 @@ export class ConcurrentSessions {
     this.#emit = emit;
   }
 
+  #statementsFor(sid: string): Statements {
+    return this.#statements(this.#ids.shardOf(sid));
+  }
+
   async load(sid: string, deadline: number): Promise<SessionData | null> {
     const keys = this.#ids.rowKeysFor(sid);
-    const row = await this.#statements.read(keys, deadline);
+    const row = await this.#statementsFor(sid).read(keys, deadline);
     if (!row || row.expiresInMs <= 0) return null;
     const opened = this.#codec.read(row);
     if (!opened) return null;
     const { session, data } = opened;
-    attachSnapshot(session, newSnapshot(sid, row, data, this.#codec.needsRekey(row, keys), this.#statements.read));
+    attachSnapshot(
+      session,
+      newSnapshot(sid, row, data, this.#codec.needsRekey(row, keys), this.#statementsFor(sid).read),
+    );
     return session;
   }
 
@@ -58,10 +71,10 @@ export class ConcurrentSessions {
     const snapshot = snapshotFor(session, sid, keys);
     if (!snapshot) return this.#replace(sid, encoded, session, deadline);
     const isChanged = encoded.data !== snapshot.seen;
-    const readFrom = this.#statements.read;
+    const readFrom = this.#statementsFor(sid).read;
     const isHere = snapshot.readFrom === readFrom;
     if (!isChanged && isHere && !snapshot.needsRekey && snapshot.inDoubt.length === 0)
-      return this.#touch(keys, snapshot, encoded, deadline, 'set');
+      return this.#touch(this.#statementsFor(sid), keys, snapshot, encoded, deadline, 'set');
 
     let attempt = this.#attempt(snapshot, encoded.data);
     let met = false;
@@ -79,8 +92,8 @@ export class ConcurrentSessions {
       };
       const earlier = snapshot.inDoubt;
       snapshot.inDoubt = [...earlier, { ...attempt, cookie: change.cookie }].slice(-MAX_IN_DOUBT);
-      const isWritten = await this.#statements.update(row, deadline);
-      const now = isWritten ? undefined : await this.#statements.read(keys, deadline);
+      const isWritten = await this.#statementsFor(sid).update(row, deadline);
+      const now = isWritten ? undefined : await this.#statementsFor(sid).read(keys, deadline);
       // Or an earlier attempt at this very statement was written, and its answer lost.
       if (isWritten || now?.version === attempt.version) {
         Object.assign(snapshot, { ...attempt, key: keys[0], needsRekey: false, inDoubt: [], readFrom });
@@ -108,22 +121,22 @@ export class ConcurrentSessions {
       attempt = this.#attempt(snapshot, encoded.data);
       if (attempt.stored === snapshot.stored && !needsRekey) {
         Object.assign(snapshot, { seen: encoded.data, inDoubt: [], readFrom });
-        return this.#touch(keys, snapshot, encoded, deadline, 'set');
+        return this.#touch(this.#statementsFor(sid), keys, snapshot, encoded, deadline, 'set');
       }
     }
   }
 
   async touch(sid: string, encoded: TimedSession, session: object, deadline: number): Promise<void> {
     const keys = this.#ids.rowKeysFor(sid);
-    await this.#touch(keys, snapshotFor(session, sid, keys), encoded, deadline, 'touch');
+    await this.#touch(this.#statementsFor(sid), keys, snapshotFor(session, sid, keys), encoded, deadline, 'touch');
   }
 
   async destroy(sid: string, deadline: number): Promise<void> {
     const keys = this.#ids.rowKeysFor(sid);
     for (let tries = 1, [key] = keys; ; tries++) {
-      const isDeleted = await this.#statements.destroy(key, deadline);
+      const isDeleted = await this.#statementsFor(sid).destroy(key, deadline);
       if (isDeleted && keys.length === 1) return;
-      const left = await this.#statements.read(keys, deadline);
+      const left = await this.#statementsFor(sid).read(keys, deadline);
       if (!left) return;
       if (left.key === key) await backOffFromLockedRow(tries, deadline);
       key = left.key;
@@ -133,7 +146,7 @@ export class ConcurrentSessions {
   /** Keeps a session of another store, unless the session ID has a row. @returns whether it had none */
   async adopt(sid: string, session: unknown, deadline: number): Promise<boolean> {
     const keys = this.#ids.rowKeysFor(sid);
-    if (keys.length > 1 && (await this.#statements.read(keys, deadline))) return false;
+    if (keys.length > 1 && (await this.#statementsFor(sid).read(keys, deadline))) return false;
     // Its cookie's `expires` may be past: most stores' touch leaves the JSON as it is. The request touches the session anyway.
     const encoded = encode(session);
     const now = Date.now();
@@ -148,7 +161,7 @@ export class ConcurrentSessions {
       newVersion: randomVersion(),
       expires,
     };
-    return this.#statements.insert(row, deadline);
+    return this.#statementsFor(sid).insert(row, deadline);
   }
 
   /** As MemoryStore does: whatever is there is replaced, without a look. */
@@ -159,23 +172,24 @@ export class ConcurrentSessions {
     const version = randomVersion();
     const row = { key: keys[0], data, cookie, user: this.#codec.user(encoded), newVersion: version, expires };
     for (let tries = 1, isWritten = false; !isWritten; tries++) {
-      const old = keys.length > 1 ? await this.#statements.read(keys, deadline) : undefined;
-      if (!old || old.key === row.key) isWritten = await this.#statements.replace(row, deadline);
+      const old = keys.length > 1 ? await this.#statementsFor(sid).read(keys, deadline) : undefined;
+      if (!old || old.key === row.key) isWritten = await this.#statementsFor(sid).replace(row, deadline);
       // What has expired is no session, and the new one is not as old.
-      else if (old.expiresInMs <= 0) await this.#statements.destroy(old.key, deadline);
+      else if (old.expiresInMs <= 0) await this.#statementsFor(sid).destroy(old.key, deadline);
       else {
         const moved = { ...row, key: old.key, newKey: row.key, version: old.version, cookieChanged: true };
-        isWritten = await this.#statements.update(moved, deadline);
+        isWritten = await this.#statementsFor(sid).update(moved, deadline);
       }
       if (!isWritten) await backOffFromLockedRow(tries, deadline);
     }
     const { maxLifetime } = this.#options;
     const remainingLifetimeMs = maxLifetime === undefined ? Number.POSITIVE_INFINITY : maxLifetime * 1000;
     const stored = { key: row.key, cookie, version, expiresInMs: expires - Date.now(), remainingLifetimeMs };
-    recordSnapshot(session, newSnapshot(sid, stored, encoded.data, false, this.#statements.read));
+    recordSnapshot(session, newSnapshot(sid, stored, encoded.data, false, this.#statementsFor(sid).read));
   }
 
   async #touch(
+    statements: Statements,
     keys: readonly [string, ...string[]],
     snapshot: Snapshot | undefined,
     encoded: TimedSession,
@@ -187,8 +201,8 @@ export class ConcurrentSessions {
       : { cookie: encoded.cookie, cookieChanged: true, expires: encoded.expires };
     if (change.expires === null) return;
     for (let tries = 1, key = snapshot?.key ?? keys[0]; ; tries++) {
-      if (await this.#statements.touch({ ...change, key }, deadline)) break;
-      const now = await this.#statements.read(keys, deadline);
+      if (await statements.touch({ ...change, key }, deadline)) break;
+      const now = await statements.read(keys, deadline);
       if (!now || now.expiresInMs <= 0) {
         if (snapshot) this.#dropped(snapshot, call);
         return;

@@ -55,6 +55,7 @@ export interface ChangedRow extends TouchedRow {
 
 /** A row with the times that a listing shows, since 1970. */
 export interface ListedRow extends StoredRow {
+  readonly shard: number | undefined;
   readonly createdAt: number;
   readonly updatedAt: number;
 }

@@ -1,6 +1,7 @@
 /** From a session ID to the keys of its row and back. Pure. */
 
 import { createHash, createHmac } from 'node:crypto';
+import { crc32 } from 'node:zlib';
 import { sign, unsign } from 'cookie-signature';
 
 export interface SessionIdOptions {
@@ -10,6 +11,7 @@ export interface SessionIdOptions {
   readonly secrets: readonly string[];
   /** Keep only a hash of the ID in the table. */
   readonly hashIds: boolean;
+  readonly shards?: number | undefined;
 }
 
 /** Maps session IDs to row keys and back. */
@@ -18,12 +20,14 @@ export class SessionIds {
   readonly #secrets: readonly string[];
   readonly #signingKeys: readonly Buffer[];
   readonly #hash: boolean;
+  readonly #shards: number | undefined;
 
-  constructor({ prefix, secrets, hashIds }: SessionIdOptions) {
+  constructor({ prefix, secrets, hashIds, shards }: SessionIdOptions) {
     this.prefix = prefix;
     this.#secrets = secrets;
     this.#signingKeys = secrets.map((secret) => signingKey(secret, prefix));
     this.#hash = hashIds;
+    this.#shards = shards;
   }
 
   /** Whether `sessionIdFrom` can tell a session ID from its row key. */
@@ -41,6 +45,15 @@ export class SessionIds {
       ? this.#secrets.map((secret) => hmac(secret, sid))
       : this.#signingKeys.map((key) => sign(sid, key));
     return ids.map((id) => this.prefix + id) as [string, ...string[]];
+  }
+
+  /**
+   * The shard of a session: CRC-32 (that of zlib and PNG) of prefix and session ID in UTF-8, modulo
+   * the number of shards. Not of the row key: a session stays in its shard when its key changes
+   * with `secret`, so one statement can move it.
+   */
+  shardOf(sid: string): number | undefined {
+    return this.#shards && crc32(this.prefix + sid) % this.#shards;
   }
 
   /**

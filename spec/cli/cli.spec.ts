@@ -13,12 +13,13 @@ import pg from 'pg';
 import { COMMANDS } from '../../lib/cli/commands.js';
 import { main, type Outcome } from '../../lib/cli/main.js';
 import { handleOf } from '../../lib/session/session-id.js';
-import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
+import { closeStores, freshTable, openStore, postgresUri, SHARDS, sqlClient } from '../support/postgres.js';
 import { generated, load, maxAgeOf, plain } from '../support/sessions.js';
 
 /** Runs the command line in this process. */
 async function run(args: string[], { env = {} }: { env?: object } = {}): Promise<Outcome> {
-  return main(args, { DATABASE_URL: await postgresUri(), ...env });
+  const shards = SHARDS && /^(import|prune)$/.test(args[0] ?? '') ? ['--shards', String(SHARDS)] : [];
+  return main([...args, ...shards], { DATABASE_URL: await postgresUri(), ...env });
 }
 
 async function json(args: string[], options: { env?: object } = {}): Promise<any> {

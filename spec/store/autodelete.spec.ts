@@ -4,7 +4,15 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { Autodelete } from '../../lib/calls/autodelete.js';
 import { runNode } from '../support/child.js';
-import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
+import {
+  closeStores,
+  freshTable,
+  openStore,
+  postgresUri,
+  shardColumn,
+  shardValue,
+  sqlClient,
+} from '../support/postgres.js';
 import { plain } from '../support/sessions.js';
 
 /** Runs `work` with a `setInterval` that only writes down what it was asked for. */
@@ -120,8 +128,8 @@ describe('autodelete', () => {
       const store = await openStore({ table, postgres: { connection } });
       await store.ready();
       const sql = await sqlClient();
-      await sql`insert into ${sql(table)} (sid, data, expires_at)
-        select n::text, '{}', now() - n * interval '1 millisecond' from generate_series(1, 1203) n`;
+      await sql`insert into ${sql(table)} (${sql.unsafe(shardColumn)}sid, data, expires_at)
+        select ${sql.unsafe(shardValue('a'))}n::text, '{}', now() - n * interval '1 millisecond' from generate_series(1, 1203) n`;
       assert.equal(await store.autodelete(), 1203);
     });
   }

@@ -17,8 +17,8 @@ async function open(options: PgStoreOptions = {}) {
   const table = freshTable();
   const client = losingAnswers(await sqlClient());
   const retry = { attempts: 1, delay: 1 };
-  const store = await openStore({ retry, ...options, table, sql: client.sql });
   const other = await openStore({ ...options, table });
+  const store = await openStore({ retry, ...options, table, sql: client.sql });
   await store.set('sid', plain({ n: 0 }));
   return { store, other, lose: client.lose };
 }

@@ -6,7 +6,7 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { register } from 'prom-client';
 import { PostgresServer } from '../../example/postgres-server.js';
 import type { PgStoreDiagnostics } from '../../lib/index.js';
-import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
+import { closeStores, freshTable, openStore, postgresUri, SHARDS, sqlClient } from '../support/postgres.js';
 import { recipe, withRecipe } from '../support/recipes.js';
 import { load, plain } from '../support/sessions.js';
 
@@ -40,7 +40,7 @@ describe('diagnostics', () => {
     await store.autodelete();
     assert.deepEqual(
       messages.map(({ table, kind, rows }) => ({ table, kind, rows })),
-      ['set', 'get', 'destroy', 'sessionsOf', 'autodelete'].map((kind) => ({
+      ['set', 'get', 'destroy', 'sessionsOf', ...Array(SHARDS ?? 1).fill('autodelete')].map((kind) => ({
         table: `public.${table}`,
         kind,
         rows: 1,

@@ -9,7 +9,7 @@ import type { Sql } from 'postgres';
 import request from 'supertest';
 import type { PgStore, PgStoreOptions } from '../../lib/index.js';
 import { documented } from '../support/docs.js';
-import { closeStores, freshTable, openStore, sqlClient } from '../support/postgres.js';
+import { closeStores, freshTable, openStore, shardColumn, shardValue, sqlClient } from '../support/postgres.js';
 import { data, load, loaded, plain } from '../support/sessions.js';
 
 const sha256 = (text: string) => createHash('sha256').update(text).digest('base64url');
@@ -20,8 +20,9 @@ describe('session IDs at rest', () => {
   let table: string;
   const open = (options: PgStoreOptions = {}) => openStore({ table, touchAfter: 0, ...options });
   const keys = async () => (await sql`select sid from ${sql(table)} order by sid`).map(({ sid }) => sid as string);
-  const insert = (key: string) => sql`insert into ${sql(table)} (sid, data, cookie, user_id, expires_at)
-    values (${key}, '{"passport":{"user":"eve"}}', '{"path":"/"}', 'eve', now() + interval '1 hour')`;
+  const insert = (key: string) => sql`
+    insert into ${sql(table)} (${sql.unsafe(shardColumn)}sid, data, cookie, user_id, expires_at)
+    values (${sql.unsafe(shardValue(key.split('.')[0] ?? ''))}${key}, '{"passport":{"user":"eve"}}', '{"path":"/"}', 'eve', now() + interval '1 hour')`;
 
   beforeEach(async () => {
     sql = await sqlClient();
@@ -80,7 +81,8 @@ describe('session IDs at rest', () => {
       assert(key?.startsWith('shop:abc.'));
       const signature = key.slice('shop:abc.'.length);
       for (const copy of [`admin:abc.${signature}`, `shop:abd.${signature}`]) {
-        await sql`insert into ${sql(table)} select ${copy} as sid, data, cookie, user_id, version, created_at, updated_at,
+        const shard = sql.unsafe(shardValue(copy.slice(0, copy.indexOf('.'))));
+        await sql`insert into ${sql(table)} select ${shard}${copy} as sid, data, cookie, user_id, version, created_at, updated_at,
           expires_at from ${sql(table)} where sid = ${key}`;
       }
       assert.equal(await admin.get('abc'), null);

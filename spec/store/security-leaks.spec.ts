@@ -249,7 +249,7 @@ describe('leaks', () => {
       await immediate();
       assert.equal(told.length, 1);
       assertClean('retry', told);
-      await sql.unsafe(`create table ${table} (sid text)`);
+      await (await open()).ready();
       const waiting = await open({ timeout: 300 });
       await sql.begin(async (locking) => {
         await locking.unsafe(`lock table ${table} in access exclusive mode`);

@@ -1,7 +1,8 @@
 /**
- * Does the suite pass on another PostgreSQL, on a partitioned table, through a pooler, on the app's pool of node-postgres?
+ * Does the suite pass on another PostgreSQL, on a partitioned table, on shards, through a pooler, on the app's pool of
+ * node-postgres?
  *
- *     npm run test:postgres -- 14 [--partitions 16] [--pooler transaction|session] [--client pg] [spec files]
+ *     npm run test:postgres -- 14 [--partitions 16 | --shards 4] [--pooler transaction|session] [--client pg] [spec files]
  */
 
 import { execFileSync, spawn } from 'node:child_process';
@@ -23,6 +24,7 @@ const ROOT = path.resolve(import.meta.dirname, '../..');
 
 const mocha = process.argv.slice(2);
 const partitions = option('--partitions');
+const shards = option('--shards');
 const pooler = option('--pooler');
 const client = option('--client');
 const major = mocha.shift() ?? '18';
@@ -46,6 +48,7 @@ try {
     DIRECT_DATABASE_URL: server.uri,
     SESSIONS_PARTITIONS: partitions ?? '',
     SESSIONS_CLIENT: client ?? '',
+    SESSIONS_SHARDS: shards ?? '',
   };
   const specs = mocha.length > 0 ? mocha : ['spec/**/*.spec.ts'];
   process.exitCode = await run([path.join(ROOT, 'node_modules/mocha/bin/mocha.js'), ...specs], env);

@@ -1,6 +1,7 @@
 /** The PostgreSQL that specs share: an embedded one of their own, or the one that DATABASE_URL names. */
 
 import { randomBytes } from 'node:crypto';
+import { crc32 } from 'node:zlib';
 import pg from 'pg';
 import postgres, { type Sql } from 'postgres';
 import { PostgresServer } from '../../example/postgres-server.js';
@@ -40,18 +41,31 @@ export function freshTable(): string {
   return `sessions_${randomBytes(6).toString('hex')}`;
 }
 
-/** Hash partitions of the tables that `openStore` uses on the specs' PostgreSQL; 0: plain tables, created by the store. */
+/**
+ * Of the tables that `openStore` uses on the specs' PostgreSQL: hash partitions, shards (each a partition of its own), and
+ * whether Citus distributes them. Without: plain tables, created by the store.
+ */
 const PARTITIONS = Number(process.env.SESSIONS_PARTITIONS || 0);
-const made = new Map<string, Promise<unknown>>();
+export const SHARDS = Number(process.env.SESSIONS_SHARDS || 0) || undefined;
+export const ON_CITUS = process.env.CITUS_URL !== undefined && process.env.CITUS_URL === process.env.DATABASE_URL;
+const created = new Map<string, Promise<unknown>>();
 
-async function makePartitioned(table: string): Promise<void> {
+async function createTable(table: string): Promise<void> {
   const sql = await sqlClient();
-  const make = async () => {
+  const create = async () => {
     const [{ isThere }] = await sql`select to_regclass(format('public.%I', ${table}::text)) is not null as "isThere"`;
-    if (!isThere) await sql.unsafe(createTableSql({ schema: 'public', table }, PARTITIONS)).simple();
+    const partitions = ON_CITUS ? 0 : (SHARDS ?? PARTITIONS);
+    const name = { schema: 'public', table, shards: SHARDS };
+    if (!isThere) await sql.unsafe(createTableSql(name, partitions, ON_CITUS)).simple();
   };
-  if (!made.has(table)) made.set(table, make());
-  await made.get(table);
+  if (!created.has(table)) created.set(table, create());
+  await created.get(table);
+}
+
+/** For rows that a spec inserts by hand: the column `shard` before `sid`, and its value for a session, where there is one. */
+export const shardColumn = SHARDS ? 'shard, ' : '';
+export function shardValue(sid: string): string {
+  return SHARDS ? `${crc32(sid) % SHARDS}, ` : '';
 }
 
 const open = new Set<PgStore>();
@@ -97,10 +111,11 @@ export async function openStore(options: PgStoreOptions = {}): Promise<PgStore> 
   const table = options.table ?? freshTable();
   // A spec that names a schema or a place, or wants no table, is about the creation of it.
   const isPlain = options.schema ?? options.uri ?? options.sql ?? options.pool ?? options.createTable === false;
-  if (PARTITIONS > 0 && !isPlain) await makePartitioned(table);
+  if ((PARTITIONS > 0 || SHARDS !== undefined) && !isPlain) await createTable(table);
+  const shards = SHARDS && created.has(table) ? { shards: SHARDS } : {};
   const { uri, ...others } = options;
   const client = await clientOf(options);
-  const store = new PgStore({ autodelete: false, ...others, ...client, table });
+  const store = new PgStore({ autodelete: false, ...shards, ...others, ...client, table });
   if (client.pool && !options.pool) pools.set(store, client.pool as pg.Pool);
   open.add(store);
   return store;
