@@ -35,9 +35,10 @@ type Request = Parameters<session.Store['createSession']>[0];
  * app.use(session({ store, secret: 'keyboard cat', resave: false, saveUninitialized: false }))
  * ```
  *
- * Connects to nothing until first use, makes the table then if it is missing, and tries again at the next call if that
- * failed. Each method takes a callback as express-session's README has it ("Session Store Implementation"), or returns a
- * promise without one. A failed call gives a `PgStoreError` that names the call.
+ * Connects to nothing until first use, creates the table then if it is missing, and tries again at
+ * the next call if that failed. Each method takes a callback as express-session's README has it
+ * ("Session Store Implementation"), or returns a promise without one. A failed call gives a
+ * `PgStoreError` that names the call.
  */
 export class PgStore extends TypedStore {
   readonly #options: Options;
@@ -93,8 +94,9 @@ export class PgStore extends TypedStore {
   }
 
   /**
-   * Saves the session. One that was loaded from the store is merged with what others saved meanwhile, and left out, with a
-   * `dropped` event, if it was destroyed meanwhile; any other object replaces the row.
+   * Saves the session. One that was loaded from the store is merged with what others saved
+   * meanwhile, and discarded, with a `dropped` event, if it was destroyed meanwhile; any other
+   * object replaces the row.
    */
   override set(sid: string, session: SessionData): Promise<void>;
   override set(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
@@ -108,7 +110,10 @@ export class PgStore extends TypedStore {
     });
   }
 
-  /** Puts off the session's expiry and stores its cookie. Never creates a row; skips what `touchAfter` allows. */
+  /**
+   * Puts off the session's expiry and stores its cookie. Never creates a row; skips what
+   * `touchAfter` allows.
+   */
   override touch(sid: string, session: SessionData): Promise<void>;
   override touch(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
   override touch(sid: string, session: SessionData, callback?: Callback<void>): Promise<void> | undefined {
@@ -119,7 +124,10 @@ export class PgStore extends TypedStore {
     });
   }
 
-  /** Destroys the session; requests that still have it cannot bring it back. No error where there is none. */
+  /**
+   * Destroys the session; requests that still have it cannot bring it back. No error where there is
+   * none.
+   */
   override destroy(sid: string): Promise<void>;
   override destroy(sid: string, callback: Callback<void> | undefined): void;
   override destroy(sid: string, callback?: Callback<void>): Promise<void> | undefined {
@@ -129,7 +137,10 @@ export class PgStore extends TypedStore {
     });
   }
 
-  /** All unexpired sessions of the prefix. For many, use `sessions()`: this array holds them all at once. */
+  /**
+   * All unexpired sessions of the prefix. For many, use `sessions()`: this array holds them all at
+   * once.
+   */
   override all(): Promise<ListedSession[]>;
   override all(callback: Callback<ListedSession[]>): void;
   override all(callback?: Callback<ListedSession[]>): Promise<ListedSession[]> | undefined {
@@ -140,7 +151,10 @@ export class PgStore extends TypedStore {
     });
   }
 
-  /** Unexpired sessions of the prefix, one after the other, in the order of their row keys: memory stays flat. */
+  /**
+   * Unexpired sessions of the prefix, one after the other, in the order of their row keys: memory
+   * stays flat.
+   */
   sessions(): AsyncGenerator<ListedSession, void, undefined> {
     // Each page is a call of its own: closing the store does not wait for a slow reader.
     const query = this.#query('sessions');
@@ -149,7 +163,10 @@ export class PgStore extends TypedStore {
     );
   }
 
-  /** The session IDs of all unexpired sessions of the prefix. With `hashIds` an error: nobody knows them. */
+  /**
+   * The session IDs of all unexpired sessions of the prefix. With `hashIds` an error: nobody knows
+   * them.
+   */
   ids(): Promise<string[]>;
   ids(callback: Callback<string[]>): void;
   ids(callback?: Callback<string[]>): Promise<string[]> | undefined {
@@ -161,7 +178,10 @@ export class PgStore extends TypedStore {
     });
   }
 
-  /** How many unexpired sessions the prefix has; with `secret` it counts rows without checking their signatures. */
+  /**
+   * How many unexpired sessions the prefix has; with `secret` it counts rows without checking their
+   * signatures.
+   */
   override length(): Promise<number>;
   override length(callback: Callback<number>): void;
   override length(callback?: Callback<number>): Promise<number> | undefined {
@@ -171,8 +191,8 @@ export class PgStore extends TypedStore {
   }
 
   /**
-   * Destroys all sessions of the prefix that are there at the call; one that is saved after the call stays. Option `previous`:
-   * all of that store first.
+   * Destroys all sessions of the prefix that are there at the call; one that is saved after the
+   * call stays. Option `previous`: all of that store first.
    */
   override clear(): Promise<void>;
   override clear(callback: Callback<void> | undefined): void;
@@ -189,7 +209,10 @@ export class PgStore extends TypedStore {
     );
   }
 
-  /** Destroys a user's sessions, all but the session ID in `except`; answers how many rows went, expired ones included. */
+  /**
+   * Destroys a user's sessions, all but the session ID in `except`; answers how many rows went,
+   * expired ones included.
+   */
   destroySessionsOf(user: string | number, options?: { except?: string } | null): Promise<number>;
   destroySessionsOf(user: string | number, callback: Callback<number>): void;
   destroySessionsOf(
@@ -226,8 +249,8 @@ export class PgStore extends TypedStore {
   }
 
   /**
-   * Takes over all sessions of the store in option `previous`, if it can list them (`all`). May be repeated. Option `timeout`
-   * applies to each of that store's answers, the list included.
+   * Takes over all sessions of the store in option `previous`, if it can list them (`all`). May be
+   * repeated. Option `timeout` applies to each of that store's answers, the list included.
    *
    * @returns how many were taken over
    */
@@ -262,7 +285,10 @@ export class PgStore extends TypedStore {
     );
   }
 
-  /** Refuses new calls, finishes those it has, stops the timer, and ends the connections if the store made them. */
+  /**
+   * Refuses new calls, finishes those it has, stops the timer, and ends the connections if the
+   * store opened them.
+   */
   close(): Promise<void>;
   close(callback: Callback<void>): void;
   close(callback?: Callback<void>): Promise<void> | undefined {
@@ -280,7 +306,10 @@ export class PgStore extends TypedStore {
     await this.close();
   }
 
-  /** express-session's way from the data of `get` to `req.session`; the store remembers what the request saw. */
+  /**
+   * express-session's way from the data of `get` to `req.session`; the store remembers what the
+   * request saw.
+   */
   override createSession(req: Request, data: SessionData): session.Session & SessionData {
     // express-session's Cookie fails on any other, which only a row written by hand has.
     if (typeof data.cookie?.originalMaxAge !== 'number') data.cookie.originalMaxAge = null;

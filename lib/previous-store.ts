@@ -1,4 +1,7 @@
-/** Option `previous`: sessions of the store that the app used before are taken over when they are first requested. */
+/**
+ * Option `previous`: sessions of the store that the app used before are taken over when they are
+ * first requested.
+ */
 
 import { clearTimeout, setTimeout } from 'node:timers';
 import type { SessionData } from 'express-session';
@@ -21,9 +24,10 @@ const PAGE = 256;
 export type PreviousSessions = ReturnType<typeof previousSessions>;
 
 /**
- * The calls that concern both stores. No crash between two writes loses a session or brings one back: a session is kept here
- * before it is destroyed there, and destroyed there before it is destroyed here. Here it leaves a tombstone, since a process of
- * the old app that still has the session may save it there once more.
+ * The calls that concern both stores. No crash between two writes loses a session or brings one
+ * back: a session is kept here before it is destroyed there, and destroyed there before it is
+ * destroyed here. Here it leaves a tombstone, since a process of the old app that still has the
+ * session may save it there once more.
  */
 export function previousSessions(
   store: PreviousStore,
@@ -97,7 +101,10 @@ export function previousSessions(
       await leaveTombstone(ids.rowKeysFor(sid), ids.shardOf(sid), deadline);
     },
 
-    /** The session of a row. With `hashIds` nobody knows its ID, and only the tombstone keeps it from coming back. */
+    /**
+     * The session of a row. With `hashIds` nobody knows its ID, and only the tombstone keeps it
+     * from coming back.
+     */
     async destroyRow({ key, shard }: ListedRow): Promise<void> {
       const sid = ids.sessionIdFrom(key);
       if (sid !== undefined) return this.destroy(sid, deadlineFromNow());
@@ -127,8 +134,9 @@ export function previousSessions(
 }
 
 /**
- * What the store calls back with. A promise that it returns as well counts only where it is rejected. Stores that keep files
- * report a missing session as `ENOENT`; where a socket is missing, it is an error.
+ * What the store calls back with. A promise that it returns as well counts only where it is
+ * rejected. Stores that keep files report a missing session as `ENOENT`; where a socket is missing,
+ * it is an error.
  */
 function answered(deadline: number, start: (answer: Answer) => unknown): Promise<unknown> {
   let timer: NodeJS.Timeout;
@@ -140,7 +148,10 @@ function answered(deadline: number, start: (answer: Answer) => unknown): Promise
   }).finally(() => clearTimeout(timer));
 }
 
-/** `all` answers with an object by session ID (MemoryStore) or an array of sessions with their `id` (connect-redis). */
+/**
+ * `all` answers with an object by session ID (MemoryStore) or an array of sessions with their `id`
+ * (connect-redis).
+ */
 function idsOf(sessions: unknown): string[] {
   const ids = Array.isArray(sessions) ? sessions.map((session) => session?.id) : Object.keys(sessions ?? {});
   if (ids.every((id) => typeof id === 'string')) return ids;

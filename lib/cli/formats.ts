@@ -1,4 +1,7 @@
-/** The table for the app's migrations tool. Each tool runs the store's own SQL: none can say all that is in it. */
+/**
+ * The table for the app's migrations tool. Each tool runs the store's own SQL: none can say all
+ * that is in it.
+ */
 
 import type { TableName } from '../database/query.js';
 

@@ -10,7 +10,10 @@ import { isSession, lifeInterval, milliseconds, storedColumns, storedRow } from 
 /** Runs a statement of its own, with the store's retries and time limit. */
 export type RunQuery = <T>(work: (query: Query) => Promise<T>) => Promise<T>;
 
-/** Rows in one page of a listing or one deletion: some milliseconds of work, whatever the table's size. */
+/**
+ * Rows in one page of a listing or one deletion: some milliseconds of work, whatever the table's
+ * size.
+ */
 const PAGE = 500;
 
 /** Which rows a deletion is for. */
@@ -33,7 +36,7 @@ export class BulkStatements {
   readonly #timeout: number;
 
   /**
-   * @param timeout milliseconds after which a deletion gives up on locked rows
+   * @param timeout milliseconds after which a deletion fails on locked rows
    * @param maxLifetime seconds
    */
   constructor(name: TableName, timeout: number, maxLifetime?: number) {
@@ -49,17 +52,19 @@ export class BulkStatements {
     const range = (first: number) => `sid >= $${first}::text and sid < $${first + 1}::text`;
     const times = [milliseconds('created_at'), milliseconds('updated_at')].map((time) => `${time}::text`);
     const columns = [storedColumns(life), ...times, shards === undefined ? 'null' : 'shard::text'].join(', ');
-    // Locked rows are left for the next round: no deletion waits, and none can be part of a deadlock.
+    // Locked rows are left for the next round: no deletion waits, and none can be part of a
+    // deadlock.
     const deletion = (which: string, last: string) => `with locked as (
     select sid, expires_by from ${table} where ${at}${which} for update skip locked
   ), deleted as (
     delete from ${table} s using locked l where ${at && `s.${at}`}s.sid = l.sid returning s.sid
   )
   select (select count(*)::text from deleted), (select ${last} from locked)`;
-    // Times travel as numbers: PostgreSQL does not read every time zone's name that it writes (`DateStyle`) as the same zone.
+    // Times are sent as numbers: PostgreSQL does not read every time zone's name that it writes
+    // (`DateStyle`) as the same zone.
     const time = (value: string) => `to_timestamp(${value}::text::float8)`;
-    // One that is still to come was created before somebody set the server's clock back. Not `now()`: that is the statement's
-    // start, and it sees what others committed since.
+    // One that is still to come was created before the server's clock was set back. Not `now()`:
+    // that is the statement's start, and it sees what others committed since.
     const wasThere = `(created_at <= ${time(`$${first + 2}`)} or created_at > clock_timestamp())`;
     const chosen = `${range(first)} and ${wasThere} and not sid = any($${first + 3}::text::text[])`;
     const ofUser = (user: number) => `user_id = $${user}::text`;
@@ -83,8 +88,8 @@ export class BulkStatements {
   }
 
   /**
-   * The live rows of a range, page after page, shard after shard, by key: memory stays flat, and no transaction stays open
-   * meanwhile.
+   * The live rows of a range, page after page, shard after shard, by key: memory stays flat, and no
+   * transaction stays open meanwhile.
    */
   async *pages(run: RunQuery, [from, to]: [string, string]): AsyncGenerator<ListedRow[]> {
     for (const shard of this.#shards) {
@@ -101,7 +106,7 @@ export class BulkStatements {
     return run(async (query) => Number(single(await query(this.#texts.count, range))));
   }
 
-  /** The user's live rows, newest activity first. */
+  /** The user's unexpired rows, latest activity first. */
   ofUser(run: RunQuery, user: string, range: [string, string]): Promise<ListedRow[]> {
     return run(async (query) => (await query(this.#texts.ofUser, [...range, user])).map(listedRow));
   }

@@ -16,9 +16,10 @@ interface Previous {
 }
 
 /**
- * Sessions that calls of this process use meanwhile are deleted one by one, each in its turn. All others are deleted in
- * bulk: those that were there at the call, by the database's clock. So the deletion waits for no other call and none for
- * it, a session that is saved after the call stays, and the deletion ends however fast others add sessions.
+ * Sessions that calls of this process use meanwhile are deleted one by one, each in its turn. All
+ * others are deleted in bulk: those that were there at the call, by the database's clock. So the
+ * deletion waits for no other call and none for it, a session that is saved after the call stays,
+ * and the deletion ends however fast others add sessions.
  */
 export class OrderedDeletion {
   readonly #statements: BulkStatements;
@@ -74,8 +75,8 @@ export class OrderedDeletion {
         return found ? this.#delete(run, { range: found, until, except: [...except, ...inUse], user }) : 0;
       },
       async (sid, isLater) => {
-        // What calls before this one wrote counts as there, whenever it arrived. What those after it create is later than
-        // this time, since they wait for it.
+        // What calls before this one wrote counts as there, whenever it arrived. What those after
+        // it create is later than this time, since they wait for it.
         const now = await start;
         let deleted = 0;
         for (const key of this.#ids.rowKeysFor(sid).filter(concerns)) {

@@ -1,11 +1,16 @@
-/** What a statement is made of: its text, its values as text, quoted identifiers and array literals. */
+/**
+ * What a statement is made of: its text, its values as text, quoted identifiers and array literals.
+ */
 
 import format from 'pg-format';
 
 export type Value = string | null;
 export type Row = readonly unknown[];
 
-/** Runs one statement; resolves with its rows as arrays of columns. These are cast to text: clients parse what is not. */
+/**
+ * Runs one statement; resolves with its rows as arrays of columns. These are cast to text: clients
+ * parse what is not.
+ */
 export type Query = (text: string, values: Value[]) => Promise<Row[]>;
 
 export interface TableName {
@@ -20,7 +25,10 @@ export function onShard(query: Query, shard: number | undefined): Query {
   return shard === undefined ? query : (text, values) => query(text, [String(shard), ...values]);
 }
 
-/** A quoted identifier. pg-format leaves plain lower-case words bare, and its list of reserved ones is older than PostgreSQL. */
+/**
+ * A quoted identifier. pg-format leaves plain lower-case words bare, and its list of reserved ones
+ * is older than PostgreSQL.
+ */
 export function identifier(name: string): string {
   const quoted = format.ident(name);
   return quoted.startsWith('"') ? quoted : `"${quoted}"`;
@@ -30,7 +38,10 @@ export function qualified({ schema, table }: TableName): string {
   return `${identifier(schema)}.${identifier(table)}`;
 }
 
-/** PostgreSQL's text form of an array. Not left to the client: it infers an array's type from its first element. */
+/**
+ * PostgreSQL's text form of an array. Not left to the client: it infers an array's type from its
+ * first element.
+ */
 export function arrayLiteral(values: readonly Value[]): string {
   return `{${values.map((value) => (value === null ? 'NULL' : `"${escaped(value)}"`)).join()}}`;
 }

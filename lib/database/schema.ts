@@ -13,10 +13,11 @@ export function createSchemaSql(schema: string): string {
 }
 
 /**
- * `expires_at` rounded up to the next of a row's own steps, which are counted from its creation: a power of two of
- * microseconds, at most a tenth of the row's lifetime. Indexed in place of `expires_at`, it keeps nearly all updates
- * heap-only (PostgreSQL: Heap-Only Tuples). Generated, so that no write can leave it earlier than `expires_at`. All of it
- * is immutable, which is why each epoch is that of an interval, and of exact types (CVE-2018-1058).
+ * `expires_at` rounded up to the next of a row's own steps, which are counted from its creation: a
+ * power of two of microseconds, at most a tenth of the row's lifetime. Indexed in place of
+ * `expires_at`, it keeps nearly all updates heap-only (PostgreSQL: Heap-Only Tuples). Generated, so
+ * that no write can leave it earlier than `expires_at`. All of it is immutable, which is why each
+ * epoch is that of an interval, and of exact types (CVE-2018-1058).
  */
 const EXPIRES_BY = `greatest(expires_at, case
     when isfinite(created_at) and isfinite(updated_at) and isfinite(expires_at) then to_timestamp(
@@ -33,7 +34,8 @@ const STORAGE = ' with (fillfactor = 90)';
 /**
  * The table and its indexes.
  *
- * @param partitions how many to create: by hash of the row key or, with shards, by list of the shard; 0 for a plain table
+ * @param partitions how many to create: by hash of the row key or, with shards, by list of the
+ *                   shard; 0 for a plain table
  * @param citus distributes the table by its shards
  */
 export function createTableSql(name: TableName, partitions = 0, citus = false): string {
@@ -71,8 +73,8 @@ function distributionSql(table: string): string {
 }
 
 /**
- * A name made from the table's, within PostgreSQL's 63 bytes: a longer one would be cut, meet another table's, and
- * `if not exists` would then silently skip the index.
+ * A name derived from the table's, within PostgreSQL's 63 bytes: a longer one would be cut, meet
+ * another table's, and `if not exists` would then silently skip the index.
  */
 export function indexName(table: string, suffix: string): string {
   const plain = `${table}_${suffix}`;
@@ -93,12 +95,16 @@ const TABLE_EXISTS_SQL = `select (exists (select from pg_catalog.pg_namespace wh
     where n.nspname = $1::text and c.relname = $2::text)`;
 
 /**
- * Two processes that create at once meet on the catalog's unique indexes (23505), or find the thing made in between
- * (42P07 table, 42P06 schema, 42710 object), or a row of the catalog changed under them (XX000).
+ * Two processes that create at once meet on the catalog's unique indexes (23505), or find the thing
+ * created in between (42P07 table, 42P06 schema, 42710 object), or a row of the catalog changed
+ * under them (XX000).
  */
 const CONCURRENT_DDL_SQLSTATES = new Set(['23505', '42P07', '42P06', '42710', 'XX000']);
 
-/** Makes what is missing. Looks first: a role without the right to create anything can use a table that is there. */
+/**
+ * Creates what is missing. Looks first: a role without the right to create anything can use a table
+ * that is there.
+ */
 export async function ensureTable(
   query: Query,
   script: (ddl: string) => Promise<unknown>,

@@ -12,12 +12,14 @@ import { arrayLiteral, type Query, qualified, type Row, type TableName, type Val
 import { run, type StatementForms, scalarsOf, statement } from './statement-forms.js';
 
 /**
- * The statements on one table, their texts built once. Types match exactly and `unnest` has its schema, so that nothing
- * which others put into a schema of the search path is a better match (CVE-2018-1058).
+ * The statements on one table, their texts built once. Types match exactly and `unnest` has its
+ * schema, so that nothing which others put into a schema of the search path is a better match
+ * (CVE-2018-1058).
  *
- * A write takes its rows with `for update skip locked` and joins on what it got, so no statement ever waits for a row that
- * somebody holds, and none can be part of a deadlock (PostgreSQL: Explicit Locking). It joins by `sid`: a `ctid` repeats
- * across partitions, and gains nothing. Each statement has a form for one row, which plans and runs faster, and one for many.
+ * A write takes its rows with `for update skip locked` and joins on what it got, so no statement
+ * ever waits for a locked row, and none can be part of a deadlock (PostgreSQL: Explicit Locking).
+ * It joins by `sid`: a `ctid` repeats across partitions, and gains nothing. Each statement has a
+ * form for one row, which plans and runs faster, and one for many.
  */
 export class SessionsTable {
   readonly #read: StatementForms;
@@ -37,7 +39,8 @@ export class SessionsTable {
       : [1, () => '', '', ''];
     const life = lifeInterval(maxLifetime);
     const apart = `abs(${milliseconds('now()')} + i.expires_in - i.expires)`;
-    // No `case`: Citus takes only immutable functions in that of an insert or update, as what depends on the clock is not.
+    // No `case`: Citus takes only immutable functions in that of an insert or update, as what
+    // depends on the clock is not.
     const due = `(array[to_timestamp(i.expires / 1000::float8), now() + i.expires_in * interval '1 millisecond'])
       [1 + (${apart} > least(${CLOCKS_AGREE_MS}::float8, i.expires_in / 10::float8))::integer]`;
     const newExpiry = (created: string) =>
@@ -51,7 +54,7 @@ export class SessionsTable {
         else ${life ? `least(${due}, s.created_at + ${life})` : due} end as expires_at`;
     const cookieAndExpiry = 'cookie = i.new_cookie, expires_at = i.expires_at, updated_at = now()';
     const end = life ? `least(s.expires_at, s.created_at + ${life})` : 's.expires_at';
-    // An expired session is gone for every call, whether its row is still there or not.
+    // An expired session is destroyed for every call, whether its row is still there or not.
     const isLive = `${end} > now() and ${isSession('s.')}`;
 
     const columns = storedColumns(life);
@@ -84,7 +87,8 @@ export class SessionsTable {
     from locked i where ${at('s.')}s.sid = i.sid
     returning s.sid`;
     const inserting = statement(newRow, first, (input) => `${input} ${insert}`);
-    // Citus routes `values` to the shard as they are, the result of a `select` by way of the coordinator.
+    // Citus routes `values` to the shard as they are, the result of a `select` by way of the
+    // coordinator.
     const scalars = scalarsOf(newRow, first);
     const one = `${into} values (${values.replace(/\bi\.(\w+)/g, (_, column) => `(${scalars[column]})`)}) ${unlessThere}`;
     this.#insert = this.#isSharded ? { ...inserting, one } : inserting;
@@ -136,8 +140,9 @@ export class SessionsTable {
   }
 
   /**
-   * Each session's row under the first of its keys that has one; expired rows too, as long as they are there. One statement
-   * sees one moment: a row that moves from key to key meanwhile is not missed.
+   * Each session's row under the first of its keys that has one; expired rows too, as long as they
+   * are there. One statement sees one moment: a row that moves from key to key meanwhile is not
+   * missed.
    */
   async read(query: Query, sessions: readonly (readonly string[])[]): Promise<(StoredRow | undefined)[]> {
     const keys = sessions.flat();
@@ -209,7 +214,10 @@ export function lifeInterval(maxLifetime: number | undefined): string | undefine
   return maxLifetime === undefined ? undefined : `${maxLifetime}::float8 * interval '1 second'`;
 }
 
-/** An SQL condition: the row is no tombstone. Few rows have no cookie, so it seldom looks at the data. */
+/**
+ * An SQL condition: the row is no tombstone. Few rows have no cookie, so it seldom looks at the
+ * data.
+ */
 export function isSession(alias = ''): string {
   return `(${alias}cookie is not null or ${alias}data::text <> '${TOMBSTONE}')`;
 }
@@ -217,9 +225,10 @@ export function isSession(alias = ''): string {
 const expiryColumns = { expires: 'float8', expires_in: 'float8' };
 
 /**
- * An expiry as the moment that the app's clock has it, and as the milliseconds from now, when the statement is sent: what
- * the call waited before is taken off. The first counts where the database's clock is near the app's, so that a cookie's
- * `expires` is read as it was set; else the second.
+ * An expiry as the moment that the app's clock has it, and as the milliseconds from now, when the
+ * statement is sent: what the call waited before is taken off. The first counts where the
+ * database's clock is near the app's, so that a cookie's `expires` is read as it was set; else the
+ * second.
  */
 function expiryValues(expires: number | null): Value[] {
   return expires === null ? [null, null] : [String(expires), String(expires - Date.now())];
@@ -238,7 +247,8 @@ export function milliseconds(time: string): string {
 }
 
 export function storedRow(row: Row): StoredRow {
-  // Subtracted here: before PostgreSQL 17, a row whose expiry somebody set to `infinity` would fail the subtraction.
+  // Subtracted here: before PostgreSQL 17, a row whose expiry was set to `infinity` by hand would
+  // fail the subtraction.
   const [expires, now, end] = row.slice(4, 7).map(Number) as [number, number, number];
   const expiresAt = Math.min(expires, end);
   const isTombstone = row[1] === TOMBSTONE && (row[2] ?? null) === null;

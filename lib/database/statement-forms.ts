@@ -16,8 +16,9 @@ export interface StatementForms {
 const UNIT_SEPARATOR = '\x1f';
 
 /**
- * Puts the input rows before a statement as `i`: scalars for one row, arrays for many. Everything travels as text. In an
- * array's text form each quote must be escaped, which for JSON is dear: its texts travel joined by a separator instead.
+ * Puts the input rows before a statement as `i`: scalars for one row, arrays for many. Everything
+ * travels as text. In an array's text form each quote must be escaped, which for JSON is dear: its
+ * texts travel joined by a separator instead.
  *
  * @param input the columns' types; `json`: the text of JSON
  * @param first the number of the first one's parameter

@@ -20,12 +20,15 @@ import {
   snapshotFor,
 } from './snapshot.js';
 
-/** More saves than this in a row without an answer: the oldest is taken for one that was not written. */
+/**
+ * More saves than this in a row without an answer: the oldest is taken for one that was not
+ * written.
+ */
 const MAX_IN_DOUBT = 8;
 
 /**
- * What each call on one session does with its row. Knows neither SQL nor Express; the caller runs calls on one session ID
- * one after the other.
+ * What each call on one session does with its row. Knows neither SQL nor Express; the caller runs
+ * calls on one session ID one after the other.
  */
 export class ConcurrentSessions {
   readonly #statements: (shard?: number) => Statements;
@@ -104,7 +107,8 @@ export class ConcurrentSessions {
       const written = earlier.find(({ version }) => version === now?.version);
       snapshot.inDoubt = written ? [] : earlier;
       if (!now || now.expiresInMs <= 0) {
-        // Another store loaded it. If it is still there, that is another table; if not, it was destroyed.
+        // Another store loaded it. If it is still there, that is another table; if not, it was
+        // destroyed.
         const there = isHere ? undefined : await snapshot.readFrom([snapshot.key], deadline);
         if (there && there.expiresInMs > 0) return this.#replace(sid, encoded, session, deadline);
         return this.#dropped(snapshot, 'set');
@@ -143,11 +147,14 @@ export class ConcurrentSessions {
     }
   }
 
-  /** Keeps a session of another store, unless the session ID has a row. @returns whether it had none */
+  /**
+   * Keeps a session of another store, unless the session ID has a row. @returns whether it had none
+   */
   async adopt(sid: string, session: unknown, deadline: number): Promise<boolean> {
     const keys = this.#ids.rowKeysFor(sid);
     if (keys.length > 1 && (await this.#statementsFor(sid).read(keys, deadline))) return false;
-    // Its cookie's `expires` may be past: most stores' touch leaves the JSON as it is. The request touches the session anyway.
+    // Its cookie's `expires` may be past: most stores' touch leaves the JSON as it is. The request
+    // touches the session anyway.
     const encoded = encode(session);
     const now = Date.now();
     const known = Math.max(encoded.expires ?? 0, now + (Number(JSON.parse(encoded.cookie).originalMaxAge) || 0));
@@ -231,8 +238,9 @@ export class ConcurrentSessions {
   }
 
   /**
-   * What a save is to write. The row may hold what any save in doubt wrote, also with another request's changes on top: so
-   * the request's changes are merged one save after the other, as if none of these had been written.
+   * What a save is to write. The row may hold what any save in doubt wrote, also with another
+   * request's changes on top: so the request's changes are merged one save after the other, as if
+   * none of these had been written.
    */
   #attempt(snapshot: Snapshot, ours: string): Omit<Save, 'cookie'> {
     let { seen, stored } = snapshot;
@@ -240,8 +248,8 @@ export class ConcurrentSessions {
       if (next !== seen) stored = stored === seen ? next : this.#merge(seen, next, stored);
       seen = next;
     }
-    // Random, so that a save whose answer was lost is recognised later, by whichever process, and a row that was destroyed
-    // and created again is not taken for its predecessor (the ABA problem).
+    // Random, so that a save whose answer was lost is recognised later, by whichever process, and a
+    // row that was destroyed and created again is not taken for its predecessor (the ABA problem).
     return { version: randomVersion(), seen, stored };
   }
 
@@ -265,8 +273,8 @@ export function randomVersion(): number {
 }
 
 /**
- * Waits before asking again for a row that somebody holds, ever longer: no statement waits for it on the server. The first
- * time not at all: the row was changed while the statement ran.
+ * Waits before asking again for a locked row, ever longer: no statement waits for it on the server.
+ * The first time not at all: the row was changed while the statement ran.
  */
 export async function backOffFromLockedRow(tries: number, deadline: number): Promise<void> {
   if (performance.now() >= deadline) throw timeoutError();

@@ -1,4 +1,7 @@
-/** From a session to the columns of its row and back, as the options say: `encryptionKey`, `ttl`, `user`. */
+/**
+ * From a session to the columns of its row and back, as the options say: `encryptionKey`, `ttl`,
+ * `user`.
+ */
 
 import type { SessionData } from 'express-session';
 import { PgStoreError, UnreadableRowError } from '../errors.js';
@@ -34,7 +37,9 @@ export class RowCodec {
     return { ...encoded, expires };
   }
 
-  /** The same of what a touch stores: without data that only a function in option `ttl` would see. */
+  /**
+   * The same of what a touch stores: without data that only a function in option `ttl` would see.
+   */
   encodeForTouch(session: SessionData): TimedSession {
     const seesData = typeof this.#options.ttl === 'function';
     return this.encode(seesData ? session : ({ cookie: session?.cookie } as SessionData));
@@ -57,7 +62,10 @@ export class RowCodec {
     return seal(this.#sealing, key, data);
   }
 
-  /** Whether the row still has an older secret's key or data that were not encrypted with the newest encryption key. */
+  /**
+   * Whether the row still has an older secret's key or data that were not encrypted with the newest
+   * encryption key.
+   */
   needsRekey(row: StoredRow, [newest]: readonly string[]): boolean {
     return row.key !== newest || !isSealedNewest(this.#sealing, row.data);
   }
@@ -79,8 +87,8 @@ export class RowCodec {
 }
 
 /**
- * When a row expires by the app's clock. Where that agrees with the database's, as it was set, to the millisecond. The
- * difference is the time that the answer took, too.
+ * When a row expires by the app's clock. Where that agrees with the database's, as it was set, to
+ * the millisecond. The difference is the time that the answer took, too.
  */
 function expiryOf({ expiresAt, expiresInMs }: StoredRow): number {
   const expires = Date.now() + expiresInMs;

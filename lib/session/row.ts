@@ -46,7 +46,7 @@ export interface TouchedRow {
 
 export interface ChangedRow extends TouchedRow {
   readonly newKey: string;
-  /** Of the row that the change was made from: a row with another one is left alone. */
+  /** Of the row that the change is based on: a row with another one is left alone. */
   readonly version: number;
   readonly newVersion: number;
   readonly data: string;
@@ -67,7 +67,7 @@ export type Send<Item, Result> = (item: Item, deadline: number) => Promise<Resul
  * milliseconds.
  *
  * A write resolves with whether it was done. Not so where the row is not there, has expired, has
- * another version, is locked, or was changed in this very moment; which of these, `read` tells.
+ * another version, is locked, or was changed in this very moment; `read` shows which of these.
  */
 export interface Statements {
   /** The row under the first of a session's keys that has one. */

@@ -1,14 +1,23 @@
-/** What a request saw when it loaded its session, and what the row has held since. */
+/** What a request saw when it loaded its session, and what the row has stored since. */
 
 import type { Statements, StoredRow, TouchedRow } from './row.js';
 
-/** A save as it was sent: the version that it gives the row, and a snapshot's `seen`, `stored` and `cookie` after it. */
+/**
+ * A save as it was sent: the version that it gives the row, and a snapshot's `seen`, `stored` and
+ * `cookie` after it.
+ */
 export type Save = Pick<Snapshot, 'version' | 'seen' | 'stored' | 'cookie'>;
 
-/** The state of a session's row as one `Session` object knows it. Changes with each of that object's saves. */
+/**
+ * The state of a session's row as one `Session` object knows it. Changes with each of that object's
+ * saves.
+ */
 export interface Snapshot {
   readonly sid: string;
-  /** Reads the row where the session was last known to be: in the table of the store that loaded or saved it. */
+  /**
+   * Reads the row where the session was last known to be: in the table of the store that loaded or
+   * saved it.
+   */
   readFrom: Statements['read'];
   key: string;
   version: number;
@@ -16,19 +25,26 @@ export interface Snapshot {
   seen: string;
   /** JSON that the row holds. Differs from `seen` after a merge brought in what others changed. */
   stored: string;
-  /** An old `secret` or `encryptionKey` made the row: the next save writes it anew, also with nothing changed. */
+  /**
+   * An old `secret` or `encryptionKey` wrote the row: the next save rewrites it, also with nothing
+   * changed.
+   */
   needsRekey: boolean;
   /** Saves that got no answer, oldest first: the row may be as any of them left it. */
   inDoubt: readonly Save[];
   cookie: string;
-  /** When the row expires, and when `maxLifetime` ends it; on the clock of `performance.now()`, in milliseconds. */
+  /**
+   * When the row expires, and when `maxLifetime` ends it; on the clock of `performance.now()`, in
+   * milliseconds.
+   */
   expiresAt: number;
   readonly endsAt: number;
 }
 
 /**
- * A snapshot is hidden in the object that it belongs to: it travels with it, also through a Proxy and to another store. A
- * WeakMap would cost the garbage collector nearly as much as all the rest of a `get`.
+ * A snapshot is hidden in the object that it belongs to: it travels with it, also through a Proxy
+ * and to another store. A WeakMap would cost the garbage collector nearly as much as all the rest
+ * of a `get`.
  */
 const LOADED = Symbol('loaded');
 const SNAPSHOT = Symbol('snapshot');
@@ -47,8 +63,8 @@ export function attachSnapshot(data: object, snapshot: Snapshot): void {
 /**
  * `createSession` created a session from data that `get` answered with.
  *
- * A `Session` adopts no key that it has already (`id`, `req`, `save`, `toString`, `__proto__`), and has those where they
- * are not enumerable: such keys were not seen, so their absence is no removal.
+ * A `Session` adopts no key that it has already (`id`, `req`, `save`, `toString`, `__proto__`), and
+ * has those where they are not enumerable: such keys were not seen, so their absence is no removal.
  */
 export function transferSnapshot(data: object, session: object): void {
   const snapshot = (data as Holder)?.[LOADED];
@@ -62,13 +78,19 @@ export function transferSnapshot(data: object, session: object): void {
   setSnapshot(session, own);
 }
 
-/** A session without a snapshot was saved. Plain objects stay without: they replace the row each time. */
+/**
+ * A session without a snapshot was saved. Plain objects stay without: they replace the row each
+ * time.
+ */
 export function recordSnapshot(session: object, snapshot: Snapshot): void {
   const prototype = Object.getPrototypeOf(session);
   if (prototype !== Object.prototype && prototype !== null) setSnapshot(session, snapshot);
 }
 
-/** Only for the session ID and a row key under which it was loaded: saved under another one, a session is a new one. */
+/**
+ * Only for the session ID and a row key under which it was loaded: saved under another one, a
+ * session is a new one.
+ */
 export function snapshotFor(session: unknown, sid: string, keys: readonly string[]): Snapshot | undefined {
   const snapshot = (session as Holder)?.[SNAPSHOT];
   return snapshot?.sid === sid && keys.includes(snapshot.key) ? snapshot : undefined;

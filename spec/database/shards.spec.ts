@@ -1,4 +1,7 @@
-/** Does each session have one shard, each statement on single rows one partition, and each store the table's number of shards? */
+/**
+ * Does each session have one shard, each statement on single rows one partition, and each store the
+ * table's number of shards?
+ */
 
 import assert from 'node:assert/strict';
 import { crc32 } from 'node:zlib';

@@ -117,7 +117,8 @@ describe('autodelete', () => {
     assert.equal(await store.length(), 3);
   });
 
-  // Both zones' names for themselves are ones that PostgreSQL writes and reads as another zone's, or not at all.
+  // Both zones' names for themselves are ones that PostgreSQL writes and reads as another zone's,
+  // or not at all.
   for (const [TimeZone, DateStyle] of [
     ['Asia/Kolkata', 'SQL'],
     ['Pacific/Guam', 'Postgres'],

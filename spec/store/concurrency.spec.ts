@@ -472,7 +472,8 @@ describe('concurrency', () => {
     });
 
     it('even where its session ID is used again: the old data stay away', async () => {
-      // Each row starts at a random version: a stale snapshot must not take the new row for the one it knew.
+      // Each row starts at a random version: a stale snapshot must not take the new row for the one
+      // it knew.
       const { table, stores, store, sql } = await openPair();
       const versions = new Set<number>();
       for (let round = 0; round < 20; round++) {
@@ -671,7 +672,10 @@ describe('concurrency', () => {
       await sql`update ${sql(table)} set expires_at = expires_at - ${seconds} * interval '1 second'`;
     }
 
-    /** The statements of a request that loads and touches, as express-session does at the end of each response. */
+    /**
+     * The statements of a request that loads and touches, as express-session does at the end of
+     * each response.
+     */
     async function touches(options: PgStoreOptions, maxAge: number | null, seconds: number, call: 'set' | 'touch') {
       const { store, table, sent } = await openCountedStore(options);
       const sql = await sqlClient();

@@ -39,7 +39,10 @@ function printed(value: unknown): string {
   return texts.join('\n');
 }
 
-/** All texts and bytes that own properties lead to, whatever kind of property, and those of the prototypes. */
+/**
+ * All texts and bytes that own properties lead to, whatever kind of property, and those of the
+ * prototypes.
+ */
 function reachable(root: unknown): string[] {
   const texts: string[] = [];
   const seen = new Set<unknown>([Object.prototype, Function.prototype]);
@@ -168,7 +171,10 @@ describe('leaks', () => {
   });
 
   describe('errors', () => {
-    /** What a failed call gives; also prints what the store tells and writes to the console meanwhile. */
+    /**
+     * What a failed call gives; also prints what the store tells and writes to the console
+     * meanwhile.
+     */
     async function failureOf(what: string, call: Promise<unknown>): Promise<Error & { code: string }> {
       const error = await call.then(
         () => assert.fail(`${what} did not fail`),

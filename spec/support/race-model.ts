@@ -26,16 +26,20 @@ export interface Operation {
 
 interface State {
   readonly row: Flat | null;
-  /** What each session object saw when it was loaded or last saved; absent for one that the store does not know. */
+  /**
+   * What each session object saw when it was loaded or last saved; absent for one that the store
+   * does not know.
+   */
   readonly seen: ReadonlyMap<number, Flat>;
   /** How many `dropped` events each process has seen. */
   readonly dropped: readonly number[];
 }
 
 /**
- * Whether some order of the calls gives each of them the answer that it got (linearizability: Herlihy and Wing, 1990; the
- * search is Wing and Gong's). The order keeps what is certain: a call that was answered before another one was made came
- * first, and of two calls from one process that do not both read, the one that was made first.
+ * Whether some order of the calls gives each of them the answer that it got (linearizability:
+ * Herlihy and Wing, 1990; the search is Wing and Gong's). The order keeps what is certain: a call
+ * that was answered before another one was made came first, and of two calls from one process that
+ * do not both read, the one that was made first.
  */
 export function explain(operations: Operation[], dropped: readonly number[]): boolean {
   const before = operations.map((later, n) =>
