@@ -14,6 +14,7 @@ const LABELS: Record<string, string> = {
 };
 const COLOURS: Record<string, string> = {
   PgStore: '#1f9d74',
+  'PgStore on pg.Pool': '#7cc6ab',
   'connect-redis (redis 5)': '#d9534f',
   'connect-redis (redis 6)': '#e08e45',
   MemoryStore: '#8a7fd0',

@@ -17,6 +17,7 @@ export const PEERS = [
   'connect-redis (redis 6)',
   'plain postgres',
   'PgStore',
+  'PgStore on pg.Pool',
 ] as const;
 export type PeerName = (typeof PEERS)[number];
 
@@ -67,12 +68,18 @@ export async function openPeer(name: PeerName, servers: Servers, options: PgStor
     }
     case 'PgStore':
       return openPgStore(servers, options);
+    case 'PgStore on pg.Pool': {
+      const pool = new pg.Pool({ connectionString: servers.postgres, max: 10 });
+      pool.on('error', () => {});
+      const { store, close } = await openPgStore(servers, { ...options, pool });
+      return { name, store, close: () => close().then(() => pool.end()) };
+    }
   }
 }
 
 export async function openPgStore(servers: Servers, options: PgStoreOptions, name = 'PgStore'): Promise<Peer> {
   const { PgStore } = await builtModule<typeof import('../lib/index.js')>('index');
-  const store = new PgStore({ uri: servers.postgres, autodelete: false, ...options });
+  const store = new PgStore({ ...(options.pool ? {} : { uri: servers.postgres }), autodelete: false, ...options });
   return { name, store, close: () => store.close() };
 }
 

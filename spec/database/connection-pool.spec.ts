@@ -11,7 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import postgres, { type Sql } from 'postgres';
 import { PostgresServer } from '../../example/postgres-server.js';
 import { type ChunkFault, FaultProxy } from '../support/fault-proxy.js';
-import { closeStores, freshTable, openStore } from '../support/postgres.js';
+import { closeStores, freshTable, openOwnStore as openStore } from '../support/postgres.js';
 import { plain } from '../support/sessions.js';
 
 describe('connection pool', () => {

@@ -96,6 +96,7 @@ async function clientOf({ uri, sql, pool, postgres, ...options }: PgStoreOptions
   const others = Object.keys(postgres ?? {}).filter((name) => name !== 'prepare');
   if (!ON_POOL || others.length > 0 || !URL.canParse(target)) return { uri: target };
   const { searchParams } = new URL(target);
+  if ([...searchParams.keys()].some((name) => name !== 'prepare' && name !== 'sslmode')) return { uri: target };
   const prepare = searchParams.get('prepare') !== 'false' && postgres?.prepare !== false;
   const settings = {
     connectionString: target.replace(/\?.*/, ''),
@@ -104,6 +105,13 @@ async function clientOf({ uri, sql, pool, postgres, ...options }: PgStoreOptions
     ssl: searchParams.has('sslmode') && { rejectUnauthorized: false },
   };
   return { pool: appPool(settings), postgres: { prepare } };
+}
+
+/** The same on the store's own connections, for specs about those. */
+export async function openOwnStore(options: PgStoreOptions = {}): Promise<PgStore> {
+  const store = new PgStore({ autodelete: false, uri: await postgresUri(), table: freshTable(), ...options });
+  open.add(store);
+  return store;
 }
 
 /** A store on the specs' PostgreSQL with a table of its own; `closeStores()` closes it. */
