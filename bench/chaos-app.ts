@@ -4,6 +4,7 @@
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
 import { PgStore } from '../lib/index.js';
 import { load, plain } from '../spec/support/sessions.js';
 import { random } from './chaos-random.js';
@@ -14,6 +15,8 @@ export interface AppOptions {
   table: string;
   seed: number;
   timeout: number;
+  /** `pg`: over a node-postgres pool; else over connections of the store. */
+  client: string;
 }
 
 /**
@@ -43,9 +46,12 @@ export type FromApp = { report: Report } | { destroying: string };
 export type ToApp = { created: string } | 'stop';
 
 const VISITORS = 12;
-const { name, uri, table, seed, timeout } = JSON.parse(process.argv[2] ?? '') as AppOptions;
+const { name, uri, table, seed, timeout, client } = JSON.parse(process.argv[2] ?? '') as AppOptions;
 const pick = random(seed);
-const store = new PgStore({ uri, table, timeout, touchAfter: 0 });
+const pool = client === 'pg' ? new pg.Pool({ connectionString: uri, statement_timeout: 0.9 * timeout }) : undefined;
+// As node-postgres has it: without a listener, an idle connection that breaks would end the process.
+pool?.on('error', () => {});
+const store = new PgStore({ ...(pool ? { pool } : { uri }), table, timeout, touchAfter: 0 });
 const sids: string[] = [];
 const mine = new Map<string, string[]>();
 let report = emptyReport();

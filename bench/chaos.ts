@@ -2,7 +2,7 @@
  * Does any acknowledged write get lost, any destroyed session come back, any call stay unanswered,
  * whatever breaks?
  *
- * npm run chaos -- --seconds 30 --processes 4 --seed 1
+ * npm run chaos -- --seconds 30 --processes 4 --seed 1 --client pg
  */
 
 import { type ChildProcess, fork } from 'node:child_process';
@@ -22,8 +22,11 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: '30' },
     processes: { type: 'string', default: '4' },
     seed: { type: 'string', default: String(Date.now() % 1_000_000) },
+    client: { type: 'string', default: 'postgres' },
   },
 });
+const { client } = values;
+if (client !== 'postgres' && client !== 'pg') throw new TypeError('--client: expected postgres or pg');
 const [seconds, processes, seed] = [values.seconds, values.processes, values.seed].map(Number) as [
   number,
   number,
@@ -56,7 +59,14 @@ const apps: (App | undefined)[] = [];
 
 function startApp(slot: number): void {
   const name = `app${started++}`;
-  const options: AppOptions = { name, uri: proxy.uri, table: TABLE, seed: seed * 1000 + started, timeout: TIMEOUT };
+  const options: AppOptions = {
+    name,
+    uri: proxy.uri,
+    table: TABLE,
+    seed: seed * 1000 + started,
+    timeout: TIMEOUT,
+    client,
+  };
   const child = fork(path.join(import.meta.dirname, 'chaos-app.ts'), [JSON.stringify(options)], {
     execArgv: ['--import', 'tsx'],
   });
@@ -137,7 +147,7 @@ const FAULTS: Record<string, () => Promise<unknown>> = {
       sql.begin(async (sql) => {
         await sql`set local lock_timeout = '5s'`;
         await sql`lock table ${sql(TABLE)} in access exclusive mode`;
-        await sleep(between(100, 1500));
+        await sleep(between(100, 1.5 * TIMEOUT));
       }),
     ),
   'app process killed (-9)': async () => {
@@ -163,7 +173,7 @@ function progress(): void {
 }
 
 console.log(
-  `chaos for ${seconds} s, ${processes} processes; again with: npm run chaos -- --seconds ${seconds} --processes ${processes} --seed ${seed}`,
+  `chaos for ${seconds} s, ${processes} processes; again with: npm run chaos -- --seconds ${seconds} --processes ${processes} --seed ${seed} --client ${client}`,
 );
 const maker = new PgStore({ uri: server.uri, table: TABLE });
 await maker.ready();
@@ -213,7 +223,7 @@ const rows: [string, string | number][] = [
   ['longest wait', `${Math.round(log.longest)} ms`],
 ];
 console.log(
-  `\n\n| ${seconds} s, ${processes} processes, seed ${seed}, PostgreSQL ${version}, Node ${process.version} | |\n| --- | --- |`,
+  `\n\n| ${seconds} s, ${processes} processes, client ${client}, seed ${seed}, PostgreSQL ${version}, Node ${process.version} | |\n| --- | --- |`,
 );
 for (const [name, value] of rows) console.log(`| ${name} | ${value} |`);
 for (const each of [...verdict.lost, ...verdict.revived].slice(0, 20)) console.error(`lost or revived: ${each}`);

@@ -7,6 +7,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
+import pg from 'pg';
 import postgres from 'postgres';
 import { PostgresServer } from '../example/postgres-server.js';
 import { PgStore, type PgStoreOptions } from '../lib/index.js';
@@ -116,19 +117,23 @@ async function round(): Promise<void> {
   const attributes = oneOf(['', '&target_session_attrs=primary']);
   const uri = `postgres://postgres@${host}/postgres?sslmode=${isTls ? 'require' : 'disable'}${attributes}`;
   const table = `fuzz_${total.rounds++}`;
-  const options: PgStoreOptions = {
+  const maxConnections = between(1, 4);
+  const pool = new pg.Pool({
+    connectionString: `postgres://postgres@127.0.0.1:${proxy.port}/postgres`,
+    ssl: isTls && { rejectUnauthorized: false },
+    max: maxConnections,
+  });
+  pool.on('error', () => {});
+  const ofStore: PgStoreOptions = {
     uri,
-    table,
-    timeout: TIMEOUT,
-    touchAfter: 0,
-    autodelete: 1,
-    maxConnections: between(1, 4),
+    maxConnections,
     postgres: {
       ...oneOf([{}, { fetch_types: true }, { prepare: false }, { max_lifetime: 0.3, idle_timeout: 0.05 }]),
       ...oneOf([{}, { password: () => sleep(between(0, 20), 'none') }]),
     },
   };
-  const store = new PgStore(options);
+  const client = oneOf([ofStore, ofStore, { pool }]);
+  const store = new PgStore({ ...client, table, timeout: TIMEOUT, touchAfter: 0, autodelete: 1 });
   const load = await Load.start(store, 8);
   const end = performance.now() + ROUND_MS;
   const isOver = () => performance.now() > end;
@@ -139,6 +144,7 @@ async function round(): Promise<void> {
   await inTime('works again', load.progress(20));
   await inTime('writers stop', load.stop());
   await inTime('close()', store.close());
+  await inTime('the pool ends', pool.end());
   total.calls += load.calls;
   total.acknowledged += load.acknowledged;
   for (const error of load.errors) failed(error);

@@ -37,8 +37,9 @@ export interface TakeOverOptions {
 /** Options of `new PgStore(options)`. All are optional. */
 export interface PgStoreOptions {
   /**
-   * Connection string: `postgres://user:password@host:port/database`. Several hosts and `target_session_attrs` are
-   * supported. Default: the environment variable `DATABASE_URL`, else the `PG*` variables.
+   * Connection string: `postgres://user:password@host:port/database`. Several hosts are tried in turn, with
+   * `target_session_attrs` (`primary`, `read-write`) until one takes writes. Default: the environment variable
+   * `DATABASE_URL`, else the `PG*` variables.
    */
   uri?: string;
   /** A `postgres` client that the app already has. The store never ends it. Not together with `uri`. */
@@ -48,7 +49,7 @@ export interface PgStoreOptions {
    * it. Not together with `uri` or `sql`; of option `postgres`, only `prepare` goes with it.
    */
   pool?: NodePostgresPool;
-  /** Further options of the store's own client, such as `ssl`, or `prepare: false` for PgBouncer. */
+  /** Postgres.js options of the store's own connections, such as `ssl`, or `prepare: false` for PgBouncer. */
   postgres?: Record<string, unknown>;
   /** Name of the table, any legal identifier. Default `sessions`. */
   table?: string;
@@ -91,11 +92,14 @@ export interface PgStoreOptions {
   touchAfter?: number;
   /** Seconds between deletions of expired rows, varied by up to a quarter once per process. Default 900; `false`: never. */
   autodelete?: number | false;
-  /** Connections of the store's own client. Default 10. */
+  /** Most connections that the store opens. Default 10. */
   maxConnections?: number;
   /** How transient errors are retried. Default `{ attempts: 6, delay: 100 }` (milliseconds), doubling. */
   retry?: Partial<RetryOptions>;
-  /** Milliseconds after which a call without an answer fails. Default 10,000. */
+  /**
+   * Milliseconds after which a call without an answer fails with `TIMEOUT`; the server ends its statement shortly before, on
+   * the store's own connections. Default 10,000.
+   */
   timeout?: number;
   /** Merges a session that several requests changed. Default: a three-way merge, key by key at any depth. */
   merge?: Merge;
