@@ -49,7 +49,7 @@ const VISITORS = 12;
 const { name, uri, table, seed, timeout, client } = JSON.parse(process.argv[2] ?? '') as AppOptions;
 const pick = random(seed);
 const pool = client === 'pg' ? new pg.Pool({ connectionString: uri, statement_timeout: 0.9 * timeout }) : undefined;
-// As node-postgres has it: without a listener, an idle connection that breaks would end the process.
+// As node-postgres has it: without one, an idle connection that breaks would end the process.
 pool?.on('error', () => {});
 const store = new PgStore({ ...(pool ? { pool } : { uri }), table, timeout, touchAfter: 0 });
 const sids: string[] = [];

@@ -1,6 +1,6 @@
 /**
- * A network that cuts, delays, halves and swallows at random moments: no uncaught error, no unanswered call, no lost
- * acknowledged write, and the store works again once the network does.
+ * A network that cuts, delays, halves and swallows at random moments: no uncaught error, no
+ * unanswered call, no lost acknowledged write, and the store works again once the network does.
  *
  * npm run fuzz -- --seconds 60 --seed 1
  */

@@ -37,9 +37,9 @@ export interface TakeOverOptions {
 /** Options of `new PgStore(options)`. All are optional. */
 export interface PgStoreOptions {
   /**
-   * Connection string: `postgres://user:password@host:port/database`. Several hosts are tried in turn, with
-   * `target_session_attrs` (`primary`, `read-write`) until one takes writes. Default: the environment variable
-   * `DATABASE_URL`, else the `PG*` variables.
+   * Connection string: `postgres://user:password@host:port/database`. Several hosts are tried in
+   * turn, with `target_session_attrs` (`primary`, `read-write`) until one takes writes. Default: the
+   * environment variable `DATABASE_URL`, else the `PG*` variables.
    */
   uri?: string;
   /** A `postgres` client that the app already has. The store never ends it. Not together with `uri`. */
@@ -49,7 +49,10 @@ export interface PgStoreOptions {
    * it. Not together with `uri` or `sql`; of option `postgres`, only `prepare` goes with it.
    */
   pool?: NodePostgresPool;
-  /** Postgres.js options of the store's own connections, such as `ssl`, or `prepare: false` for PgBouncer. */
+  /**
+   * Postgres.js options of the store's own connections, such as `ssl`, or `prepare: false` for
+   * PgBouncer.
+   */
   postgres?: Record<string, unknown>;
   /** Name of the table, any legal identifier. Default `sessions`. */
   table?: string;
@@ -97,8 +100,8 @@ export interface PgStoreOptions {
   /** How transient errors are retried. Default `{ attempts: 6, delay: 100 }` (milliseconds), doubling. */
   retry?: Partial<RetryOptions>;
   /**
-   * Milliseconds after which a call without an answer fails with `TIMEOUT`; the server ends its statement shortly before, on
-   * the store's own connections. Default 10,000.
+   * Milliseconds after which a call without an answer fails with `TIMEOUT`; the server ends its
+   * statement shortly before, on the store's own connections. Default 10,000.
    */
   timeout?: number;
   /** Merges a session that several requests changed. Default: a three-way merge, key by key at any depth. */

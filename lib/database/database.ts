@@ -40,7 +40,7 @@ export class Database {
    * Runs `work` with a query function, again after transient errors: it must be safe to repeat.
    *
    * @param what names the work in `retry` events
-   * @param deadline on the clock of `performance.now()`, in milliseconds; nothing is tried again after it
+   * @param deadline milliseconds on the clock of `performance.now()`; nothing is tried again after it
    */
   async run<T>(what: string, deadline: number, work: (query: Query) => Promise<T>, batch?: Batch): Promise<T> {
     let recreated = false;
@@ -64,7 +64,10 @@ export class Database {
     return withRetries(this.#options.retry, deadline, (attempt, error) => this.#onRetry(what, attempt, error), once);
   }
 
-  /** Checks that the table exists, and creates it where it is missing and option `createTable` allows. A failed try is forgotten. */
+  /**
+   * Checks that the table exists, and creates it where it is missing and option `createTable`
+   * allows. A failed try is forgotten.
+   */
   ensureTable(): Promise<void> {
     const { query, script } = this.#client;
     const { createTable } = this.#options;
