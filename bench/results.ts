@@ -70,12 +70,13 @@ export interface Row {
   readonly inFlight: number;
   readonly store: string;
   readonly rate: Spread;
-  /** Of its rate to connect-pg-simple's. */
+  /** Of its rate to connect-pg-simple's, and of an app's to that with MemoryStore. */
   readonly ratio: Spread;
+  readonly ofMemory?: Spread;
   readonly p50: number;
   readonly p99: number;
   readonly cpu: number;
-  readonly delay: number | undefined;
+  readonly delay?: number;
 }
 
 export function rowsOf(samples: Samples, stores: readonly string[], what: string, inFlight: number): Row[] {
@@ -86,7 +87,8 @@ export function rowsOf(samples: Samples, stores: readonly string[], what: string
     const of = (figure: keyof Sample) => own.map((sample) => sample[figure]);
     const [p50, p99, cpu, delay] = [median(of('p50')), median(of('p99')), median(of('cpu')), median(of('delay'))];
     const [rate, ratio] = [spreadOf(of('rate')), ratios(own, reference)];
-    return [{ what, inFlight, store, rate, ratio, p50, p99, cpu, delay: Number.isNaN(delay) ? undefined : delay }];
+    const app = Number.isNaN(delay) ? {} : { delay, ofMemory: ratios(own, samples.of('MemoryStore', what, inFlight)) };
+    return [{ what, inFlight, store, rate, ratio, p50, p99, cpu, ...app }];
   });
 }
 

@@ -8,6 +8,7 @@ import { execFile, execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
+import * as benchmark from '../../bench/docs.js';
 import { apiReference } from '../support/api-docs.js';
 import { apart } from '../support/built-package.js';
 import { sqlClient } from '../support/postgres.js';
@@ -129,6 +130,22 @@ describe('documentation', () => {
     assert.equal(read('docs/api.md'), apiReference());
     assert.doesNotMatch(read('docs/api.md'), /TypedStore/);
   }).timeout(300_000);
+
+  it('has the figures of the last run of the benchmark (`npm run docs:bench`)', () => {
+    for (const page of benchmark.PAGES) assert.equal(read(page), benchmark.withFigures(read(page)));
+  });
+
+  it('says "as fast as" memory only where the benchmark shows it', () => {
+    const claim = /as\s+fast\s+as\s+(with\s+)?(memory|MemoryStore)/i;
+    const files = [
+      ...PAGES,
+      'package.json',
+      ...fs.readdirSync(path.join(ROOT, 'example')).map((name) => `example/${name}`),
+    ];
+    const claiming = files.filter((file) => fs.statSync(path.join(ROOT, file)).isFile() && claim.test(read(file)));
+    if (!benchmark.isAsFastAsMemory()) assert.deepEqual(claiming, []);
+    else assert(claiming.includes('README.md'));
+  });
 
   it('shows the tree of dependencies that npm installs', () => {
     const tree = blocks('text').find(({ code }) => code.startsWith('express-pg-store@'));
