@@ -18,7 +18,10 @@ import {
 } from './option-check.js';
 import type { Merge } from './session/merge.js';
 
-/** What option `previous` needs of a store. Each method calls back, as express-session's README has it. */
+/**
+ * What option `previous` needs of a store. Each method calls back, as express-session's README has
+ * it.
+ */
 export interface PreviousStore {
   get(sid: string, callback: (error?: any, session?: any) => void): unknown;
   destroy(sid: string, callback: (error?: any) => void): unknown;
@@ -30,7 +33,7 @@ export interface PreviousStore {
 
 /** Options of `takeOver()`. */
 export interface TakeOverOptions {
-  /** Is told how many of the listed sessions are done, and how many there are. */
+  /** Gets how many of the listed sessions are done, and how many there are. */
   onProgress?: (done: number, total: number) => void;
 }
 
@@ -38,15 +41,18 @@ export interface TakeOverOptions {
 export interface PgStoreOptions {
   /**
    * Connection string: `postgres://user:password@host:port/database`. Several hosts are tried in
-   * turn, with `target_session_attrs` (`primary`, `read-write`) until one takes writes. Default: the
-   * environment variable `DATABASE_URL`, else the `PG*` variables.
+   * turn, with `target_session_attrs` (`primary`, `read-write`) until one takes writes. Default:
+   * the environment variable `DATABASE_URL`, else the `PG*` variables.
    */
   uri?: string;
-  /** A `postgres` client that the app already has. The store never ends it. Not together with `uri`. */
+  /**
+   * A `postgres` client that the app already has. The store never ends it. Not together with `uri`.
+   */
   sql?: Sql<any>;
   /**
-   * A node-postgres `Pool` that the app already has. Each statement checks out one of its connections; the store never ends
-   * it. Not together with `uri` or `sql`; of option `postgres`, only `prepare` goes with it.
+   * A node-postgres `Pool` that the app already has. Each statement checks out one of its
+   * connections; the store never ends it. Not together with `uri` or `sql`; of option `postgres`,
+   * only `prepare` goes with it.
    */
   pool?: NodePostgresPool;
   /**
@@ -58,62 +64,89 @@ export interface PgStoreOptions {
   table?: string;
   /** Name of the schema, any legal identifier. Default `public`. */
   schema?: string;
-  /** Create the schema and the table where they are missing. Default `true`; `false`: never any DDL. */
+  /**
+   * Create the schema and the table where they are missing. Default `true`; `false`: never any DDL.
+   */
   createTable?: boolean;
   /**
-   * Divides the table into so many shards, 1 to 32,767, that a distributed PostgreSQL such as Citus can place on several
-   * servers. Fixed when the table is created: another number, or none, is an error. Default: none.
+   * Divides the table into so many shards, 1 to 32,767, that a distributed PostgreSQL such as Citus
+   * can place on several servers. Fixed when the table is created: another number, or none, is an
+   * error. Default: none.
    */
   shards?: number;
-  /** Goes before each row key: a namespace in one table. `all`, `length`, `ids` and `clear` see only their own. Default `''`. */
+  /**
+   * Goes before each row key: a namespace in one table. `all`, `length`, `ids` and `clear` see only
+   * their own. Default `''`.
+   */
   prefix?: string;
-  /** Signs the session IDs in the table. An array for rotation, newest first. Default: not signed. */
+  /**
+   * Signs the session IDs in the table. An array for rotation, newest first. Default: not signed.
+   */
   secret?: string | readonly string[];
-  /** Keep only a hash of the session ID in the table: SHA-256, or HMAC-SHA-256 with `secret`. Default `false`. */
+  /**
+   * Keep only a hash of the session ID in the table: SHA-256, or HMAC-SHA-256 with `secret`.
+   * Default `false`.
+   */
   hashIds?: boolean;
-  /** Encrypts the sessions' data. At least 16 characters; 32 random bytes are best. An array for rotation, newest first. */
+  /**
+   * Encrypts the sessions' data. At least 16 characters; 32 random bytes are best. An array for
+   * rotation, newest first.
+   */
   encryptionKey?: string | readonly string[];
   /**
-   * With `encryptionKey`, while it is being introduced: also read rows that are not encrypted. `'write'`: write them as well.
-   * Default `false`.
+   * With `encryptionKey`, while it is being introduced: also read rows that are not encrypted.
+   * `'write'`: write them as well. Default `false`.
    */
   allowPlaintext?: boolean | 'write';
   /**
-   * Seconds that a row lives whose cookie has no expiry, or a function that says so; it gets the session as `get` would, at the
-   * moment of the call. Default 86,400 (a day).
+   * Seconds that a row lives whose cookie has no expiry, or a function that says so; it gets the
+   * session as `get` would, at the moment of the call. Default 86,400 (a day).
    */
   ttl?: number | ((session: SessionData) => number);
   /** Give a new session whose cookie has no `maxAge` the `ttl` as its `maxAge`. Default `false`. */
   permanent?: boolean;
-  /** Absolute timeout (OWASP): seconds from its creation after which a session expires, however active it is. Default: none. */
+  /**
+   * Absolute timeout (OWASP): seconds from its creation after which a session expires, however
+   * active it is. Default: none.
+   */
   maxLifetime?: number;
   /**
-   * Seconds by which a stored expiry may lag behind before a touch writes it; at most a tenth of the session's lifetime.
-   * Default 60; 0: each touch writes. So does a touch with an object that no `get` of this store loaded: how old its row is
-   * nobody knows.
+   * Seconds by which a stored expiry may lag behind before a touch writes it; at most a tenth of
+   * the session's lifetime. Default 60; 0: each touch writes. So does a touch with an object that
+   * no `get` of this store loaded: how old its row is nobody knows.
    */
   touchAfter?: number;
-  /** Seconds between deletions of expired rows, varied by up to a quarter once per process. Default 900; `false`: never. */
+  /**
+   * Seconds between deletions of expired rows, varied by up to a quarter once per process. Default
+   * 900; `false`: never.
+   */
   autodelete?: number | false;
   /** Most connections that the store opens. Default 10. */
   maxConnections?: number;
-  /** How transient errors are retried. Default `{ attempts: 6, delay: 100 }` (milliseconds), doubling. */
+  /**
+   * How transient errors are retried. Default `{ attempts: 6, delay: 100 }` (milliseconds),
+   * doubling.
+   */
   retry?: Partial<RetryOptions>;
   /**
    * Milliseconds after which a call without an answer fails with `TIMEOUT`; the server ends its
    * statement shortly before, on the store's own connections. Default 10,000.
    */
   timeout?: number;
-  /** Merges a session that several requests changed. Default: a three-way merge, key by key at any depth. */
+  /**
+   * Merges a session that several requests changed. Default: a three-way merge, key by key at any
+   * depth.
+   */
   merge?: Merge;
   /**
-   * Whose session it is: at most 2,000 bytes. The function gets the session as it is stored. Default: Passport's
-   * `session.passport.user`, where that is a string or a number.
+   * Whose session it is: at most 2,000 bytes. The function gets the session as it is stored.
+   * Default: Passport's `session.passport.user`, where that is a string or a number.
    */
   user?: (session: SessionData) => string | number | undefined;
   /**
-   * The store that the app used before, any express-session store: a session without a row is taken over from it at its first
-   * request, and what destroys a session destroys it in both, there first. The store never closes it. Default: none.
+   * The store that the app used before, any express-session store: a session without a row is taken
+   * over from it at its first request, and what destroys a session destroys it in both, there
+   * first. The store never closes it. Default: none.
    */
   previous?: PreviousStore;
 }
@@ -164,11 +197,11 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
     (value) => isText(value) && value !== '',
   ),
   sql: expectation(
-    'a client made by the package `postgres` (a node-postgres pool is option `pool`)',
+    'a client created by the package `postgres` (a node-postgres pool is option `pool`)',
     (value) => typeof value === 'function' && typeof (value as { unsafe?: unknown }).unsafe === 'function',
   ),
   pool: expectation(
-    'a pool of node-postgres, made by `new Pool()`',
+    'a pool of node-postgres, created by `new Pool()`',
     // A single `Client` has `connect` too, and these.
     (value: any) => typeof value?.connect === 'function' && !('escapeLiteral' in value),
   ),

@@ -13,7 +13,7 @@ import { ensureTable, requireTable } from './schema.js';
 
 export type OnRetry = (what: string, attempt: number, error: unknown) => void;
 
-/** Undefined table, invalid schema: somebody dropped or renamed it while the store was running. */
+/** Undefined table, invalid schema: dropped or renamed while the store was running. */
 const UNDEFINED_TABLE = new Set(['42P01', '3F000']);
 
 export class Database {
@@ -22,7 +22,10 @@ export class Database {
   readonly #name: string;
   readonly #client: Client;
   #tableExists = false;
-  /** Shards have queues of their own: together they must not have more statements in flight than connections. */
+  /**
+   * Shards have queues of their own: together they must not have more statements in flight than
+   * connections.
+   */
   readonly #slots: Semaphore | undefined;
   #ensuring: Promise<void> | undefined;
 
@@ -40,7 +43,8 @@ export class Database {
    * Runs `work` with a query function, again after transient errors: it must be safe to repeat.
    *
    * @param what names the work in `retry` events
-   * @param deadline milliseconds on the clock of `performance.now()`; nothing is tried again after it
+   * @param deadline milliseconds on the clock of `performance.now()`; nothing is tried again after
+   *                 it
    */
   async run<T>(what: string, deadline: number, work: (query: Query) => Promise<T>, batch?: Batch): Promise<T> {
     let recreated = false;

@@ -126,6 +126,25 @@ describe('documentation', () => {
     }
   });
 
+  it('wraps prose and comments at 100 columns, but for tables, links and commands', () => {
+    const long: string[] = [];
+    const check = (file: string, text: string, isChecked: (line: string) => boolean) => {
+      for (const [n, line] of text.split('\n').entries()) {
+        if ([...line].length > 100 && isChecked(line) && !/\]\(|https?:/.test(line)) long.push(`${file}:${n + 1}`);
+      }
+    };
+    const blank = (code: string) => code.replace(/[^\n]+/g, '');
+    for (const page of PAGES.filter((name) => name !== 'docs/api.md')) {
+      check(page, read(page).replace(/^```.*?^```$/gms, blank), (line) => !line.startsWith('|'));
+    }
+    for (const folder of ['lib', 'spec', 'bench', 'example']) {
+      for (const file of filesIn(folder).filter((name) => /\.c?ts$/.test(name))) {
+        check(`${folder}/${file}`, read(`${folder}/${file}`), (line) => /^\s*(\/\*\*|\*|\/\/) {1,3}\S/.test(line));
+      }
+    }
+    assert.deepEqual(long, []);
+  });
+
   it('has the API reference that the docstrings generate (`npm run docs:api`)', () => {
     assert.equal(read('docs/api.md'), apiReference());
     assert.doesNotMatch(read('docs/api.md'), /TypedStore/);

@@ -1,4 +1,7 @@
-/** The PostgreSQL that specs share: an embedded one of their own, or the one that DATABASE_URL names. */
+/**
+ * The PostgreSQL that specs share: an embedded one of their own, or the one that DATABASE_URL
+ * names.
+ */
 
 import { randomBytes } from 'node:crypto';
 import { crc32 } from 'node:zlib';
@@ -11,7 +14,10 @@ import { PgStore, type PgStoreOptions } from '../../lib/index.js';
 let starting: Promise<PostgresServer> | undefined;
 let admin: Sql | undefined;
 
-/** Where the specs' PostgreSQL is. `fsync` is off there: specs that pull the plug start a server of their own. */
+/**
+ * Where the specs' PostgreSQL is. `fsync` is off there: specs that pull the plug start a server of
+ * their own.
+ */
 export async function postgresUri(): Promise<string> {
   if (process.env.DATABASE_URL) return process.env.DATABASE_URL;
   starting ??= PostgresServer.start({ settings: { fsync: 'off' } });
@@ -42,8 +48,9 @@ export function freshTable(): string {
 }
 
 /**
- * Of the tables that `openStore` uses on the specs' PostgreSQL: hash partitions, shards (each a partition of its own), and
- * whether Citus distributes them. Without: plain tables, created by the store.
+ * Of the tables that `openStore` uses on the specs' PostgreSQL: hash partitions, shards (each a
+ * partition of its own), and whether Citus distributes them. Without: plain tables, created by the
+ * store.
  */
 const PARTITIONS = Number(process.env.SESSIONS_PARTITIONS || 0);
 export const SHARDS = Number(process.env.SESSIONS_SHARDS || 0) || undefined;
@@ -62,7 +69,10 @@ async function createTable(table: string): Promise<void> {
   await created.get(table);
 }
 
-/** For rows that a spec inserts by hand: the column `shard` before `sid`, and its value for a session, where there is one. */
+/**
+ * For rows that a spec inserts by hand: the column `shard` before `sid`, and its value for a
+ * session, where there is one.
+ */
 export const shardColumn = SHARDS ? 'shard, ' : '';
 export function shardValue(sid: string): string {
   return SHARDS ? `${crc32(sid) % SHARDS}, ` : '';
@@ -72,8 +82,8 @@ const open = new Set<PgStore>();
 const pools = new WeakMap<PgStore, pg.Pool>();
 
 /**
- * A pool of node-postgres with what an app may have set: parsers of its own for every type, its own schemas first on the
- * search path, columns in binary.
+ * A pool of node-postgres with what an app may have set: parsers of its own for every type, its own
+ * schemas first on the search path, columns in binary.
  */
 export function appPool(settings: pg.PoolConfig): pg.Pool {
   const types = { getTypeParser: () => () => 'parsed by the app' } as pg.CustomTypesConfig;
@@ -84,7 +94,10 @@ export function appPool(settings: pg.PoolConfig): pg.Pool {
   return pool;
 }
 
-/** Whether `openStore` gives stores a pool of node-postgres: `npm run test:postgres -- 18 --client pg`. */
+/**
+ * Whether `openStore` gives stores a pool of node-postgres:
+ * `npm run test:postgres -- 18 --client pg`.
+ */
 export const ON_POOL = process.env.SESSIONS_CLIENT === 'pg';
 
 /** The options of the client: `uri`, `sql`, or a pool in its place. */
@@ -141,7 +154,10 @@ export async function closeStores(): Promise<void> {
   );
 }
 
-/** Runs with a schema of its own; the schema goes with it, and so do the stores that `openStore` opened. */
+/**
+ * Runs with a schema of its own; the schema goes with it, and so do the stores that `openStore`
+ * opened.
+ */
 export async function inFreshSchema(work: (schema: string, sql: Sql) => Promise<void>): Promise<void> {
   const sql = await sqlClient();
   const schema = `schema_${randomBytes(6).toString('hex')}`;
