@@ -99,7 +99,7 @@ export class ConcurrentSessions {
       const now = isWritten ? undefined : await this.#statementsFor(sid).read(keys, deadline);
       // Or an earlier attempt at this very statement was written, and its answer lost.
       if (isWritten || now?.version === attempt.version) {
-        Object.assign(snapshot, { ...attempt, key: keys[0], needsRekey: false, inDoubt: [], readFrom });
+        Object.assign(snapshot, attempt, { key: keys[0], needsRekey: false, inDoubt: [], readFrom });
         noteExpiry(snapshot, change);
         if (met) this.#emit('conflict', handleOf(snapshot.key), tries);
         return;
