@@ -41,7 +41,20 @@ export class ConnectionPool implements Client {
     });
   }
 
-  async #run<T>(statement: (connection: Connection) => Promise<T>): Promise<T> {
+  async #run<T>(
+    statement: (connection: Connection) => Promise<T>,
+    deadline = performance.now() + this.#timeout,
+  ): Promise<T> {
+    try {
+      return await this.#runOnce(statement);
+    } catch (error) {
+      // A planned end (`max_lifetime`, `idle_timeout`) came first.
+      if (codeOf(error) !== UNSENT || performance.now() >= deadline) throw error;
+      return this.#run(statement, deadline);
+    }
+  }
+
+  async #runOnce<T>(statement: (connection: Connection) => Promise<T>): Promise<T> {
     const connection = await this.#acquire();
     const late = () => {
       // The idle ones as well: where packets of one connection are dropped, those of the others
@@ -51,10 +64,6 @@ export class ConnectionPool implements Client {
     };
     try {
       return await within(this.#timeout, statement(connection), late);
-    } catch (error) {
-      // A planned end (`max_lifetime`, `idle_timeout`) came first.
-      if (codeOf(error) !== UNSENT) throw error;
-      return await this.#run(statement);
     } finally {
       this.#release(connection);
     }
