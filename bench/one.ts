@@ -6,6 +6,7 @@
  * The profile is of the measured seconds alone; Chrome's and VS Code's developer tools open it.
  */
 
+import diagnostics from 'node:diagnostics_channel';
 import fs from 'node:fs';
 import inspector from 'node:inspector/promises';
 import { parseArgs } from 'node:util';
@@ -31,14 +32,10 @@ build();
 const postgres = await PostgresServer.start();
 const redis = values.store.startsWith('connect-redis') ? await startRedis() : undefined;
 let statements = 0;
-const debug = () => {
+diagnostics.subscribe('express-pg-store:statement', () => {
   statements++;
-};
-const peer = await openPeer(
-  values.store as PeerName,
-  { postgres: postgres.uri, redis: redis?.url },
-  { touchAfter: 0, postgres: { debug } },
-);
+});
+const peer = await openPeer(values.store as PeerName, { postgres: postgres.uri, redis: redis?.url }, { touchAfter: 0 });
 const { calls } = await prepare(peer);
 const call = calls[values.operation as Operation];
 const inFlight = Number(values['in-flight']);
