@@ -56,6 +56,7 @@ const EXPERIMENTS: Record<string, Choice[]> = {
     { name: 'json' },
     { name: 'jsonb', alter: (sql, name) => sql.unsafe(`alter table ${name} alter data type jsonb`) },
   ],
+  shards: [{ name: 'no shards' }, ...[1, 8, 32].map((shards) => ({ name: `${shards} shards`, options: { shards } }))],
   durability: [
     { name: 'durable' },
     { name: 'synchronous_commit off', options: { postgres: { connection: { synchronous_commit: 'off' } } } },

@@ -84,7 +84,7 @@ export class TableModel {
   }
 
   /** @returns the row's page from now on */
-  update(page: number, keepsExpiry: boolean): number {
+  update(page: number, keepsIndexes: boolean): number {
     this.#prune(page);
     this.#die(page);
     if (this.#room[page] < this.#rowBytes) {
@@ -93,8 +93,8 @@ export class TableModel {
       return this.#put();
     }
     this.#room[page] -= this.#rowBytes;
-    if (keepsExpiry) this.inPlace++;
-    (keepsExpiry ? this.#updatedInPlace : this.#prunable)[page]++;
+    if (keepsIndexes) this.inPlace++;
+    (keepsIndexes ? this.#updatedInPlace : this.#prunable)[page]++;
     return page;
   }
 

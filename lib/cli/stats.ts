@@ -15,12 +15,18 @@ export async function stats(query: Query, options: Options): Promise<object> {
   const range = new SessionIds(options).range;
   const isLive = `${isSession()} and expires_at > now()`;
   const inRange = 'sid >= $1::text and sid < $2::text';
-  const [[unexpired, expired, users, oldest] = []] = await query(
+  const [[unexpired, expired, oldest] = []] = await query(
     `select count(*) filter (where ${isLive})::float8,
       count(*) filter (where expires_at <= now())::float8,
-      count(distinct user_id) filter (where ${isLive})::float8,
       to_char(min(created_at) filter (where ${isLive}) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
     from ${table} where ${inRange}`,
+    range,
+  );
+  // Not `count(distinct …) filter`: Citus would sort by the columns of the condition, and JSON has no order.
+  const [[users] = []] = await query(
+    `select count(*)::float8 from (
+      select distinct user_id from ${table} where user_id is not null and ${isLive} and ${inRange}
+    ) users`,
     range,
   );
   const top = await query(

@@ -45,8 +45,8 @@ export class SessionsTable {
       [1 + (${apart} > least(${CLOCKS_AGREE_MS}::float8, i.expires_in / 10::float8))::integer]`;
     const newExpiry = (created: string) =>
       life ? `least(${due}, ${created} + case when ${isSession('i.')} then ${life} end)` : due;
-    const locked = (input: string, more = '') => `${input}, locked as (
-    select i.*${more} from i join ${table} s on ${at('s.')}s.sid = i.sid for update of s skip locked
+    const locked = (input: string, more = '', where = '') => `${input}, locked as (
+    select i.*${more} from i join ${table} s on ${at('s.')}s.sid = i.sid ${where} for update of s skip locked
   )`;
     const keepsCookie = 'not i.cookie_changed and s.cookie::text is distinct from i.cookie';
     const newCookieAndExpiry = `, case when ${keepsCookie} then s.cookie else i.cookie::json end as new_cookie,
@@ -114,19 +114,19 @@ export class SessionsTable {
         ...expiryColumns,
       },
       first,
-      (input) => `${locked(input, newCookieAndExpiry)}
+      (input) => `${locked(input, newCookieAndExpiry, `where ${isLive}`)}
   update ${table} s
   set sid = i.new_sid, data = i.data::json, user_id = i.user_id, version = i.new_version, ${cookieAndExpiry}
-  from locked i where ${at('s.')}s.sid = i.sid and s.version = i.version and ${isLive}
+  from locked i where ${at('s.')}s.sid = i.sid and s.version = i.version
   returning i.sid`,
     );
 
     this.#touch = statement(
       { sid: 'text', cookie: 'json', cookie_changed: 'boolean', ...expiryColumns },
       first,
-      (input) => `${locked(input, newCookieAndExpiry)}
+      (input) => `${locked(input, newCookieAndExpiry, `where ${isLive}`)}
   update ${table} s set ${cookieAndExpiry}
-  from locked i where ${at('s.')}s.sid = i.sid and ${isLive}
+  from locked i where ${at('s.')}s.sid = i.sid
   returning s.sid`,
     );
 

@@ -6,7 +6,7 @@ import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import express from 'express';
 import request from 'supertest';
-import { closeStores, freshTable, openStore, sqlClient } from '../support/postgres.js';
+import { closeStores, freshTable, openStore, SHARDS, sqlClient } from '../support/postgres.js';
 import { recipe } from '../support/recipes.js';
 
 const PAGE = 'docs/cookbook.md';
@@ -46,7 +46,7 @@ describe('cookbook', () => {
   it('at start-up, starts anyway, and works as soon as the table is there', async () => {
     const { startAnyway } = await recipe(PAGE, 'export function startAnyway');
     const table = freshTable();
-    const store = await openStore({ table, createTable: false });
+    const store = await openStore({ table, createTable: false, ...(SHARDS && { shards: SHARDS }) });
     const { error } = console;
     const said = new Promise<unknown[]>((resolve) => (console.error = (...args) => resolve(args)));
     try {

@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import type { Sql } from 'postgres';
 import type { PgStore, PgStoreOptions } from '../../lib/index.js';
 import { handleOf } from '../../lib/session/session-id.js';
-import { closeStores, freshTable, openStore, sqlClient } from '../support/postgres.js';
+import { closeStores, earlier, freshTable, openStore, sqlClient } from '../support/postgres.js';
 import { openCountedStore } from '../support/race-statements.js';
 import { type AnySession, generated, load, maxAgeOf, plain } from '../support/sessions.js';
 
@@ -669,7 +669,7 @@ describe('concurrency', () => {
   describe('touchAfter', () => {
     /** Puts a session's expiry as far back as if it had been touched `seconds` ago. */
     async function age(sql: Sql, table: string, seconds: number): Promise<void> {
-      await sql`update ${sql(table)} set expires_at = expires_at - ${seconds} * interval '1 second'`;
+      await sql.unsafe(`update ${table} set expires_at = ${earlier('expires_at', seconds)}`);
     }
 
     /**

@@ -12,7 +12,7 @@ import { type Redis, startRedis } from '../../bench/redis-server.js';
 import { main } from '../../lib/cli/main.js';
 import { PgStore, type PgStoreOptions } from '../../lib/index.js';
 import { documented } from '../support/docs.js';
-import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
+import { closeStores, freshTable, openStore, postgresUri, SHARDS, sqlClient } from '../support/postgres.js';
 import { Gate, type Listening, listen, raceApp, Visitor } from '../support/race-app.js';
 import { RaceProcess } from '../support/race-process.js';
 import { recipe } from '../support/recipes.js';
@@ -302,9 +302,12 @@ describe('option `previous`', () => {
       await store.destroy('one');
       const late = JSON.stringify(plain());
       await sql.unsafe(`insert into ${table}_old values ('one', $1::text::json, now() + interval '1 hour')`, [late]);
-      const { code } = await main(['import', '--from', `${table}_old`, '--table', table], {
-        DATABASE_URL: await postgresUri(),
-      });
+      const { code } = await main(
+        ['import', '--from', `${table}_old`, '--table', table, ...(SHARDS ? ['--shards', `${SHARDS}`] : [])],
+        {
+          DATABASE_URL: await postgresUri(),
+        },
+      );
       assert.equal(code, 0);
       assert.equal(await store.length(), 0);
       assert.equal(await tombstones(), 1);

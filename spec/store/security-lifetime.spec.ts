@@ -6,7 +6,7 @@ import session from 'express-session';
 import type { Sql } from 'postgres';
 import request from 'supertest';
 import type { PgStore, PgStoreOptions } from '../../lib/index.js';
-import { closeStores, freshTable, openStore, sqlClient } from '../support/postgres.js';
+import { closeStores, earlier, freshTable, openStore, sqlClient } from '../support/postgres.js';
 import { generated, loaded, plain } from '../support/sessions.js';
 
 const HOUR = 3600;
@@ -28,9 +28,10 @@ describe('maxLifetime', () => {
     return Math.round(row.life);
   };
   /** Lets time pass for all rows. */
-  const pass = (seconds: number) => sql`update ${sql(table)} set
-    created_at = created_at - ${seconds} * interval '1 second', updated_at = updated_at - ${seconds} * interval '1 second',
-    expires_at = expires_at - ${seconds} * interval '1 second'`;
+  const pass = (seconds: number) => {
+    const times = ['created_at', 'updated_at', 'expires_at'].map((column) => `${column} = ${earlier(column, seconds)}`);
+    return sql.unsafe(`update ${table} set ${times.join()}`);
+  };
 
   beforeEach(async () => {
     sql = await sqlClient();

@@ -55,15 +55,20 @@ export function freshTable(): string {
 const PARTITIONS = Number(process.env.SESSIONS_PARTITIONS || 0);
 export const SHARDS = Number(process.env.SESSIONS_SHARDS || 0) || undefined;
 export const ON_CITUS = process.env.CITUS_URL !== undefined && process.env.CITUS_URL === process.env.DATABASE_URL;
-const created = new Map<string, Promise<unknown>>();
+/** By table, whether it has shards or partitions. */
+const created = new Map<string, Promise<boolean>>();
 
 async function createTable(table: string): Promise<void> {
   const sql = await sqlClient();
   const create = async () => {
-    const [{ isThere }] = await sql`select to_regclass(format('public.%I', ${table}::text)) is not null as "isThere"`;
+    const [found] =
+      await sql`select obj_description(c.oid, 'pg_class') as comment from pg_class c where relname = ${table}`;
     const partitions = ON_CITUS ? 0 : (SHARDS ?? PARTITIONS);
     const name = { schema: 'public', table, shards: SHARDS };
-    if (!isThere) await sql.unsafe(createTableSql(name, partitions, ON_CITUS)).simple();
+    // Tables come and go: the default of 32 pieces on Citus's workers takes a second each time.
+    const script = (ON_CITUS ? 'set citus.shard_count = 4; ' : '') + createTableSql(name, partitions, ON_CITUS);
+    if (!found) await sql.unsafe(script).simple();
+    return !found || / shards$/.test(found.comment);
   };
   if (!created.has(table)) created.set(table, create());
   await created.get(table);
@@ -76,6 +81,11 @@ async function createTable(table: string): Promise<void> {
 export const shardColumn = SHARDS ? 'shard, ' : '';
 export function shardValue(sid: string): string {
   return SHARDS ? `${crc32(sid) % SHARDS}, ` : '';
+}
+
+/** SQL for a time so many seconds before a column's; immutable, as Citus wants an update's. */
+export function earlier(column: string, seconds: number): string {
+  return `to_timestamp(date_part('epoch', ${column} - to_timestamp(0)) - ${seconds})`;
 }
 
 const open = new Set<PgStore>();
@@ -133,7 +143,7 @@ export async function openStore(options: PgStoreOptions = {}): Promise<PgStore> 
   // A spec that names a schema or a place, or wants no table, is about the creation of it.
   const isPlain = options.schema ?? options.uri ?? options.sql ?? options.pool ?? options.createTable === false;
   if ((PARTITIONS > 0 || SHARDS !== undefined) && !isPlain) await createTable(table);
-  const shards = SHARDS && created.has(table) ? { shards: SHARDS } : {};
+  const shards = SHARDS && (await created.get(table)) ? { shards: SHARDS } : {};
   const { uri, ...others } = options;
   const client = await clientOf(options);
   const store = new PgStore({ autodelete: false, ...shards, ...others, ...client, table });

@@ -10,6 +10,9 @@ import { createClient } from 'redis';
 import { PgStore } from '../../lib/index.js';
 import { type ExpressVersion, Gate, listen, raceApp } from './race-app.js';
 
+/** As spec/support/postgres.ts has it: of the tables that `openStore` uses. */
+const SHARDS = Number(process.env.SESSIONS_SHARDS || 0);
+
 type Message = { expect: number } | 'open' | 'close';
 
 /** A running process, as the spec sees it. */
@@ -65,7 +68,9 @@ async function serve(uri: string, table: string, redis: string): Promise<void> {
   const client = redis ? createClient({ url: redis }) : undefined;
   await client?.connect();
   const other = client && new RedisStore({ client });
-  const own = table ? new PgStore({ uri, table, autodelete: false, previous: other }) : undefined;
+  const own = table
+    ? new PgStore({ uri, table, autodelete: false, previous: other, ...(SHARDS && { shards: SHARDS }) })
+    : undefined;
   const store = (own ?? other) as Store;
   const gate = new Gate();
   const servers = await Promise.all(([4, 5] as const).map((express) => listen(raceApp({ store, gate, express }))));
