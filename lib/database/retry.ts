@@ -41,7 +41,9 @@ const TRANSIENT_CODES = new Set([
 
 export function isTransient(error: unknown): boolean {
   const code = codeOf(error);
-  return TRANSIENT_CODES.has(code) || TRANSIENT_SQLSTATES.test(code);
+  // A Citus coordinator says so of its connection to a worker that has restarted.
+  const isWorkerLost = code === 'XX000' && /^failure on connection marked as essential/.test((error as Error).message);
+  return TRANSIENT_CODES.has(code) || TRANSIENT_SQLSTATES.test(code) || isWorkerLost;
 }
 
 /**

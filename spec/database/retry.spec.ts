@@ -16,6 +16,12 @@ describe('retry', () => {
     for (const code of passing) assert.equal(isTransient(failing(code)), true, code);
   });
 
+  it('knows a Citus coordinator’s lost connection to a worker by its message', () => {
+    const lost = new Error('failure on connection marked as essential: worker-1:5432');
+    assert.equal(isTransient(Object.assign(lost, { code: 'XX000' })), true);
+    assert.equal(isTransient(Object.assign(new Error(lost.message), { code: 'P0001' })), false);
+  });
+
   it('takes every other failure as final', () => {
     for (const code of final) assert.equal(isTransient(failing(code)), false, code);
     for (const error of [null, undefined, 'ECONNREFUSED', new Error('08006'), failing(8006), {}]) {
