@@ -88,8 +88,7 @@ export class PgStore extends TypedStore {
   override get(sid: string, callback?: Callback<SessionData | null>): Promise<SessionData | null> | undefined {
     return this.#calls.run('get', callback, (deadline) => {
       if (SessionIds.validateSessionId(sid)) return Promise.resolve(null);
-      const sessions = this.#previous ?? this.#sessions;
-      return this.#order.read(sid, () => sessions.load(sid, deadline));
+      return this.#order.read(sid, () => (this.#previous ?? this.#sessions).load(sid, deadline));
     });
   }
 
@@ -110,10 +109,7 @@ export class PgStore extends TypedStore {
     });
   }
 
-  /**
-   * Puts off the session's expiry and stores its cookie. Never creates a row; skips what
-   * `touchAfter` allows.
-   */
+  /** Puts off expiry, stores the cookie; skips what `touchAfter` allows. Never creates a row. */
   override touch(sid: string, session: SessionData): Promise<void>;
   override touch(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
   override touch(sid: string, session: SessionData, callback?: Callback<void>): Promise<void> | undefined {
@@ -124,10 +120,7 @@ export class PgStore extends TypedStore {
     });
   }
 
-  /**
-   * Destroys the session; requests that still have it cannot bring it back. No error where there is
-   * none.
-   */
+  /** Destroys the session; no request that has it brings it back. No error where there is none. */
   override destroy(sid: string): Promise<void>;
   override destroy(sid: string, callback: Callback<void> | undefined): void;
   override destroy(sid: string, callback?: Callback<void>): Promise<void> | undefined {
@@ -137,57 +130,42 @@ export class PgStore extends TypedStore {
     });
   }
 
-  /**
-   * All unexpired sessions of the prefix. For many, use `sessions()`: this array holds them all at
-   * once.
-   */
+  /** All unexpired sessions of the prefix, in one array: for many of them use `sessions()`. */
   override all(): Promise<ListedSession[]>;
   override all(callback: Callback<ListedSession[]>): void;
   override all(callback?: Callback<ListedSession[]>): Promise<ListedSession[]> | undefined {
-    return this.#calls.runWithoutDeadline('all', callback, async () => {
+    return this.#inStatements('all', callback, async (run) => {
       const sessions: ListedSession[] = [];
-      for await (const session of this.#listing.all(this.#query('all'))) sessions.push(session);
+      for await (const session of this.#listing.all(run)) sessions.push(session);
       return sessions;
     });
   }
 
-  /**
-   * Unexpired sessions of the prefix, one after the other, in the order of their row keys: memory
-   * stays flat.
-   */
+  /** Unexpired sessions of the prefix, one by one, in order of row keys: memory stays flat. */
   sessions(): AsyncGenerator<ListedSession, void, undefined> {
     // Each page is a call of its own: closing the store does not wait for a slow reader.
-    const query = this.#query('sessions');
     return this.#listing.all(
-      (work) => this.#calls.runWithoutDeadline('sessions', undefined, () => query(work)) as ReturnType<typeof work>,
+      (work) => this.#inStatements('sessions', undefined, (run) => run(work)) as ReturnType<typeof work>,
     );
   }
 
-  /**
-   * The session IDs of all unexpired sessions of the prefix. With `hashIds` an error: nobody knows
-   * them.
-   */
+  /** All unexpired session IDs of the prefix. With `hashIds` an error: nobody knows them. */
   ids(): Promise<string[]>;
   ids(callback: Callback<string[]>): void;
   ids(callback?: Callback<string[]>): Promise<string[]> | undefined {
-    return this.#calls.runWithoutDeadline('ids', callback, async () => {
+    return this.#inStatements('ids', callback, (run) => {
       if (!this.#ids.reversible) {
         throw new PgStoreError('with option `hashIds` the table holds no session IDs', 'INVALID_SID');
       }
-      return this.#listing.ids(this.#query('ids'));
+      return this.#listing.ids(run);
     });
   }
 
-  /**
-   * How many unexpired sessions the prefix has; with `secret` it counts rows without checking their
-   * signatures.
-   */
+  /** Counts unexpired sessions of the prefix; with `secret`, without checking their signatures. */
   override length(): Promise<number>;
   override length(callback: Callback<number>): void;
   override length(callback?: Callback<number>): Promise<number> | undefined {
-    return this.#calls.runWithoutDeadline('length', callback, () =>
-      this.#bulk.count(this.#query('length'), this.#ids.range),
-    );
+    return this.#inStatements('length', callback, (run) => this.#bulk.count(run, this.#ids.range));
   }
 
   /**
@@ -197,16 +175,14 @@ export class PgStore extends TypedStore {
   override clear(): Promise<void>;
   override clear(callback: Callback<void> | undefined): void;
   override clear(callback?: Callback<void>): Promise<void> | undefined {
-    return this.#calls.runWithoutDeadline('clear', callback, () => this.#deletion.all(this.#query('clear')));
+    return this.#inStatements('clear', callback, (run) => this.#deletion.all(run));
   }
 
   /** A user's unexpired sessions (option `user`), newest activity first. */
   sessionsOf(user: string | number): Promise<UserSession[]>;
   sessionsOf(user: string | number, callback: Callback<UserSession[]>): void;
   sessionsOf(user: string | number, callback?: Callback<UserSession[]>): Promise<UserSession[]> | undefined {
-    return this.#calls.runWithoutDeadline('sessionsOf', callback, async () =>
-      this.#listing.ofUser(this.#query('sessionsOf'), userId(user)),
-    );
+    return this.#inStatements('sessionsOf', callback, (run) => this.#listing.ofUser(run, userId(user)));
   }
 
   /**
@@ -226,8 +202,8 @@ export class PgStore extends TypedStore {
     callback?: Callback<number>,
   ): Promise<number> | undefined {
     if (typeof options === 'function') return this.destroySessionsOf(user, null, options) as undefined;
-    return this.#calls.runWithoutDeadline('destroySessionsOf', callback, async () =>
-      this.#deletion.ofUser(this.#query('destroySessionsOf'), userId(user), options?.except ?? undefined),
+    return this.#inStatements('destroySessionsOf', callback, (run) =>
+      this.#deletion.ofUser(run, userId(user), options?.except ?? undefined),
     );
   }
 
@@ -243,8 +219,8 @@ export class PgStore extends TypedStore {
     options: { user: string | number },
     callback?: Callback<boolean>,
   ): Promise<boolean> | undefined {
-    return this.#calls.runWithoutDeadline('destroyByHandle', callback, async () =>
-      this.#deletion.byHandle(this.#query('destroyByHandle'), userId(options?.user), handle),
+    return this.#inStatements('destroyByHandle', callback, (run) =>
+      this.#deletion.byHandle(run, userId(options?.user), handle),
     );
   }
 
@@ -257,7 +233,7 @@ export class PgStore extends TypedStore {
   takeOver(options?: TakeOverOptions | null): Promise<number>;
   takeOver(options: TakeOverOptions | null | undefined, callback: Callback<number>): void;
   takeOver(options?: TakeOverOptions | null, callback?: Callback<number>): Promise<number> | undefined {
-    return this.#calls.runWithoutDeadline('takeOver', callback, async () => {
+    return this.#inStatements('takeOver', callback, () => {
       if (!this.#previous) throw new PgStoreError('needs option `previous`', 'UNSUPPORTED');
       return this.#previous.takeOver(options?.onProgress);
     });
@@ -280,15 +256,12 @@ export class PgStore extends TypedStore {
   autodelete(): Promise<number>;
   autodelete(callback: Callback<number>): void;
   autodelete(callback?: Callback<number>): Promise<number> | undefined {
-    return this.#calls.runWithoutDeadline('autodelete', callback, () =>
-      this.#bulk.deleteExpired(this.#query('autodelete'), () => this.#closing !== undefined),
+    return this.#inStatements('autodelete', callback, (run) =>
+      this.#bulk.deleteExpired(run, () => this.#closing !== undefined),
     );
   }
 
-  /**
-   * Refuses new calls, finishes those it has, stops the timer, and ends the connections if the
-   * store opened them.
-   */
+  /** Refuses new calls, finishes those under way, stops the timer, ends what the store opened. */
   close(): Promise<void>;
   close(callback: Callback<void>): void;
   close(callback?: Callback<void>): Promise<void> | undefined {
@@ -299,17 +272,13 @@ export class PgStore extends TypedStore {
       () => nextTick(callback, null),
       (error) => nextTick(callback, error),
     );
-    return undefined;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
 
-  /**
-   * express-session's way from the data of `get` to `req.session`; the store remembers what the
-   * request saw.
-   */
+  /** From the data of `get` to `req.session`; the store remembers what the request saw. */
   override createSession(req: Request, data: SessionData): session.Session & SessionData {
     // express-session's Cookie fails on any other, which only a row written by hand has.
     if (typeof data.cookie?.originalMaxAge !== 'number') data.cookie.originalMaxAge = null;
@@ -318,8 +287,10 @@ export class PgStore extends TypedStore {
     return created;
   }
 
-  #query(call: string): RunQuery {
-    return (work) => this.#database.run(call, this.#calls.deadline(), work);
+  /** Runs a call of many statements: each of them has a deadline of its own, the call has none. */
+  #inStatements<T>(call: string, callback: Callback<T> | undefined, work: (run: RunQuery) => Promise<T>) {
+    const run: RunQuery = (statement) => this.#database.run(call, this.#calls.deadline(), statement);
+    return this.#calls.run(call, callback, async () => work(run), Number.POSITIVE_INFINITY);
   }
 
   readonly #notify: Emit = (event, ...args) => {

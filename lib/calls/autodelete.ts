@@ -1,7 +1,7 @@
 /** The timer that deletes expired rows. */
 
 /**
- * OperationTracker a function at a steady interval, never while its last call is still running, and
+ * Calls a function at a steady interval, never while its last call is still running, and
  * never keeps the process alive.
  *
  * The period is varied by up to a quarter, once, so that processes started together do not tick

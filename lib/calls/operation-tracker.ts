@@ -40,7 +40,8 @@ export class OperationTracker {
    * Runs a call. With a callback it returns nothing and calls back later, never in the same tick;
    * what the callback throws is the app's own uncaught exception. Without one it returns a promise.
    *
-   * @param work gets its deadline; the call fails then
+   * @param work gets its deadline; the call fails then. Infinity: its statements have deadlines of
+   *   their own
    */
   run<T>(
     name: string,
@@ -58,14 +59,6 @@ export class OperationTracker {
     // never ends the process.
     answer.catch(() => {});
     return answer;
-  }
-
-  /**
-   * The same for a call of many statements: each of them has a deadline of its own, the call has
-   * none.
-   */
-  runWithoutDeadline<T>(name: string, callback: Callback<T> | undefined, work: () => Promise<T>) {
-    return this.run(name, callback, work, Number.POSITIVE_INFINITY);
   }
 
   /** Refuses new calls, and resolves when those under way have been answered. */

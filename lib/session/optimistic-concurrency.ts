@@ -85,13 +85,11 @@ export class ConcurrentSessions {
       const change = this.#change(snapshot, encoded);
       const { stored } = attempt;
       const row = {
+        ...this.#newRow(keys[0], { ...encoded, data: stored }, attempt.version),
+        ...change,
         key: snapshot.key,
         newKey: keys[0],
         version: snapshot.version,
-        newVersion: attempt.version,
-        data: this.#codec.seal(keys[0], stored),
-        user: this.#codec.user({ ...encoded, data: stored }),
-        ...change,
       };
       const earlier = snapshot.inDoubt;
       snapshot.inDoubt = [...earlier, { ...attempt, cookie: change.cookie }].slice(-MAX_IN_DOUBT);
@@ -160,24 +158,14 @@ export class ConcurrentSessions {
     const known = Math.max(encoded.expires ?? 0, now + (Number(JSON.parse(encoded.cookie).originalMaxAge) || 0));
     const ttl = () => this.#codec.ttl(() => decode(encoded.data, encoded.cookie, now));
     const expires = Math.min(known > now ? known : now + ttl(), LATEST_MS);
-    const row = {
-      key: keys[0],
-      data: this.#codec.seal(keys[0], encoded.data),
-      cookie: encoded.cookie,
-      user: this.#codec.user({ ...encoded, expires }),
-      newVersion: randomVersion(),
-      expires,
-    };
-    return this.#statementsFor(sid).insert(row, deadline);
+    return this.#statementsFor(sid).insert(this.#newRow(keys[0], { ...encoded, expires }), deadline);
   }
 
   /** As MemoryStore does: whatever is there is replaced, without a look. */
   async #replace(sid: string, encoded: TimedSession, session: object, deadline: number): Promise<void> {
     const keys = this.#ids.rowKeysFor(sid);
-    const data = this.#codec.seal(keys[0], encoded.data);
-    const { cookie, expires } = encoded;
-    const version = randomVersion();
-    const row = { key: keys[0], data, cookie, user: this.#codec.user(encoded), newVersion: version, expires };
+    const row = this.#newRow(keys[0], encoded);
+    const { key, cookie, newVersion: version, expires } = row;
     for (let tries = 1, isWritten = false; !isWritten; tries++) {
       const old = keys.length > 1 ? await this.#statementsFor(sid).read(keys, deadline) : undefined;
       if (!old || old.key === row.key) isWritten = await this.#statementsFor(sid).replace(row, deadline);
@@ -191,8 +179,13 @@ export class ConcurrentSessions {
     }
     const { maxLifetime } = this.#options;
     const remainingLifetimeMs = maxLifetime === undefined ? Number.POSITIVE_INFINITY : maxLifetime * 1000;
-    const stored = { key: row.key, cookie, version, expiresInMs: expires - Date.now(), remainingLifetimeMs };
+    const stored = { key, cookie, version, expiresInMs: expires - Date.now(), remainingLifetimeMs };
     recordSnapshot(session, newSnapshot(sid, stored, encoded.data, false, this.#statementsFor(sid).read));
+  }
+
+  #newRow(key: string, encoded: TimedSession, newVersion = randomVersion()) {
+    const { data, cookie, expires } = encoded;
+    return { key, data: this.#codec.seal(key, data), cookie, user: this.#codec.user(encoded), newVersion, expires };
   }
 
   async #touch(

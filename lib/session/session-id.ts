@@ -3,16 +3,9 @@
 import { createHash, createHmac } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import { sign, unsign } from 'cookie-signature';
+import type { Options } from '../options.js';
 
-export interface SessionIdOptions {
-  /** Goes before each row key; several apps can share a table with one prefix each. */
-  readonly prefix: string;
-  /** Secrets that sign the IDs in the table, newest first. None: not signed. */
-  readonly secrets: readonly string[];
-  /** Keep only a hash of the ID in the table. */
-  readonly hashIds: boolean;
-  readonly shards?: number | undefined;
-}
+type SessionIdOptions = Pick<Options, 'prefix' | 'secrets' | 'hashIds'> & Partial<Pick<Options, 'shards'>>;
 
 /** Maps session IDs to row keys and back. */
 export class SessionIds {
