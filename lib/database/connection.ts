@@ -1,10 +1,11 @@
 /** One connection: a Postgres.js client that never outlives its socket. */
 
+import { once } from 'node:events';
 import net from 'node:net';
-import { setImmediate } from 'node:timers/promises';
+import tls from 'node:tls';
 import postgres, { type Sql } from 'postgres';
 import { codeOf, PgStoreError, timeoutError } from '../errors.js';
-import { type Client, statementsOf, within } from './client.js';
+import { statementsOf, within } from './client.js';
 import type { Query } from './query.js';
 import { type Settings, UNFIT_HOST } from './settings.js';
 
@@ -14,76 +15,51 @@ export const UNSENT = 'CONNECTION_ENDED';
 /**
  * Runs one statement at a time.
  *
- * Postgres.js 3.4 cannot close an unresponsive connection (its issue #1089), so the
- * store opens the socket. After a connection broke, remains of it fail or hang the next statement,
- * or end the process (#1133, #1208); several hosts (#1174), `fetch_types` (#1192) and a password to
- * wait for add to that. So it sees one host, one socket, and no second one.
+ * Postgres.js 3.4 cannot close an unresponsive connection (its issue #1089), so the store opens the
+ * socket, and puts TLS on it. After a connection broke, remains of it fail or hang the next
+ * statement, or end the process (#1133, #1208); several hosts (#1174), `fetch_types` (#1192) and a
+ * password to wait for add to that. So it sees one host, one open socket, and no second one.
  */
 export class Connection {
-  readonly query: Query = (text, values) => this.#answer(this.#statements.query(text, values));
-  readonly script = (text: string) => this.#answer(this.#statements.script(text));
-  readonly #sql: Sql;
-  readonly #statements: Pick<Client, 'query' | 'script'>;
-  readonly #socket: net.Socket;
+  readonly query: Query = (text, values) => this.#answer(statementsOf(this.#sql).query(text, values));
+  readonly script = (text: string) => this.#answer(statementsOf(this.#sql).script(text));
+  readonly #raw: net.Socket;
+  /** The same, or TLS over it. */
+  #socket: net.Socket;
+  #sql!: Sql;
   #isEnding = false;
   /** Milliseconds after which PostgreSQL ends a statement, where the store could ask it to. */
   #statementTimeout = Number.POSITIVE_INFINITY;
-  #refusesTls = false;
 
   /** @throws an error after which no socket is left */
   static async open(settings: Settings, host: number): Promise<Connection> {
     const inTime = <T>(answer: Promise<T>) => within(settings.connectTimeout, answer, connectTimeoutError);
     const pass = await inTime(passwordOf(settings));
     const socket = settings.socket ? await inTime(Promise.resolve(settings.socket(settings))) : new net.Socket();
-    const connection = new Connection({ ...settings, pass }, host, socket);
+    const connection = new Connection(socket);
     try {
-      await inTime(connection.#start(settings));
+      await inTime(connection.#start({ ...settings, pass }, host));
       return connection;
     } catch (error) {
       await connection.destroy();
-      if (!connection.#refusesTls) throw error;
-      throw new PgStoreError('the server offers no TLS, and the connection asks for it', 'TLS_NOT_OFFERED', error);
+      throw error;
     }
   }
 
-  private constructor(settings: Settings, host: number, socket: net.Socket) {
+  private constructor(socket: net.Socket) {
+    this.#raw = socket.on('error', () => {});
     this.#socket = socket;
-    const { path, ssl } = settings;
-    const address = { host: settings.host[host] ?? 'localhost', port: settings.port[host] ?? 5432 };
-    let isUsed = false;
-    const use = async () => {
-      if (isUsed) throw new PgStoreError('the connection has ended', UNSENT);
-      isUsed = true;
-      // Postgres.js has to have its listeners on the socket before that may fail.
-      await undefined;
-      if (settings.socket) return socket;
-      return path ? socket.connect(path) : Object.assign(socket.connect(address), address);
-    };
-    // The server's answer to the request for TLS is one byte. Postgres.js takes any for yes.
-    if (ssl && ssl !== 'prefer') socket.once('data', ([answer]) => (this.#refusesTls = answer === 'N'.charCodeAt(0)));
-    this.#sql = postgres({
-      ...settings,
-      host: [address.host],
-      port: [address.port],
-      max: 1,
-      socket: use,
-      backoff: 0,
-      connect_timeout: 0,
-      fetch_types: false,
-      target_session_attrs: undefined,
-    } as object);
-    this.#statements = statementsOf(this.#sql);
   }
 
   /** Whether it takes another statement. */
   get isOpen(): boolean {
-    return !this.#isEnding && !this.#socket.destroyed;
+    return !this.#isEnding && !this.#raw.destroyed;
   }
 
   /** Calls back once the socket has closed. */
   onClosed(callback: () => void): void {
-    if (this.#socket.closed) callback();
-    else this.#socket.once('close', callback);
+    if (this.#raw.closed) callback();
+    else this.#raw.once('close', callback);
   }
 
   /** Ends it as the protocol has it. */
@@ -99,20 +75,45 @@ export class Connection {
    */
   async destroy(): Promise<void> {
     this.#isEnding = true;
-    // Next in the event loop, Postgres.js hears of it. A write in between would throw, under TLS.
-    await setImmediate();
-    const socket = this.#socket;
+    const raw = this.#raw;
+    // What Postgres.js still writes fails under TLS, some of it only after it has taken its
+    // listeners off the socket.
+    this.#socket.on('close', () => this.#socket.on('error', () => {}));
     // A socket that is being ended takes no reset (libuv: EINVAL), nor does one that is no TCP
     // socket.
-    if (socket.connecting || socket.remoteAddress === undefined || socket.writableEnded) socket.destroy();
-    else socket.resetAndDestroy();
+    if (raw.connecting || raw.remoteAddress === undefined || raw.writableEnded) raw.destroy();
+    else raw.resetAndDestroy();
     await new Promise<void>((resolve) => this.onClosed(resolve));
   }
 
   /**
    * Connects, looks at the host, and asks it to end each statement before the store gives it up.
    */
-  async #start({ target_session_attrs: attributes, statementTimeout: limit }: Settings): Promise<void> {
+  async #start(settings: Settings, n: number): Promise<void> {
+    const { path, host: hosts, port: ports, statementTimeout: limit, target_session_attrs: attributes } = settings;
+    const { [n]: host = 'localhost' } = hosts;
+    const { [n]: port = 5432 } = ports;
+    if (!settings.socket) path ? this.#raw.connect(path) : this.#raw.connect({ host, port });
+    if (this.#raw.connecting) await first(this.#raw, 'connect');
+    if (settings.ssl) this.#socket = await secure(this.#raw, path ? 'localhost' : host, settings);
+    let isUsed = false;
+    const socket = () => {
+      if (isUsed || this.#isEnding) throw new PgStoreError('the connection has ended', UNSENT);
+      isUsed = true;
+      return this.#socket;
+    };
+    this.#sql = postgres({
+      ...settings,
+      host: [host],
+      port: [port],
+      ssl: false,
+      max: 1,
+      socket,
+      backoff: 0,
+      connect_timeout: 0,
+      fetch_types: false,
+      target_session_attrs: undefined,
+    } as object);
     const isUnfit = UNFIT_HOST[attributes ?? ''] ?? 'false';
     const looked = await this.#sql.unsafe(`select pg_catalog.pg_backend_pid()::text, (${isUnfit})::text`).values();
     const [pid, unfit] = looked[0] ?? [];
@@ -131,6 +132,38 @@ export class Connection {
       throw codeOf(error) === '57014' && performance.now() >= limit ? timeoutError() : error;
     });
   }
+}
+
+/** The request for TLS of PostgreSQL's protocol; its answer is one byte. */
+const SSL_REQUEST = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47]);
+
+/** As Postgres.js does it, but where the server offers none: there it goes on regardless. */
+async function secure(raw: net.Socket, host: string, { ssl, sslnegotiation }: Settings): Promise<net.Socket> {
+  const isDirect = sslnegotiation === 'direct';
+  if (!isDirect) {
+    raw.write(SSL_REQUEST);
+    const [answer] = await first(raw, 'data');
+    if (answer[0] !== 'S'.charCodeAt(0)) {
+      if (ssl === 'prefer') return raw;
+      throw new PgStoreError('the server offers no TLS, and the connection asks for it', 'TLS_NOT_OFFERED');
+    }
+  }
+  const socket = tls.connect({
+    socket: raw,
+    ...(net.isIP(host) ? {} : { servername: host }),
+    ...(isDirect ? { ALPNProtocols: ['postgresql'] } : {}),
+    ...(typeof ssl === 'object' ? ssl : { rejectUnauthorized: !/^(require|allow|prefer)$/.test(String(ssl)) }),
+  });
+  await first(socket, 'secureConnect');
+  return socket;
+}
+
+/** The event, or an error where the socket fails or closes before. */
+async function first(socket: net.Socket, event: string): Promise<any[]> {
+  const closed = once(socket, 'close').then(() => {
+    throw new PgStoreError('the connection was closed', 'CONNECTION_CLOSED');
+  });
+  return Promise.race([once(socket, event), closed]);
 }
 
 async function passwordOf({ pass }: Settings): Promise<string> {

@@ -13,6 +13,7 @@ import type { Options } from '../options.js';
 export type Settings = Omit<postgres.ParsedOptions, 'pass' | 'path'> & {
   readonly pass: string | (() => string | Promise<string>);
   readonly path: string | false;
+  readonly sslnegotiation: unknown;
   readonly socket?: (settings: object) => net.Socket | Promise<net.Socket>;
   /** Milliseconds, as `statementTimeout`. */
   readonly connectTimeout: number;

@@ -72,7 +72,7 @@ describe('connection pool', () => {
         uri: server.uri,
         maxConnections,
         retry: { attempts: 1 },
-        postgres: { max_lifetime: 0.02, idle_timeout: 0.001, socket },
+        postgres: { max_lifetime: 0.5, idle_timeout: 0.001, socket },
         table: freshTable(),
       });
       for (let n = 0; opened < 100; n++) {

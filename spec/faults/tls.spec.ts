@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import postgres, { type Sql } from 'postgres';
 import { PostgresServer } from '../../example/postgres-server.js';
+import type { PgStore } from '../../lib/index.js';
 import { certificate, writeCertificate } from '../support/certificate.js';
 import { assertAnswersDuringCuts, assertSurvivesCuts } from '../support/connection-cuts.js';
 import { FaultProxy } from '../support/fault-proxy.js';
@@ -104,6 +105,23 @@ describe('TLS', () => {
     await offer(true);
     await store.set('sid', plain({ n: 1 }));
     assert.equal(((await store.get('sid')) as any).n, 1);
+  });
+
+  it('answers that come at any moment around `timeout`: no error reaches the process', async () => {
+    const uri = `postgres://postgres@127.0.0.1:${proxy.port}/postgres?sslmode=require`;
+    const stores = await Promise.all(
+      Array.from({ length: 8 }, () => openStore({ uri, table: freshTable(), timeout: 60, maxConnections: 3 })),
+    );
+    proxy.chunkFault = () => (Math.random() < 0.3 ? Math.round(Math.random() * 120) : undefined);
+    let timedOut = 0;
+    const visit = async (store: PgStore) => {
+      while (timedOut < 2000) {
+        const calls: Promise<unknown>[] = [store.get('a'), store.set('b', plain()), store.destroy('c')];
+        for (const { status } of await Promise.allSettled(calls)) if (status === 'rejected') timedOut++;
+      }
+    };
+    await Promise.all(stores.map(visit));
+    proxy.chunkFault = () => undefined;
   });
 
   for (const [name, hosts] of Object.entries({ 'one host': 1, 'two hosts': 2 })) {

@@ -29,6 +29,8 @@ export class FaultProxy {
   readonly port: number;
   readonly #listener: net.Server;
   readonly #links = new Set<Link>();
+  /** What follows a chunk that is late, or swallowed, by the socket that it came from. */
+  readonly #late = new WeakMap<net.Socket, (() => void)[]>();
   #silent = false;
   #refusing = false;
   /**
@@ -134,15 +136,19 @@ export class FaultProxy {
   }
 
   #strike(link: Link, from: net.Socket, to: net.Socket, chunk: Buffer, pass: () => void): void {
+    const late = this.#late.get(from);
+    if (late) return void late.push(() => this.#strike(link, from, to, chunk, pass));
     const fault = this.chunkFault();
     if (fault === undefined) pass();
     else if (fault === 'cut') reset(link);
     else if (fault === 'halve') to.write(chunk.subarray(0, chunk.length / 2), () => reset(link));
-    else from.pause();
+    else this.#late.set(from, []);
     if (typeof fault !== 'number') return;
     setTimeout(() => {
       pass();
-      from.resume();
+      const waiting = this.#late.get(from) ?? [];
+      this.#late.delete(from);
+      for (const step of waiting) step();
     }, fault);
   }
 
