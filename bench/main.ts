@@ -44,8 +44,8 @@ const isAsked = (part: Part) => values.only?.includes(part) ?? (!quick || PARTS.
 
 /** Rounds, milliseconds of a measurement, seconds of load on an app. */
 const size = quick
-  ? { rounds: 3, ms: 100, appRounds: 1, appSeconds: 1, optionRounds: 0 }
-  : { rounds: 7, ms: 500, appRounds: 5, appSeconds: 3, optionRounds: 7 };
+  ? { rounds: 2, ms: 100, appRounds: 1, appSeconds: 1, optionRounds: 0 }
+  : { rounds: 7, ms: 400, appRounds: 5, appSeconds: 2.5, optionRounds: 7 };
 /** Roughly; the progress bar learns from it only how the parts compare. */
 const seconds: Record<Part, number> = quick
   ? { store: 24, app: 18, wal: 0, options: 0, rows: 0, deletion: 0, heap: 0 }
@@ -140,8 +140,7 @@ async function skippedTouches(): Promise<{ touches: number; statements: number }
 
 async function measureApps(): Promise<void> {
   const generator = new LoadGenerator();
-  const apps: App[] = [];
-  for (const name of stores) apps.push(await App.start(name, servers));
+  const apps = await Promise.all(stores.map((name) => App.start(name, servers)));
   const paths = ['read', 'change'] as const;
   for (const app of apps) for (const path of paths) await measureApp(app, generator, `/${path}`, quick ? 0.3 : 2);
   for (let n = 0; n < size.appRounds; n++) {

@@ -71,7 +71,8 @@ export async function openPeer(name: PeerName, servers: Servers, options: PgStor
     case 'PgStore on pg.Pool': {
       const pool = new pg.Pool({ connectionString: servers.postgres, max: 10 });
       pool.on('error', () => {});
-      const { store, close } = await openPgStore(servers, { ...options, pool });
+      // A table of its own: in the other one's, each `set` would meet the other store's change.
+      const { store, close } = await openPgStore(servers, { ...options, pool, table: 'sessions_pool' });
       return { name, store, close: () => close().then(() => pool.end()) };
     }
   }
