@@ -104,7 +104,10 @@ export function simulate(scenario: Scenario, seed = 1): Outcome {
   };
   const partOf = (row: number) => parts[row % partitions];
   const counts = { requests: 0, created: 0, touches: 0, changes: 0, deleted: 0 };
-  /** Deletion goes by `expires_by`: until then an expired row lingers. By the second in which it becomes due. */
+  /**
+   * Deletion goes by `expires_by`: until then an expired row lingers. By the second in which it
+   * becomes due.
+   */
   const due = new Map<number, number[]>();
   let lingering = 0;
   let clock = 0;
@@ -216,7 +219,10 @@ export function simulate(scenario: Scenario, seed = 1): Outcome {
   return { counts, inPlace, ...vacuumed, ...peaks, bytes: [sizes[0], sizes[1], bytes()], indexBytes };
 }
 
-/** Seconds: as the table's column `expires_by` has it, a power of two of microseconds, at most a tenth of the lifetime. */
+/**
+ * Seconds: as the table's column `expires_by` has it, a power of two of microseconds, at most a
+ * tenth of the lifetime.
+ */
 function stepOf(lifetime: number): number {
   return 2 ** Math.floor(Math.log2(lifetime * 1e5)) / 1e6;
 }

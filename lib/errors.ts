@@ -6,8 +6,8 @@ export class PgStoreError extends Error {
   /**
    * An SQLSTATE (`42P01`, PostgreSQL's Appendix A), a system error (`ECONNREFUSED`), one of the
    * client's (`CONNECTION_CLOSED`), or the store's own: `TIMEOUT`, `CLOSED`, `UNREADABLE`,
-   * `INVALID_SID`, `INVALID_SESSION`, `INVALID_USER`, `SHARDS_MISMATCH`, `UNSUPPORTED` (by the store
-   * in option `previous`), `TLS_NOT_OFFERED`, `HOST_UNFIT`, `NO_PASSWORD`.
+   * `INVALID_SID`, `INVALID_SESSION`, `INVALID_USER`, `SHARDS_MISMATCH`, `UNSUPPORTED` (by the
+   * store in option `previous`), `TLS_NOT_OFFERED`, `HOST_UNFIT`, `NO_PASSWORD`.
    */
   readonly code: string;
 

@@ -22,7 +22,8 @@ export async function stats(query: Query, options: Options): Promise<object> {
     from ${table} where ${inRange}`,
     range,
   );
-  // Not `count(distinct …) filter`: Citus would sort by the columns of the condition, and JSON has no order.
+  // Not `count(distinct …) filter`: Citus would sort by the columns of the condition, and JSON has
+  // no order.
   const [[users] = []] = await query(
     `select count(*)::float8 from (
       select distinct user_id from ${table} where user_id is not null and ${isLive} and ${inRange}
