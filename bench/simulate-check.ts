@@ -12,7 +12,7 @@ import { build } from './build.js';
 import { sessionIdFrom, sessionOf } from './data.js';
 import { load, openPgStore, type Peer, save } from './peers.js';
 import { figure, table } from './report.js';
-import { DEFAULTS, type Scenario, simulate } from './simulate.js';
+import { DEFAULTS, type Scenario, simulate, stepOf } from './simulate.js';
 import { Visitors } from './visitors.js';
 
 const HASTY: Scenario = {
@@ -111,7 +111,7 @@ function visitorOf(row: number, { ttl }: Scenario): ReturnType<typeof sessionOf>
 
 /** Copies of one session that the store itself saved, with the expiries of the simulation. */
 async function fill(sql: Sql, peer: Peer, scenario: Scenario): Promise<void> {
-  const { sample, partitions, fillfactor, costDelay, scaleFactor } = scenario;
+  const { sample, partitions, fillfactor, costDelay, scaleFactor, ttl } = scenario;
   await sql.unsafe(createTableSql({ schema: 'public', table: 'sessions' }, partitions > 1 ? partitions : 0)).simple();
   const delay = costDelay === DEFAULTS.costDelay ? '' : `, autovacuum_vacuum_cost_delay = ${costDelay}`;
   const parts = await sql`select relname from pg_stat_user_tables where relname <> 'sessions' or ${partitions === 1}`;
@@ -122,8 +122,10 @@ async function fill(sql: Sql, peer: Peer, scenario: Scenario): Promise<void> {
   }
   await save(peer, 'model', visitorOf(0, scenario));
   const { expiresAt } = new Visitors(scenario, { create() {}, request() {}, destroy() {}, expire() {} });
-  await sql`insert into sessions (sid, data, cookie, user_id, expires_at)
-    select 'bench-session-' || lpad((n - 1)::text, 8, '0'), data, cookie, n::text, now() + seconds * interval '1 second'
+  await sql`insert into sessions (sid, data, cookie, user_id, expires_at, updated_at, created_at)
+    select 'bench-session-' || lpad((n - 1)::text, 8, '0'), data, cookie, n::text, now() + seconds * interval '1 second',
+      now() + (seconds - ${ttl}::float8) * interval '1 second',
+      now() + (seconds - ${ttl}::float8 - random() * ${stepOf(ttl)}::float8) * interval '1 second'
     from sessions, unnest(${[...expiresAt.subarray(0, sample)]}::float8[]) with ordinality as expiry (seconds, n)
     where sid = 'model'`;
   await sql`delete from sessions where sid = 'model'`;

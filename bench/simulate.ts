@@ -105,8 +105,8 @@ export function simulate(scenario: Scenario, seed = 1): Outcome {
   const partOf = (row: number) => parts[row % partitions];
   const counts = { requests: 0, created: 0, touches: 0, changes: 0, deleted: 0 };
   /**
-   * Deletion goes by `expires_by`: until then an expired row lingers. By the second in which it
-   * becomes due.
+   * Deletion goes by `expires_by`: until then an expired row lingers. By the second in which it is
+   * due.
    */
   const due = new Map<number, number[]>();
   let lingering = 0;
@@ -148,7 +148,8 @@ export function simulate(scenario: Scenario, seed = 1): Outcome {
   const random = generator(seed + 1);
   for (let row = 0; row < sample; row++) {
     pageOf[row] = partOf(row).insert();
-    [started[row], expiresBy[row]] = [-step * random(), Number.NEGATIVE_INFINITY];
+    started[row] = visitors.expiresAt[row] - scenario.ttl - step * random();
+    expiresBy[row] = Number.NEGATIVE_INFINITY;
     movesStep(row, visitors.expiresAt[row]);
   }
   for (const part of parts) part.rest();
@@ -219,11 +220,8 @@ export function simulate(scenario: Scenario, seed = 1): Outcome {
   return { counts, inPlace, ...vacuumed, ...peaks, bytes: [sizes[0], sizes[1], bytes()], indexBytes };
 }
 
-/**
- * Seconds: as the table's column `expires_by` has it, a power of two of microseconds, at most a
- * tenth of the lifetime.
- */
-function stepOf(lifetime: number): number {
+/** Seconds: a power of two of microseconds, at most a tenth of the lifetime, as in `expires_by`. */
+export function stepOf(lifetime: number): number {
   return 2 ** Math.floor(Math.log2(lifetime * 1e5)) / 1e6;
 }
 
