@@ -37,8 +37,10 @@ export class Connection {
     const pass = await inTime(passwordOf(settings));
     const socket = settings.socket ? await inTime(Promise.resolve(settings.socket(settings))) : new net.Socket();
     const connection = new Connection(socket);
+    // Postgres.js does not hear of a socket that has closed before it listens to it.
+    const closed = new Promise<never>((_, reject) => connection.onClosed(() => reject(closedError())));
     try {
-      await inTime(connection.#start({ ...settings, pass }, host));
+      await inTime(Promise.race([connection.#start({ ...settings, pass }, host), closed]));
       return connection;
     } catch (error) {
       await connection.destroy();
@@ -94,7 +96,7 @@ export class Connection {
     const { [n]: host = 'localhost' } = hosts;
     const { [n]: port = 5432 } = ports;
     if (!settings.socket) path ? this.#raw.connect(path) : this.#raw.connect({ host, port });
-    if (this.#raw.connecting) await first(this.#raw, 'connect');
+    if (this.#raw.connecting) await once(this.#raw, 'connect');
     if (settings.ssl) this.#socket = await secure(this.#raw, path ? 'localhost' : host, settings);
     let isUsed = false;
     const socket = () => {
@@ -142,7 +144,7 @@ async function secure(raw: net.Socket, host: string, { ssl, sslnegotiation }: Se
   const isDirect = sslnegotiation === 'direct';
   if (!isDirect) {
     raw.write(SSL_REQUEST);
-    const [answer] = await first(raw, 'data');
+    const [answer] = await once(raw, 'data');
     if (answer[0] !== 'S'.charCodeAt(0)) {
       if (ssl === 'prefer') return raw;
       throw new PgStoreError('the server offers no TLS, and the connection asks for it', 'TLS_NOT_OFFERED');
@@ -154,16 +156,8 @@ async function secure(raw: net.Socket, host: string, { ssl, sslnegotiation }: Se
     ...(isDirect ? { ALPNProtocols: ['postgresql'] } : {}),
     ...(typeof ssl === 'object' ? ssl : { rejectUnauthorized: !/^(require|allow|prefer)$/.test(String(ssl)) }),
   });
-  await first(socket, 'secureConnect');
+  await once(socket, 'secureConnect');
   return socket;
-}
-
-/** The event, or an error where the socket fails or closes before. */
-async function first(socket: net.Socket, event: string): Promise<any[]> {
-  const closed = once(socket, 'close').then(() => {
-    throw new PgStoreError('the connection was closed', 'CONNECTION_CLOSED');
-  });
-  return Promise.race([once(socket, event), closed]);
 }
 
 async function passwordOf({ pass }: Settings): Promise<string> {
@@ -172,6 +166,10 @@ async function passwordOf({ pass }: Settings): Promise<string> {
   } catch (error) {
     throw new PgStoreError('option `postgres.password` failed', codeOf(error) || 'NO_PASSWORD', error);
   }
+}
+
+function closedError(): PgStoreError {
+  return new PgStoreError('the connection was closed', 'CONNECTION_CLOSED');
 }
 
 function connectTimeoutError(): PgStoreError {

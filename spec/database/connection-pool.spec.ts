@@ -109,6 +109,20 @@ describe('connection pool', () => {
     assert.equal(most, 3);
   });
 
+  it('a server that hangs up at once: the call fails at once, with a transient error', async () => {
+    const listener = net.createServer((socket) => void socket.on('error', () => {}).end());
+    await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
+    const { port } = listener.address() as net.AddressInfo;
+    for (const sslmode of ['disable', 'require']) {
+      const uri = `postgres://postgres@127.0.0.1:${port}/postgres?sslmode=${sslmode}`;
+      const store = await openStore({ uri, retry: { attempts: 1 } });
+      for (let n = 0; n < 20; n++) {
+        await assert.rejects(store.get('a'), { code: /^(CONNECTION_CLOSED|CONNECTION_ENDED|ECONNRESET|EPIPE)$/ });
+      }
+    }
+    listener.close();
+  });
+
   it('at the connection limit of its role, fails no call and tries nothing again', async () => {
     const table = freshTable();
     await (await openStore({ uri: server.uri, table })).ready();
