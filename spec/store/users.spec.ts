@@ -7,7 +7,7 @@ import postgres from 'postgres';
 import request from 'supertest';
 import { PgStore } from '../../lib/index.js';
 import { passportApp } from '../apps/frameworks/passport.js';
-import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
+import { closeStores, directUri, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
 import { recipe } from '../support/recipes.js';
 import { generated, load, plain } from '../support/sessions.js';
 
@@ -410,7 +410,7 @@ describe('sessions of a user', () => {
  * of them.
  */
 async function explained(table: string, work: (store: PgStore) => Promise<void>): Promise<string[]> {
-  const sql = postgres(await postgresUri(), { onnotice: () => {}, max: 1 });
+  const sql = postgres(await directUri(), { onnotice: () => {}, max: 1 });
   const plans: string[] = [];
   const spy = new Proxy(sql, {
     get(target: any, name) {
