@@ -45,11 +45,11 @@ const isAsked = (part: Part) => values.only?.includes(part) ?? (!quick || PARTS.
 /** Rounds, milliseconds of a measurement, seconds of load on an app. */
 const size = quick
   ? { rounds: 2, ms: 100, appRounds: 1, appSeconds: 1, optionRounds: 0 }
-  : { rounds: 7, ms: 400, appRounds: 5, appSeconds: 2.5, optionRounds: 7 };
+  : { rounds: 5, ms: 400, appRounds: 3, appSeconds: 2.5, optionRounds: 5 };
 /** Roughly; the progress bar learns from it only how the parts compare. */
 const seconds: Record<Part, number> = quick
   ? { store: 24, app: 18, wal: 0, options: 0, rows: 0, deletion: 0, heap: 0 }
-  : { store: 180, app: 220, wal: 20, options: 30, rows: 60, deletion: 90, heap: 60 };
+  : { store: 130, app: 130, wal: 20, options: 20, rows: 60, deletion: 90, heap: 60 };
 
 build();
 const server = await PostgresServer.start();

@@ -21,11 +21,11 @@ export interface Quietness {
 }
 
 /**
- * A virtual machine of 2 cores without other work stays below a third of these. A process that uses
- * a tenth of one core, a neighbour that takes the core away now and then, and a disk or a clock
- * rate that changes do not.
+ * A virtual machine of 2 cores without other work: CPU of others 0.3 %, spread of the loop 0.2 %,
+ * of the gets 12 to 18 %, since its two cores are not always equally fast. With other work the
+ * first two exceed their limits at once.
  */
-export const LIMITS: Quietness = { busy: 0.05, loop: 0.05, gets: 0.1 };
+export const LIMITS: Quietness = { busy: 0.05, loop: 0.05, gets: 0.25 };
 
 export function isQuiet(measured: Quietness): boolean {
   return (Object.keys(LIMITS) as (keyof Quietness)[]).every((what) => measured[what] <= LIMITS[what]);
