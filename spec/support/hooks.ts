@@ -6,4 +6,12 @@ import { stopPostgres } from './postgres.js';
 
 export async function mochaGlobalTeardown(): Promise<void> {
   await stopPostgres();
+  // What a spec left open, a failed one say, must not keep the run up for ever.
+  setTimeout(() => {
+    console.error(`Still open after the last spec: ${process.getActiveResourcesInfo().join(', ')}`);
+    process.once('exit', () => {
+      process.exitCode ||= 1;
+    });
+    process.exit();
+  }, 20_000).unref();
 }
