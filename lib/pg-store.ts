@@ -7,10 +7,11 @@ import { Autodelete } from './calls/autodelete.js';
 import { KeyedReadWriteLock } from './calls/keyed-read-write-lock.js';
 import { type Callback, OperationTracker } from './calls/operation-tracker.js';
 import { batchedStatements } from './database/batched-statements.js';
-import { BulkStatements, type RunQuery } from './database/bulk-statements.js';
+import { BulkStatements } from './database/bulk-statements.js';
 import { Database } from './database/database.js';
-import { OrderedDeletion } from './database/ordered-deletion.js';
-import { SessionListing } from './database/session-listing.js';
+import { orderedDeletion } from './database/ordered-deletion.js';
+import type { Query } from './database/query.js';
+import { sessionListing } from './database/session-listing.js';
 import { SessionsTable } from './database/sessions-table.js';
 import { hasSubscribers, publish } from './diagnostics.js';
 import { PgStoreError, toPgStoreError } from './errors.js';
@@ -48,8 +49,8 @@ export class PgStore extends TypedStore {
   readonly #order = new KeyedReadWriteLock();
   readonly #database: Database;
   readonly #bulk: BulkStatements;
-  readonly #listing: SessionListing;
-  readonly #deletion: OrderedDeletion;
+  readonly #listing: ReturnType<typeof sessionListing>;
+  readonly #deletion: ReturnType<typeof orderedDeletion>;
   readonly #sessions: ConcurrentSessions;
   readonly #previous: PreviousSessions | undefined;
   readonly #autodelete: Autodelete;
@@ -67,12 +68,12 @@ export class PgStore extends TypedStore {
       this.#notify('retry', what, attempt, toPgStoreError(what, error)),
     );
     this.#bulk = new BulkStatements(this.#options, timeout, maxLifetime);
-    this.#listing = new SessionListing(this.#bulk, this.#ids, this.#codec);
+    this.#listing = sessionListing(this.#bulk, this.#ids, this.#codec);
     const statements = batchedStatements(new SessionsTable(this.#options, maxLifetime), this.#database);
     this.#sessions = new ConcurrentSessions(statements, this.#ids, this.#codec, this.#options, this.#notify);
     this.#previous =
       previous && previousSessions(previous, this.#sessions, statements, this.#ids, this.#options, this.#notify);
-    this.#deletion = new OrderedDeletion(this.#bulk, this.#order, this.#ids, this.#previous);
+    this.#deletion = orderedDeletion(this.#bulk, this.#order, this.#ids, this.#previous);
     this.#autodelete = new Autodelete(this.#options.autodelete, () =>
       this.autodelete().then(
         (rows) => this.#notify('autodelete', rows),
@@ -134,9 +135,9 @@ export class PgStore extends TypedStore {
   override all(): Promise<ListedSession[]>;
   override all(callback: Callback<ListedSession[]>): void;
   override all(callback?: Callback<ListedSession[]>): Promise<ListedSession[]> | undefined {
-    return this.#inStatements('all', callback, async (run) => {
+    return this.#inStatements('all', callback, async (query) => {
       const sessions: ListedSession[] = [];
-      for await (const session of this.#listing.all(run)) sessions.push(session);
+      for await (const session of this.#listing.all(query)) sessions.push(session);
       return sessions;
     });
   }
@@ -144,20 +145,20 @@ export class PgStore extends TypedStore {
   /** Unexpired sessions of the prefix, one by one, in order of row keys: memory stays flat. */
   sessions(): AsyncGenerator<ListedSession, void, undefined> {
     // Each page is a call of its own: closing the store does not wait for a slow reader.
-    return this.#listing.all(
-      (work) => this.#inStatements('sessions', undefined, (run) => run(work)) as ReturnType<typeof work>,
-    );
+    const page: Query = (text, values) =>
+      this.#inStatements('sessions', undefined, (query) => query(text, values)) as ReturnType<Query>;
+    return this.#listing.all(page);
   }
 
   /** All unexpired session IDs of the prefix. With `hashIds` an error: nobody knows them. */
   ids(): Promise<string[]>;
   ids(callback: Callback<string[]>): void;
   ids(callback?: Callback<string[]>): Promise<string[]> | undefined {
-    return this.#inStatements('ids', callback, (run) => {
+    return this.#inStatements('ids', callback, (query) => {
       if (!this.#ids.reversible) {
         throw new PgStoreError('with option `hashIds` the table holds no session IDs', 'INVALID_SID');
       }
-      return this.#listing.ids(run);
+      return this.#listing.ids(query);
     });
   }
 
@@ -165,7 +166,7 @@ export class PgStore extends TypedStore {
   override length(): Promise<number>;
   override length(callback: Callback<number>): void;
   override length(callback?: Callback<number>): Promise<number> | undefined {
-    return this.#inStatements('length', callback, (run) => this.#bulk.count(run, this.#ids.range));
+    return this.#inStatements('length', callback, (query) => this.#bulk.count(query, this.#ids.range));
   }
 
   /**
@@ -175,14 +176,14 @@ export class PgStore extends TypedStore {
   override clear(): Promise<void>;
   override clear(callback: Callback<void> | undefined): void;
   override clear(callback?: Callback<void>): Promise<void> | undefined {
-    return this.#inStatements('clear', callback, (run) => this.#deletion.all(run));
+    return this.#inStatements('clear', callback, (query) => this.#deletion.all(query));
   }
 
   /** A user's unexpired sessions (option `user`), newest activity first. */
   sessionsOf(user: string | number): Promise<UserSession[]>;
   sessionsOf(user: string | number, callback: Callback<UserSession[]>): void;
   sessionsOf(user: string | number, callback?: Callback<UserSession[]>): Promise<UserSession[]> | undefined {
-    return this.#inStatements('sessionsOf', callback, (run) => this.#listing.ofUser(run, userId(user)));
+    return this.#inStatements('sessionsOf', callback, (query) => this.#listing.ofUser(query, userId(user)));
   }
 
   /**
@@ -202,8 +203,8 @@ export class PgStore extends TypedStore {
     callback?: Callback<number>,
   ): Promise<number> | undefined {
     if (typeof options === 'function') return this.destroySessionsOf(user, null, options) as undefined;
-    return this.#inStatements('destroySessionsOf', callback, (run) =>
-      this.#deletion.ofUser(run, userId(user), options?.except ?? undefined),
+    return this.#inStatements('destroySessionsOf', callback, (query) =>
+      this.#deletion.ofUser(query, userId(user), options?.except ?? undefined),
     );
   }
 
@@ -219,8 +220,8 @@ export class PgStore extends TypedStore {
     options: { user: string | number },
     callback?: Callback<boolean>,
   ): Promise<boolean> | undefined {
-    return this.#inStatements('destroyByHandle', callback, (run) =>
-      this.#deletion.byHandle(run, userId(options?.user), handle),
+    return this.#inStatements('destroyByHandle', callback, (query) =>
+      this.#deletion.byHandle(query, userId(options?.user), handle),
     );
   }
 
@@ -256,8 +257,8 @@ export class PgStore extends TypedStore {
   autodelete(): Promise<number>;
   autodelete(callback: Callback<number>): void;
   autodelete(callback?: Callback<number>): Promise<number> | undefined {
-    return this.#inStatements('autodelete', callback, (run) =>
-      this.#bulk.deleteExpired(run, () => this.#closing !== undefined),
+    return this.#inStatements('autodelete', callback, (query) =>
+      this.#bulk.deleteExpired(query, () => this.#closing !== undefined),
     );
   }
 
@@ -288,9 +289,10 @@ export class PgStore extends TypedStore {
   }
 
   /** Runs a call of many statements: each of them has a deadline of its own, the call has none. */
-  #inStatements<T>(call: string, callback: Callback<T> | undefined, work: (run: RunQuery) => Promise<T>) {
-    const run: RunQuery = (statement) => this.#database.run(call, this.#calls.deadline(), statement);
-    return this.#calls.run(call, callback, async () => work(run), Number.POSITIVE_INFINITY);
+  #inStatements<T>(call: string, callback: Callback<T> | undefined, work: (query: Query) => Promise<T>) {
+    const query: Query = (text, values) =>
+      this.#database.run(call, this.#calls.deadline(), (query) => query(text, values));
+    return this.#calls.run(call, callback, async () => work(query), Number.POSITIVE_INFINITY);
   }
 
   readonly #notify: Emit = (event, ...args) => {

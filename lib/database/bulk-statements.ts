@@ -7,18 +7,18 @@ import { nextKey } from '../session/session-id.js';
 import { arrayLiteral, onShard, type Query, qualified, type Row, type TableName } from './query.js';
 import { isSession, lifeInterval, milliseconds, storedColumns, storedRow } from './sessions-table.js';
 
-/** Runs a statement of its own, with the store's retries and time limit. */
-export type RunQuery = <T>(work: (query: Query) => Promise<T>) => Promise<T>;
-
 /**
  * Rows in one page of a listing or one deletion: some milliseconds of work, whatever the table's
  * size.
  */
 const PAGE = 500;
 
+/** Row keys: from the first, to before the second. */
+export type Range = [string, string];
+
 /** Which rows a deletion is for. */
 export interface Selection {
-  readonly range: [string, string];
+  readonly range: Range;
   readonly user: string | undefined;
   /** Row keys that are left alone. */
   readonly except: readonly string[];
@@ -28,7 +28,7 @@ export interface Selection {
   readonly shard?: number | undefined;
 }
 
-/** Statements on sets of rows. Ranges are of row keys: from the first, to before the second. */
+/** Statements on sets of rows, each with the store's retries and time limit. */
 export class BulkStatements {
   readonly #texts;
   /** `undefined`: the table has none. */
@@ -42,13 +42,12 @@ export class BulkStatements {
   constructor(name: TableName, timeout: number, maxLifetime?: number) {
     this.#timeout = timeout;
     const { shards } = name;
-    this.#shards = shards === undefined ? [undefined] : Array.from({ length: shards }, (_, shard) => shard);
+    this.#shards = shards === undefined ? [undefined] : [...Array(shards).keys()];
     const table = qualified(name);
     const life = lifeInterval(maxLifetime);
     const isLive = `${isSession()} and ${life ? `least(expires_at, created_at + ${life})` : 'expires_at'} > now()`;
     // The first parameter of a statement on one shard.
-    const at = shards === undefined ? '' : 'shard = $1::smallint and ';
-    const first = shards === undefined ? 1 : 2;
+    const [at, first] = shards === undefined ? ['', 1] : ['shard = $1::smallint and ', 2];
     const range = (first: number) => `sid >= $${first}::text and sid < $${first + 1}::text`;
     const times = [milliseconds('created_at'), milliseconds('updated_at')].map((time) => `${time}::text`);
     const columns = [storedColumns(life), ...times, shards === undefined ? 'null' : 'shard::text'].join(', ');
@@ -67,19 +66,20 @@ export class BulkStatements {
     // that is the statement's start, and it sees what others committed since.
     const wasThere = `(created_at <= ${time(`$${first + 2}`)} or created_at > clock_timestamp())`;
     const chosen = `${range(first)} and ${wasThere} and not sid = any($${first + 3}::text::text[])`;
-    const ofUser = (user: number) => `user_id = $${user}::text`;
-    const ofUserInRange = `${ofUser(3)} and ${range(1)}`;
+    const ofUserInRange = `user_id = $3::text and ${range(1)}`;
+    // Each statement goes on where the last one ended, not over index entries that it left dead.
+    const whole = (which: string, page = '') => ({
+      deletion: deletion(which + page, 'max(sid)'),
+      anyLeft: `select (exists (select from ${table} where ${at}${which}))::text`,
+    });
     this.#texts = {
       page: `select ${columns} from ${table} where ${at}${range(first)} and ${isLive} order by sid limit ${PAGE}`,
       count: `select count(*)::text from ${table} where ${range(1)} and ${isLive}`,
       ofUser: `select ${columns} from ${table} where ${ofUserInRange} and ${isLive} order by updated_at desc, sid`,
       shardsOfUser: `select distinct shard::text from ${table} where ${ofUserInRange}`,
       now: 'select extract(epoch from now())::text',
-      anyInRange: `select (exists (select from ${table} where ${at}${chosen}))::text`,
-      anyOfUser: `select (exists (select from ${table} where ${at}${ofUser(first + 4)} and ${chosen}))::text`,
-      // Each statement goes on where the last one ended, not over index entries that it left dead.
-      deleteRange: deletion(`${chosen} order by sid limit ${PAGE}`, 'max(sid)'),
-      deleteOfUser: deletion(`${ofUser(first + 4)} and ${chosen}`, 'max(sid)'),
+      deleteRange: whole(chosen, ` order by sid limit ${PAGE}`),
+      deleteOfUser: whole(`user_id = $${first + 4}::text and ${chosen}`),
       deleteExpired: deletion(
         `expires_by >= ${time(`$${first}`)} and expires_by <= now() order by expires_by limit ${PAGE}`,
         'extract(epoch from max(expires_by))::text',
@@ -91,10 +91,10 @@ export class BulkStatements {
    * The live rows of a range, page after page, shard after shard, by key: memory stays flat, and no
    * transaction stays open meanwhile.
    */
-  async *pages(run: RunQuery, [from, to]: [string, string]): AsyncGenerator<ListedRow[]> {
+  async *pages(query: Query, [from, to]: Range): AsyncGenerator<ListedRow[]> {
     for (const shard of this.#shards) {
       for (let first = from, rows = PAGE; rows === PAGE; ) {
-        const page = (await run((query) => onShard(query, shard)(this.#texts.page, [first, to]))).map(listedRow);
+        const page = (await onShard(query, shard)(this.#texts.page, [first, to])).map(listedRow);
         yield page;
         rows = page.length;
         first = nextKey(page.at(-1)?.key ?? first);
@@ -102,18 +102,18 @@ export class BulkStatements {
     }
   }
 
-  count(run: RunQuery, range: [string, string]): Promise<number> {
-    return run(async (query) => Number(single(await query(this.#texts.count, range))));
+  async count(query: Query, range: Range): Promise<number> {
+    return Number(single(await query(this.#texts.count, range)));
   }
 
   /** The user's unexpired rows, latest activity first. */
-  ofUser(run: RunQuery, user: string, range: [string, string]): Promise<ListedRow[]> {
-    return run(async (query) => (await query(this.#texts.ofUser, [...range, user])).map(listedRow));
+  async ofUser(query: Query, user: string, range: Range): Promise<ListedRow[]> {
+    return (await query(this.#texts.ofUser, [...range, user])).map(listedRow);
   }
 
   /** The database's time, for `Selection.until`. */
-  now(run: RunQuery): Promise<string> {
-    return run(async (query) => single(await query(this.#texts.now, [])) as string);
+  async now(query: Query): Promise<string> {
+    return single(await query(this.#texts.now, [])) as string;
   }
 
   /**
@@ -121,27 +121,25 @@ export class BulkStatements {
    *
    * @throws PgStoreError `TIMEOUT` where a row is locked for so long
    */
-  async delete(run: RunQuery, selection: Selection): Promise<number> {
+  async delete(query: Query, selection: Selection): Promise<number> {
     const { shard, user, range } = selection;
     let shards = shard === undefined ? this.#shards : [shard];
     if (user !== undefined && shards.length > 1) {
-      shards = (await run((query) => query(this.#texts.shardsOfUser, [...range, user]))).map(([found]) =>
-        Number(found),
-      );
+      const found = await query(this.#texts.shardsOfUser, [...range, user]);
+      shards = found.map(([one]) => Number(one));
     }
     let total = 0;
-    for (const one of shards) total += await this.#delete(run, selection, one);
+    for (const one of shards) total += await this.#delete(onShard(query, one), selection);
     return total;
   }
 
-  async #delete(run: RunQuery, { range: [from, to], until, except, user }: Selection, shard?: number): Promise<number> {
-    const { deleteRange, deleteOfUser, anyInRange, anyOfUser } = this.#texts;
-    const [deletion, anyLeft] = user === undefined ? [deleteRange, anyInRange] : [deleteOfUser, anyOfUser];
+  async #delete(query: Query, { range: [from, to], until, except, user }: Selection): Promise<number> {
+    const { deletion, anyLeft } = user === undefined ? this.#texts.deleteRange : this.#texts.deleteOfUser;
     const more = [to, until, arrayLiteral(except), ...(user === undefined ? [] : [user])];
     let total = 0;
     let progress = performance.now();
     for (let first = from, idle = 0; ; ) {
-      const [[count, last] = []] = await run((query) => onShard(query, shard)(deletion, [first, ...more]));
+      const [[count, last] = []] = await query(deletion, [first, ...more]);
       const rows = Number(count);
       total += rows;
       if (rows > 0) [progress, idle] = [performance.now(), 0];
@@ -150,19 +148,18 @@ export class BulkStatements {
         continue;
       }
       first = from;
-      const left = await run(async (query) => single(await onShard(query, shard)(anyLeft, [from, ...more])));
-      if (left !== 'true') return total;
+      if (single(await query(anyLeft, [from, ...more])) !== 'true') return total;
       if (performance.now() - progress >= this.#timeout) throw timeoutError();
       if (rows === 0) await sleep(Math.min(2 ** ++idle, 100));
     }
   }
 
   /** Deletes expired rows in short statements; locked rows are left to the next run. */
-  async deleteExpired(run: RunQuery, isCancelled: () => boolean): Promise<number> {
+  async deleteExpired(query: Query, isCancelled: () => boolean): Promise<number> {
     let total = 0;
     for (const shard of this.#shards) {
       for (let from = '-Infinity', deleted = PAGE; deleted === PAGE; ) {
-        const [[rows, last] = []] = await run((query) => onShard(query, shard)(this.#texts.deleteExpired, [from]));
+        const [[rows, last] = []] = await onShard(query, shard)(this.#texts.deleteExpired, [from]);
         deleted = Number(rows);
         total += deleted;
         if (isCancelled()) return total;
@@ -182,6 +179,6 @@ function listedRow(row: Row): ListedRow {
     ...storedRow(row),
     createdAt: Number(row[7]),
     updatedAt: Number(row[8]),
-    shard: (row[9] ?? undefined) as number | undefined,
+    shard: row[9] ? Number(row[9]) : undefined,
   };
 }

@@ -2,7 +2,8 @@
 
 import assert from 'node:assert/strict';
 import type { Sql } from 'postgres';
-import { BulkStatements, type RunQuery } from '../../lib/database/bulk-statements.js';
+import { BulkStatements } from '../../lib/database/bulk-statements.js';
+import type { Query } from '../../lib/database/query.js';
 import { createTableSql } from '../../lib/database/schema.js';
 import type { ListedRow } from '../../lib/session/row.js';
 import { freshTable, sqlClient } from '../support/postgres.js';
@@ -15,11 +16,10 @@ async function open(maxLifetime?: number) {
   const name = { schema: 'public', table: freshTable() };
   await sql.unsafe(createTableSql(name)).simple();
   let statements = 0;
-  const run: RunQuery = (work) =>
-    work((text, values) => {
-      statements++;
-      return sql.unsafe(text, values).values() as any;
-    });
+  const run: Query = (text, values) => {
+    statements++;
+    return sql.unsafe(text, values).values() as any;
+  };
   return {
     sql,
     table: name.table,
