@@ -9,7 +9,7 @@ import { ConnectionPool } from './connection-pool.js';
 import { poolClient } from './pool-client.js';
 import type { Query } from './query.js';
 import { withRetries } from './retry.js';
-import { ensureTable, requireTable } from './schema.js';
+import { ensureTable } from './schema.js';
 
 export type OnRetry = (what: string, attempt: number, error: unknown) => void;
 
@@ -73,9 +73,7 @@ export class Database {
    * allows. A failed try is forgotten.
    */
   ensureTable(): Promise<void> {
-    const { query, script } = this.#client;
-    const { createTable } = this.#options;
-    this.#ensuring ??= (createTable ? ensureTable(query, script, this.#options) : requireTable(query, this.#options))
+    this.#ensuring ??= ensureTable(this.#client, this.#options)
       .then(() => {
         this.#tableExists = true;
       })

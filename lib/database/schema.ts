@@ -3,7 +3,8 @@
 import { createHash } from 'node:crypto';
 import format from 'pg-format';
 import { codeOf, PgStoreError } from '../errors.js';
-import { identifier, type Query, qualified, type TableName } from './query.js';
+import type { Client } from './client.js';
+import { identifier, qualified, type TableName } from './query.js';
 
 /** One more with each additive change of the table; kept in the table's comment. */
 export const SCHEMA_VERSION = 1;
@@ -86,13 +87,11 @@ export function indexName(table: string, suffix: string): string {
   return head + tail;
 }
 
-const TABLE_EXISTS_SQL = `select (exists (select from pg_catalog.pg_namespace where nspname = $1::text))::text,
-  (exists (
-    select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-    where n.nspname = $1::text and c.relname = $2::text and c.relkind in ('r', 'p', 'f', 'v')))::text, (
-    select obj_description(c.oid, 'pg_class'::name)
-    from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-    where n.nspname = $1::text and c.relname = $2::text)`;
+/** A row where the schema exists, with the table's name and comment where that exists, too. */
+const TABLE_SQL = `select c.relname::text, obj_description(c.oid, 'pg_class'::name)
+  from pg_catalog.pg_namespace n left join pg_catalog.pg_class c
+    on c.relnamespace = n.oid and c.relname = $2::text and c.relkind in ('r', 'p', 'f', 'v')
+  where n.nspname = $1::text`;
 
 /**
  * Two processes that create at once meet on the catalog's unique indexes (23505), or find the thing
@@ -102,33 +101,28 @@ const TABLE_EXISTS_SQL = `select (exists (select from pg_catalog.pg_namespace wh
 const CONCURRENT_DDL_SQLSTATES = new Set(['23505', '42P07', '42P06', '42710', 'XX000']);
 
 /**
- * Creates what is missing. Looks first: a role without the right to create anything can use a table
- * that is there.
+ * Creates what is missing, where option `createTable` allows. Looks first: a role without the right
+ * to create anything can use a table that is there.
  */
 export async function ensureTable(
-  query: Query,
-  script: (ddl: string) => Promise<unknown>,
-  name: TableName,
+  { query, script }: Pick<Client, 'query' | 'script'>,
+  name: TableName & { readonly createTable: boolean },
 ): Promise<void> {
   for (let attempt = 1; ; attempt++) {
-    const [found] = await query(TABLE_EXISTS_SQL, [name.schema, name.table]);
-    const [hasSchema, hasTable, comment] = found ?? [];
-    if (hasTable === 'true') return checkShards(name, comment);
+    const [schema] = await query(TABLE_SQL, [name.schema, name.table]);
+    const [table, comment] = schema ?? [];
+    if (table) return checkShards(name, comment);
+    if (!name.createTable) {
+      throw new PgStoreError(`table ${qualified(name)} is missing, and option \`createTable\` is false`, '42P01');
+    }
     try {
       // One simple query is one transaction: all of it or nothing.
-      await script((hasSchema === 'true' ? '' : createSchemaSql(name.schema)) + createTableSql(name));
+      await script((schema ? '' : createSchemaSql(name.schema)) + createTableSql(name));
       return;
     } catch (error) {
       if (attempt >= 10 || !CONCURRENT_DDL_SQLSTATES.has(codeOf(error))) throw error;
     }
   }
-}
-
-/** For apps that run migrations: no DDL, only a look. */
-export async function requireTable(query: Query, name: TableName): Promise<void> {
-  const [found] = await query(TABLE_EXISTS_SQL, [name.schema, name.table]);
-  if (found?.[1] === 'true') return checkShards(name, found[2]);
-  throw new PgStoreError(`table ${qualified(name)} is missing, and option \`createTable\` is false`, '42P01');
 }
 
 /** A store that counted on another number of shards would look for each session in a wrong one. */
