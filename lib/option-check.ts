@@ -12,11 +12,14 @@ export const isText = (value: unknown): value is string =>
   typeof value === 'string' && value.isWellFormed() && !value.includes('\0');
 export const isNumber = (value: unknown, least: number, most = Number.MAX_SAFE_INTEGER) =>
   typeof value === 'number' && value >= least && value <= most;
+export const isPositive = (value: unknown, most: number) => isNumber(value, 0, most) && value !== 0;
+export const isWhole = (value: unknown, most?: number) => isNumber(value, 1, most) && Number.isInteger(value);
 const isKey = (value: unknown, length: number) => typeof value === 'string' && value.length >= length;
 export const isKeys = (value: unknown, length: number) =>
   isKey(value, length) || (Array.isArray(value) && value.length > 0 && value.every((key) => isKey(key, length)));
 
 export const aBoolean = expectation('true or false', (value) => typeof value === 'boolean');
+export const aCount = expectation('a whole number, 1 or more', (value) => isWhole(value));
 export const aFunction = expectation('a function', (value) => typeof value === 'function');
 export const anObject = expectation(
   'an object',

@@ -6,6 +6,7 @@ import type { NodePostgresPool } from './database/pool-client.js';
 import type { RetryOptions } from './database/retry.js';
 import {
   aBoolean,
+  aCount,
   aFunction,
   anIdentifier,
   anObject,
@@ -14,7 +15,9 @@ import {
   expectation,
   isKeys,
   isNumber,
+  isPositive,
   isText,
+  isWhole,
 } from './option-check.js';
 import type { Merge } from './session/merge.js';
 
@@ -157,14 +160,11 @@ type Unset = 'uri' | 'sql' | 'pool' | 'maxLifetime' | 'merge' | 'user' | 'previo
 /** The options, checked and complete. */
 export type Options = Readonly<
   Required<Omit<PgStoreOptions, Unset | 'secret' | 'encryptionKey' | 'retry'>> & {
-    [Name in Unset]: PgStoreOptions[Name] | undefined;
+    [Name in Unset]?: PgStoreOptions[Name] | undefined;
   } & { secrets: readonly string[]; encryptionKeys: readonly string[]; retry: RetryOptions }
 >;
 
 const DEFAULTS: Options = {
-  uri: undefined,
-  sql: undefined,
-  pool: undefined,
   postgres: {},
   table: 'sessions',
   schema: 'public',
@@ -176,16 +176,11 @@ const DEFAULTS: Options = {
   allowPlaintext: false,
   ttl: 86_400,
   permanent: false,
-  maxLifetime: undefined,
   touchAfter: 60,
   autodelete: 900,
   maxConnections: 10,
   retry: { attempts: 6, delay: 100 },
   timeout: 10_000,
-  merge: undefined,
-  user: undefined,
-  previous: undefined,
-  shards: undefined,
 };
 
 /** setTimeout and setInterval count to 2^31 - 1 milliseconds and take what is longer as 1. */
@@ -209,10 +204,7 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
   table: anIdentifier,
   schema: anIdentifier,
   createTable: aBoolean,
-  shards: expectation(
-    'a whole number from 1 to 32,767',
-    (value) => isNumber(value, 1, 32_767) && Number.isInteger(value),
-  ),
+  shards: expectation('a whole number from 1 to 32,767', (value) => isWhole(value, 32_767)),
   prefix: expectation('a string without NUL characters and half surrogate pairs', isText),
   secret: expectation('a string or an array of strings, none empty', (value) => isKeys(value, 1)),
   hashIds: aBoolean,
@@ -220,20 +212,19 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
   allowPlaintext: expectation("true, false or 'write'", (value) => typeof value === 'boolean' || value === 'write'),
   ttl: expectation(
     'a number of seconds above 0, or a function that returns one',
-    (value) => typeof value === 'function' || (isNumber(value, 0, 1e11) && value !== 0),
+    (value) => typeof value === 'function' || isPositive(value, 1e11),
   ),
   permanent: aBoolean,
-  maxLifetime: expectation('a number of seconds above 0', (value) => isNumber(value, 0, 1e11) && value !== 0),
+  maxLifetime: expectation('a number of seconds above 0', (value) => isPositive(value, 1e11)),
   touchAfter: expectation('a number of seconds, 0 or more', (value) => isNumber(value, 0)),
   autodelete: expectation(
     'a number of seconds above 0 (at most 1,700,000), or false',
-    (value) => value === false || (isNumber(value, 0, 1_700_000) && value !== 0),
+    (value) => value === false || isPositive(value, 1_700_000),
   ),
-  maxConnections: expectation('a whole number, 1 or more', (value) => isNumber(value, 1) && Number.isInteger(value)),
+  maxConnections: aCount,
   retry: anObject,
-  timeout: expectation(
-    'a number of milliseconds above 0 (at most 2,147,483,647)',
-    (value) => isNumber(value, 0, LONGEST_TIMER_MS) && value !== 0,
+  timeout: expectation('a number of milliseconds above 0 (at most 2,147,483,647)', (value) =>
+    isPositive(value, LONGEST_TIMER_MS),
   ),
   merge: aFunction,
   user: aFunction,
@@ -244,7 +235,7 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
 };
 
 const RETRY_CHECKS: Record<keyof RetryOptions, Check> = {
-  attempts: expectation('a whole number, 1 or more', (value) => isNumber(value, 1) && Number.isInteger(value)),
+  attempts: aCount,
   delay: expectation('a number of milliseconds, 0 or more', (value) => isNumber(value, 0)),
 };
 
