@@ -42,9 +42,6 @@ const FIELDS = {
 } as const satisfies Record<keyof PgStoreEvents, readonly string[]>;
 
 const statements = channel('express-pg-store:statement');
-const events = Object.fromEntries(
-  Object.keys(FIELDS).map((event) => [event, channel(`express-pg-store:${event}`)]),
-) as Record<keyof PgStoreEvents, ReturnType<typeof channel>>;
 
 /** What is known of a statement that carries several calls. */
 export interface Batch {
@@ -63,24 +60,19 @@ export function traceStatement<T>(
   if (!statements.hasSubscribers) return running;
   const started = performance.now();
   const message = { table, kind, rows: batch?.rows ?? 1, waitMs: batch?.waited() ?? 0 };
-  const runMs = () => performance.now() - started;
-  return running.then(
-    (result) => {
-      statements.publish({ ...message, runMs: runMs() });
-      return result;
-    },
-    (error) => {
-      statements.publish({ ...message, runMs: runMs(), code: codeOf(error) });
-      throw error;
-    },
+  const publish = (outcome: object) =>
+    statements.publish({ ...message, runMs: performance.now() - started, ...outcome });
+  running.then(
+    () => publish({}),
+    (error) => publish({ code: codeOf(error) }),
   );
+  return running;
 }
 
-export function hasSubscribers(event: keyof PgStoreEvents): boolean {
-  return events[event].hasSubscribers;
-}
-
+/** Publishes an event of a store on its channel. */
 export function publish<E extends keyof PgStoreEvents>(table: string, event: E, args: PgStoreEvents[E]): void {
+  const events = channel(`express-pg-store:${event}`);
+  if (!events.hasSubscribers) return;
   const fields = FIELDS[event].map((field, n) => [field, args[n]]);
-  events[event].publish({ table, ...Object.fromEntries(fields.filter(([, value]) => value !== undefined)) });
+  events.publish({ table, ...Object.fromEntries(fields.filter(([, value]) => value !== undefined)) });
 }

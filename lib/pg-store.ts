@@ -13,7 +13,7 @@ import { orderedDeletion } from './database/ordered-deletion.js';
 import type { Query } from './database/query.js';
 import { sessionListing } from './database/session-listing.js';
 import { SessionsTable } from './database/sessions-table.js';
-import { hasSubscribers, publish } from './diagnostics.js';
+import { publish } from './diagnostics.js';
 import { PgStoreError, toPgStoreError } from './errors.js';
 import { type Emit, emitLater, TypedStore } from './events.js';
 import { type Options, type PgStoreOptions, parseOptions, type TakeOverOptions } from './options.js';
@@ -297,6 +297,6 @@ export class PgStore extends TypedStore {
 
   readonly #notify: Emit = (event, ...args) => {
     if (this.listenerCount(event) > 0) emitLater(() => this.emit(event, ...args));
-    if (hasSubscribers(event)) publish(`${this.#options.schema}.${this.#options.table}`, event, args);
+    publish(`${this.#options.schema}.${this.#options.table}`, event, args);
   };
 }

@@ -3,10 +3,10 @@
  * first requested.
  */
 
-import { clearTimeout, setTimeout } from 'node:timers';
 import type { SessionData } from 'express-session';
+import { within } from './database/client.js';
 import { withRetries } from './database/retry.js';
-import { PgStoreError, timeoutError, toPgStoreError } from './errors.js';
+import { PgStoreError, toPgStoreError } from './errors.js';
 import type { Emit } from './events.js';
 import type { Options, PreviousStore } from './options.js';
 import { backOffFromLockedRow, type ConcurrentSessions, randomVersion } from './session/optimistic-concurrency.js';
@@ -139,13 +139,12 @@ export function previousSessions(
  * it is an error.
  */
 function answered(deadline: number, start: (answer: Answer) => unknown): Promise<unknown> {
-  let timer: NodeJS.Timeout;
-  return new Promise((resolve, reject) => {
+  const answer = new Promise((resolve, reject) => {
     const fail = (error: any) =>
       error.code === 'ENOENT' && error.syscall !== 'connect' ? resolve(null) : reject(error);
-    timer = setTimeout(() => reject(timeoutError()), deadline - performance.now());
     Promise.resolve(start((error, result) => (error ? fail(error) : resolve(result)))).catch(reject);
-  }).finally(() => clearTimeout(timer));
+  });
+  return within(deadline - performance.now(), answer);
 }
 
 /**

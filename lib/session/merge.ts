@@ -27,16 +27,11 @@ export function merge(base: unknown, ours: unknown, theirs: unknown): unknown {
   if (!isObject(ours) || !isObject(theirs)) return isDeepStrictEqual(base, ours) ? theirs : ours;
   const before = isObject(base) ? base : {};
   const merged: JsonObject = {};
-  for (const key of Object.keys(theirs)) {
-    if (!Object.hasOwn(ours, key)) {
-      const weRemovedIt = Object.hasOwn(before, key) && isDeepStrictEqual(before[key], theirs[key]);
-      if (!weRemovedIt) put(merged, key, theirs[key]);
-    } else put(merged, key, merge(own(before, key), ours[key], theirs[key]));
-  }
-  for (const key of Object.keys(ours)) {
-    if (Object.hasOwn(theirs, key)) continue;
-    const theyRemovedIt = Object.hasOwn(before, key) && isDeepStrictEqual(before[key], ours[key]);
-    if (!theyRemovedIt) put(merged, key, ours[key]);
+  for (const [key, value] of Object.entries({ ...theirs, ...ours })) {
+    const isOfBoth = Object.hasOwn(ours, key) && Object.hasOwn(theirs, key);
+    // Of one side alone: added there, or removed by the other.
+    const isRemoved = !isOfBoth && Object.hasOwn(before, key) && isDeepStrictEqual(before[key], value);
+    if (!isRemoved) put(merged, key, isOfBoth ? merge(own(before, key), value, theirs[key]) : value);
   }
   return merged;
 }

@@ -10,22 +10,18 @@ type SessionIdOptions = Pick<Options, 'prefix' | 'secrets' | 'hashIds'> & Partia
 /** Maps session IDs to row keys and back. */
 export class SessionIds {
   readonly prefix: string;
+  /** Whether `sessionIdFrom` can tell a session ID from its row key. */
+  readonly reversible: boolean;
   readonly #secrets: readonly string[];
   readonly #signingKeys: readonly Buffer[];
-  readonly #hash: boolean;
   readonly #shards: number | undefined;
 
   constructor({ prefix, secrets, hashIds, shards }: SessionIdOptions) {
     this.prefix = prefix;
     this.#secrets = secrets;
     this.#signingKeys = secrets.map((secret) => signingKey(secret, prefix));
-    this.#hash = hashIds;
+    this.reversible = !hashIds;
     this.#shards = shards;
-  }
-
-  /** Whether `sessionIdFrom` can tell a session ID from its row key. */
-  get reversible(): boolean {
-    return !this.#hash;
   }
 
   /**
@@ -33,10 +29,10 @@ export class SessionIds {
    * secrets.
    */
   rowKeysFor(sid: string): [string, ...string[]] {
-    if (this.#secrets.length === 0) return [this.prefix + (this.#hash ? sha256(sid) : sid)];
-    const ids = this.#hash
-      ? this.#secrets.map((secret) => hmac(secret, sid))
-      : this.#signingKeys.map((key) => sign(sid, key));
+    if (this.#secrets.length === 0) return [this.prefix + (this.reversible ? sid : sha256(sid))];
+    const ids = this.reversible
+      ? this.#signingKeys.map((key) => sign(sid, key))
+      : this.#secrets.map((secret) => hmac(secret, sid));
     return ids.map((id) => this.prefix + id) as [string, ...string[]];
   }
 
@@ -54,7 +50,7 @@ export class SessionIds {
    * IDs are hashed.
    */
   sessionIdFrom(key: string): string | undefined {
-    if (this.#hash || !key.startsWith(this.prefix)) return undefined;
+    if (!this.reversible || !key.startsWith(this.prefix)) return undefined;
     const rest = key.slice(this.prefix.length);
     if (this.#secrets.length === 0) return rest;
     for (const key of this.#signingKeys) {
