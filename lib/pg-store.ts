@@ -19,7 +19,7 @@ import { type Emit, emitLater, TypedStore } from './events.js';
 import { type Options, type PgStoreOptions, parseOptions, type TakeOverOptions } from './options.js';
 import { type PreviousSessions, previousSessions } from './previous-store.js';
 import type { ListedSession, UserSession } from './session/listing.js';
-import { ConcurrentSessions } from './session/optimistic-concurrency.js';
+import { type ConcurrentSessions, concurrentSessions } from './session/optimistic-concurrency.js';
 import { makePermanent } from './session/permanent.js';
 import { RowCodec } from './session/row-codec.js';
 import { SessionIds } from './session/session-id.js';
@@ -70,7 +70,7 @@ export class PgStore extends TypedStore {
     this.#bulk = new BulkStatements(this.#options, timeout, maxLifetime);
     this.#listing = sessionListing(this.#bulk, this.#ids, this.#codec);
     const statements = batchedStatements(new SessionsTable(this.#options, maxLifetime), this.#database);
-    this.#sessions = new ConcurrentSessions(statements, this.#ids, this.#codec, this.#options, this.#notify);
+    this.#sessions = concurrentSessions(statements, this.#ids, this.#codec, this.#options, this.#notify);
     this.#previous =
       previous && previousSessions(previous, this.#sessions, statements, this.#ids, this.#options, this.#notify);
     this.#deletion = orderedDeletion(this.#bulk, this.#order, this.#ids, this.#previous);
@@ -154,12 +154,7 @@ export class PgStore extends TypedStore {
   ids(): Promise<string[]>;
   ids(callback: Callback<string[]>): void;
   ids(callback?: Callback<string[]>): Promise<string[]> | undefined {
-    return this.#inStatements('ids', callback, (query) => {
-      if (!this.#ids.reversible) {
-        throw new PgStoreError('with option `hashIds` the table holds no session IDs', 'INVALID_SID');
-      }
-      return this.#listing.ids(query);
-    });
+    return this.#inStatements('ids', callback, (query) => this.#listing.ids(query));
   }
 
   /** Counts unexpired sessions of the prefix; with `secret`, without checking their signatures. */

@@ -1,5 +1,6 @@
 /** Lists sessions: of a prefix, of a user. */
 
+import { PgStoreError } from '../errors.js';
 import { type ListedSession, type UserSession, userSession } from '../session/listing.js';
 import type { ListedRow } from '../session/row.js';
 import type { RowCodec } from '../session/row-codec.js';
@@ -27,6 +28,8 @@ export function sessionListing(statements: BulkStatements, ids: SessionIds, code
     },
 
     async ids(query: Query): Promise<string[]> {
+      if (!ids.reversible)
+        throw new PgStoreError('with option `hashIds` the table holds no session IDs', 'INVALID_SID');
       const found: string[] = [];
       for await (const page of statements.pages(query, ids.range)) {
         found.push(...page.flatMap(({ key }) => ids.sessionIdFrom(key) ?? []));

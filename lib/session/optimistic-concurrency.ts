@@ -26,185 +26,65 @@ import {
  */
 const MAX_IN_DOUBT = 8;
 
+/** A call on one session. */
+interface Call {
+  readonly sid: string;
+  readonly keys: readonly [string, ...string[]];
+  readonly statements: Statements;
+  readonly deadline: number;
+}
+
+export type ConcurrentSessions = ReturnType<typeof concurrentSessions>;
+
 /**
  * What each call on one session does with its row. Knows neither SQL nor Express; the caller runs
  * calls on one session ID one after the other.
  */
-export class ConcurrentSessions {
-  readonly #statements: (shard?: number) => Statements;
-  readonly #ids: SessionIds;
-  readonly #options: Options;
-  readonly #emit: Emit;
-  readonly #codec: RowCodec;
-
-  constructor(
-    statements: (shard?: number) => Statements,
-    ids: SessionIds,
-    codec: RowCodec,
-    options: Options,
-    emit: Emit,
-  ) {
-    this.#statements = statements;
-    this.#ids = ids;
-    this.#codec = codec;
-    this.#options = options;
-    this.#emit = emit;
-  }
-
-  #statementsFor(sid: string): Statements {
-    return this.#statements(this.#ids.shardOf(sid));
-  }
-
-  async load(sid: string, deadline: number): Promise<SessionData | null> {
-    const keys = this.#ids.rowKeysFor(sid);
-    const row = await this.#statementsFor(sid).read(keys, deadline);
-    if (!row || row.expiresInMs <= 0) return null;
-    const opened = this.#codec.read(row);
-    if (!opened) return null;
-    const { session, data } = opened;
-    attachSnapshot(
-      session,
-      newSnapshot(sid, row, data, this.#codec.needsRekey(row, keys), this.#statementsFor(sid).read),
-    );
-    return session;
-  }
-
-  async save(sid: string, encoded: TimedSession, session: object, deadline: number): Promise<void> {
-    const keys = this.#ids.rowKeysFor(sid);
-    const snapshot = snapshotFor(session, sid, keys);
-    if (!snapshot) return this.#replace(sid, encoded, session, deadline);
-    const isChanged = encoded.data !== snapshot.seen;
-    const readFrom = this.#statementsFor(sid).read;
-    const isHere = snapshot.readFrom === readFrom;
-    if (!isChanged && isHere && !snapshot.needsRekey && snapshot.inDoubt.length === 0)
-      return this.#touch(this.#statementsFor(sid), keys, snapshot, encoded, deadline, 'set');
-
-    let attempt = this.#attempt(snapshot, encoded.data);
-    let met = false;
-    for (let tries = 1; ; tries++) {
-      const change = this.#change(snapshot, encoded);
-      const { stored } = attempt;
-      const row = {
-        ...this.#newRow(keys[0], { ...encoded, data: stored }, attempt.version),
-        ...change,
-        key: snapshot.key,
-        newKey: keys[0],
-        version: snapshot.version,
-      };
-      const earlier = snapshot.inDoubt;
-      snapshot.inDoubt = [...earlier, { ...attempt, cookie: change.cookie }].slice(-MAX_IN_DOUBT);
-      const isWritten = await this.#statementsFor(sid).update(row, deadline);
-      const now = isWritten ? undefined : await this.#statementsFor(sid).read(keys, deadline);
-      // Or an earlier attempt at this very statement was written, and its answer lost.
-      if (isWritten || now?.version === attempt.version) {
-        Object.assign(snapshot, attempt, { key: keys[0], needsRekey: false, inDoubt: [], readFrom });
-        noteExpiry(snapshot, change);
-        if (met) this.#emit('conflict', handleOf(snapshot.key), tries);
-        return;
-      }
-      const written = earlier.find(({ version }) => version === now?.version);
-      snapshot.inDoubt = written ? [] : earlier;
-      if (!now || now.expiresInMs <= 0) {
-        // Another store loaded it. If it is still there, that is another table; if not, it was
-        // destroyed.
-        const there = isHere ? undefined : await snapshot.readFrom([snapshot.key], deadline);
-        if (there && there.expiresInMs > 0) return this.#replace(sid, encoded, session, deadline);
-        return this.#dropped(snapshot, 'set');
-      }
-      const theirs = this.#codec.read(now);
-      if (!theirs) throw new PgStoreError('the row cannot be read, so the session was not saved', 'UNREADABLE');
-      if (now.key === snapshot.key && now.version === snapshot.version) {
-        await backOffFromLockedRow(tries, deadline);
-        continue;
-      }
-      const needsRekey = this.#codec.needsRekey(now, keys);
-      Object.assign(snapshot, { ...written, key: now.key, version: now.version, stored: theirs.data, needsRekey });
-      if (!written) met = isChanged;
-      attempt = this.#attempt(snapshot, encoded.data);
-      if (attempt.stored === snapshot.stored && !needsRekey) {
-        Object.assign(snapshot, { seen: encoded.data, inDoubt: [], readFrom });
-        return this.#touch(this.#statementsFor(sid), keys, snapshot, encoded, deadline, 'set');
-      }
-    }
-  }
-
-  async touch(sid: string, encoded: TimedSession, session: object, deadline: number): Promise<void> {
-    const keys = this.#ids.rowKeysFor(sid);
-    await this.#touch(this.#statementsFor(sid), keys, snapshotFor(session, sid, keys), encoded, deadline, 'touch');
-  }
-
-  async destroy(sid: string, deadline: number): Promise<void> {
-    const keys = this.#ids.rowKeysFor(sid);
-    for (let tries = 1, [key] = keys; ; tries++) {
-      const isDeleted = await this.#statementsFor(sid).destroy(key, deadline);
-      if (isDeleted && keys.length === 1) return;
-      const left = await this.#statementsFor(sid).read(keys, deadline);
-      if (!left) return;
-      if (left.key === key) await backOffFromLockedRow(tries, deadline);
-      key = left.key;
-    }
-  }
-
-  /**
-   * Keeps a session of another store, unless the session ID has a row. @returns whether it had none
-   */
-  async adopt(sid: string, session: unknown, deadline: number): Promise<boolean> {
-    const keys = this.#ids.rowKeysFor(sid);
-    if (keys.length > 1 && (await this.#statementsFor(sid).read(keys, deadline))) return false;
-    // Its cookie's `expires` may be past: most stores' touch leaves the JSON as it is. The request
-    // touches the session anyway.
-    const encoded = encode(session);
-    const now = Date.now();
-    const known = Math.max(encoded.expires ?? 0, now + (Number(JSON.parse(encoded.cookie).originalMaxAge) || 0));
-    const ttl = () => this.#codec.ttl(() => decode(encoded.data, encoded.cookie, now));
-    const expires = Math.min(known > now ? known : now + ttl(), LATEST_MS);
-    return this.#statementsFor(sid).insert(this.#newRow(keys[0], { ...encoded, expires }), deadline);
+export function concurrentSessions(
+  statementsOf: (shard?: number) => Statements,
+  ids: SessionIds,
+  codec: RowCodec,
+  options: Options,
+  emit: Emit,
+) {
+  function callOn(sid: string, deadline: number): Call {
+    return { sid, keys: ids.rowKeysFor(sid), statements: statementsOf(ids.shardOf(sid)), deadline };
   }
 
   /** As MemoryStore does: whatever is there is replaced, without a look. */
-  async #replace(sid: string, encoded: TimedSession, session: object, deadline: number): Promise<void> {
-    const keys = this.#ids.rowKeysFor(sid);
-    const row = this.#newRow(keys[0], encoded);
+  async function replace(call: Call, encoded: TimedSession, session: object): Promise<void> {
+    const { sid, keys, statements, deadline } = call;
+    const row = newRow(keys[0], encoded);
     const { key, cookie, newVersion: version, expires } = row;
     for (let tries = 1, isWritten = false; !isWritten; tries++) {
-      const old = keys.length > 1 ? await this.#statementsFor(sid).read(keys, deadline) : undefined;
-      if (!old || old.key === row.key) isWritten = await this.#statementsFor(sid).replace(row, deadline);
+      const old = keys.length > 1 ? await statements.read(keys, deadline) : undefined;
+      if (!old || old.key === key) isWritten = await statements.replace(row, deadline);
       // What has expired is no session, and the new one is not as old.
-      else if (old.expiresInMs <= 0) await this.#statementsFor(sid).destroy(old.key, deadline);
+      else if (old.expiresInMs <= 0) await statements.destroy(old.key, deadline);
       else {
-        const moved = { ...row, key: old.key, newKey: row.key, version: old.version, cookieChanged: true };
-        isWritten = await this.#statementsFor(sid).update(moved, deadline);
+        const moved = { ...row, key: old.key, newKey: key, version: old.version, cookieChanged: true };
+        isWritten = await statements.update(moved, deadline);
       }
       if (!isWritten) await backOffFromLockedRow(tries, deadline);
     }
-    const { maxLifetime } = this.#options;
-    const remainingLifetimeMs = maxLifetime === undefined ? Number.POSITIVE_INFINITY : maxLifetime * 1000;
-    const stored = { key, cookie, version, expiresInMs: expires - Date.now(), remainingLifetimeMs };
-    recordSnapshot(session, newSnapshot(sid, stored, encoded.data, false, this.#statementsFor(sid).read));
+    const { maxLifetime = Number.POSITIVE_INFINITY } = options;
+    const times = { expiresInMs: expires - Date.now(), remainingLifetimeMs: maxLifetime * 1000 };
+    recordSnapshot(session, newSnapshot(sid, { key, cookie, version, ...times }, encoded.data, false, statements.read));
   }
 
-  #newRow(key: string, encoded: TimedSession, newVersion = randomVersion()) {
-    const { data, cookie, expires } = encoded;
-    return { key, data: this.#codec.seal(key, data), cookie, user: this.#codec.user(encoded), newVersion, expires };
-  }
-
-  async #touch(
-    statements: Statements,
-    keys: readonly [string, ...string[]],
+  async function touch(
+    { keys, statements, deadline }: Call,
     snapshot: Snapshot | undefined,
     encoded: TimedSession,
-    deadline: number,
     call: 'set' | 'touch',
   ): Promise<void> {
-    const change = snapshot
-      ? this.#change(snapshot, encoded)
-      : { cookie: encoded.cookie, cookieChanged: true, expires: encoded.expires };
+    const change = changeOf(snapshot, encoded);
     if (change.expires === null) return;
     for (let tries = 1, key = snapshot?.key ?? keys[0]; ; tries++) {
       if (await statements.touch({ ...change, key }, deadline)) break;
       const now = await statements.read(keys, deadline);
       if (!now || now.expiresInMs <= 0) {
-        if (snapshot) this.#dropped(snapshot, call);
+        if (snapshot) emit('dropped', handleOf(snapshot.key), call);
         return;
       }
       if (now.key === key) await backOffFromLockedRow(tries, deadline);
@@ -213,21 +93,21 @@ export class ConcurrentSessions {
     if (snapshot) noteExpiry(snapshot, change);
   }
 
-  #change(snapshot: Snapshot, { cookie, expires }: TimedSession): Omit<TouchedRow, 'key'> {
-    const cookieChanged = !sameCookie(snapshot.cookie, cookie);
-    const canWait = !cookieChanged && this.#isFresh(snapshot, expires);
-    return {
-      cookie: cookieChanged ? cookie : snapshot.cookie,
-      cookieChanged,
-      expires: canWait ? null : expires,
-    };
+  function newRow(key: string, encoded: TimedSession, newVersion = randomVersion()) {
+    const { data, cookie, expires } = encoded;
+    return { key, data: codec.seal(key, data), cookie, user: codec.user(encoded), newVersion, expires };
+  }
+
+  function changeOf(snapshot: Snapshot | undefined, { cookie, expires }: TimedSession): Omit<TouchedRow, 'key'> {
+    if (!snapshot || !sameCookie(snapshot.cookie, cookie)) return { cookie, cookieChanged: true, expires };
+    return { cookie: snapshot.cookie, cookieChanged: false, expires: isFresh(snapshot, expires) ? null : expires };
   }
 
   /** Whether the row expires so nearly when it should that writing it can wait. */
-  #isFresh(snapshot: Snapshot, expires: number): boolean {
+  function isFresh(snapshot: Snapshot, expires: number): boolean {
     const expiresIn = expires - Date.now();
     const due = Math.min(performance.now() + expiresIn, snapshot.endsAt);
-    return Math.abs(due - snapshot.expiresAt) < Math.min(this.#options.touchAfter * 1000, expiresIn / 10);
+    return Math.abs(due - snapshot.expiresAt) < Math.min(options.touchAfter * 1000, expiresIn / 10);
   }
 
   /**
@@ -235,10 +115,10 @@ export class ConcurrentSessions {
    * request's changes on top: so the request's changes are merged one save after the other, as if
    * none of these had been written.
    */
-  #attempt(snapshot: Snapshot, ours: string): Omit<Save, 'cookie'> {
+  function attemptOf(snapshot: Snapshot, ours: string): Omit<Save, 'cookie'> {
     let { seen, stored } = snapshot;
     for (const next of [...snapshot.inDoubt.map((save) => save.seen), ours]) {
-      if (next !== seen) stored = stored === seen ? next : this.#merge(seen, next, stored);
+      if (next !== seen) stored = stored === seen ? next : merged(seen, next, stored);
       seen = next;
     }
     // Random, so that a save whose answer was lost is recognised later, by whichever process, and a
@@ -246,19 +126,121 @@ export class ConcurrentSessions {
     return { version: randomVersion(), seen, stored };
   }
 
-  #merge(base: string, ours: string, theirs: string): string {
-    const combine = this.#options.merge ?? merge;
-    const merged: unknown = combine(JSON.parse(base), JSON.parse(ours), JSON.parse(theirs));
-    const text = JSON.stringify(merged);
+  function merged(base: string, ours: string, theirs: string): string {
+    const combine = options.merge ?? merge;
+    const result: unknown = combine(JSON.parse(base), JSON.parse(ours), JSON.parse(theirs));
+    const text = JSON.stringify(result);
     // Anything else would be stored as an empty session, a promise for one.
-    if (!text?.startsWith('{') || typeof (merged as { then?: unknown }).then === 'function')
+    if (!text?.startsWith('{') || typeof (result as { then?: unknown }).then === 'function')
       throw new PgStoreError('option `merge` returned no object', 'INVALID_SESSION');
     return text;
   }
 
-  #dropped(snapshot: Snapshot, call: 'set' | 'touch'): void {
-    this.#emit('dropped', handleOf(snapshot.key), call);
-  }
+  return {
+    async load(sid: string, deadline: number): Promise<SessionData | null> {
+      const { keys, statements } = callOn(sid, deadline);
+      const row = await statements.read(keys, deadline);
+      const opened = row && row.expiresInMs > 0 ? codec.read(row) : undefined;
+      if (!row || !opened) return null;
+      const { session, data } = opened;
+      attachSnapshot(session, newSnapshot(sid, row, data, codec.needsRekey(row, keys), statements.read));
+      return session;
+    },
+
+    async save(sid: string, encoded: TimedSession, session: object, deadline: number): Promise<void> {
+      const call = callOn(sid, deadline);
+      const { keys, statements } = call;
+      const snapshot = snapshotFor(session, sid, keys);
+      if (!snapshot) return replace(call, encoded, session);
+      const isChanged = encoded.data !== snapshot.seen;
+      const readFrom = statements.read;
+      const isHere = snapshot.readFrom === readFrom;
+      if (!isChanged && isHere && !snapshot.needsRekey && snapshot.inDoubt.length === 0)
+        return touch(call, snapshot, encoded, 'set');
+
+      let attempt = attemptOf(snapshot, encoded.data);
+      let met = false;
+      for (let tries = 1; ; tries++) {
+        const change = changeOf(snapshot, encoded);
+        const { stored } = attempt;
+        const row = {
+          ...newRow(keys[0], { ...encoded, data: stored }, attempt.version),
+          ...change,
+          key: snapshot.key,
+          newKey: keys[0],
+          version: snapshot.version,
+        };
+        const earlier = snapshot.inDoubt;
+        snapshot.inDoubt = [...earlier, { ...attempt, cookie: change.cookie }].slice(-MAX_IN_DOUBT);
+        const isWritten = await statements.update(row, deadline);
+        const now = isWritten ? undefined : await statements.read(keys, deadline);
+        // Or an earlier attempt at this very statement was written, and its answer lost.
+        if (isWritten || now?.version === attempt.version) {
+          Object.assign(snapshot, attempt, { key: keys[0], needsRekey: false, inDoubt: [], readFrom });
+          noteExpiry(snapshot, change);
+          if (met) emit('conflict', handleOf(snapshot.key), tries);
+          return;
+        }
+        const written = earlier.find(({ version }) => version === now?.version);
+        snapshot.inDoubt = written ? [] : earlier;
+        if (!now || now.expiresInMs <= 0) {
+          // Another store loaded it. If it is still there, that is another table; if not, it was
+          // destroyed.
+          const there = isHere ? undefined : await snapshot.readFrom([snapshot.key], deadline);
+          if (there && there.expiresInMs > 0) return replace(call, encoded, session);
+          return emit('dropped', handleOf(snapshot.key), 'set');
+        }
+        const theirs = codec.read(now);
+        if (!theirs) throw new PgStoreError('the row cannot be read, so the session was not saved', 'UNREADABLE');
+        if (now.key === snapshot.key && now.version === snapshot.version) {
+          await backOffFromLockedRow(tries, deadline);
+          continue;
+        }
+        const needsRekey = codec.needsRekey(now, keys);
+        Object.assign(snapshot, { ...written, key: now.key, version: now.version, stored: theirs.data, needsRekey });
+        if (!written) met = isChanged;
+        attempt = attemptOf(snapshot, encoded.data);
+        if (attempt.stored === snapshot.stored && !needsRekey) {
+          Object.assign(snapshot, { seen: encoded.data, inDoubt: [], readFrom });
+          return touch(call, snapshot, encoded, 'set');
+        }
+      }
+    },
+
+    async touch(sid: string, encoded: TimedSession, session: object, deadline: number): Promise<void> {
+      const call = callOn(sid, deadline);
+      await touch(call, snapshotFor(session, sid, call.keys), encoded, 'touch');
+    },
+
+    async destroy(sid: string, deadline: number): Promise<void> {
+      const { keys, statements } = callOn(sid, deadline);
+      for (let tries = 1, [key] = keys; ; tries++) {
+        const isDeleted = await statements.destroy(key, deadline);
+        if (isDeleted && keys.length === 1) return;
+        const left = await statements.read(keys, deadline);
+        if (!left) return;
+        if (left.key === key) await backOffFromLockedRow(tries, deadline);
+        key = left.key;
+      }
+    },
+
+    /**
+     * Keeps a session of another store, unless the session ID has a row. @returns whether it had
+     * none
+     */
+    async adopt(sid: string, session: unknown, deadline: number): Promise<boolean> {
+      const { keys, statements } = callOn(sid, deadline);
+      if (keys.length > 1 && (await statements.read(keys, deadline))) return false;
+      // Its cookie's `expires` may be past: most stores' touch leaves the JSON as it is. The
+      // request touches the session anyway.
+      const encoded = encode(session);
+      const now = Date.now();
+      const known = Math.max(encoded.expires ?? 0, now + (Number(JSON.parse(encoded.cookie).originalMaxAge) || 0));
+      const ttl = () => codec.ttl(() => decode(encoded.data, encoded.cookie, now));
+      const expires = Math.min(known > now ? known : now + ttl(), LATEST_MS);
+      return statements.insert(newRow(keys[0], { ...encoded, expires }), deadline);
+    },
+  };
 }
 
 export function randomVersion(): number {
