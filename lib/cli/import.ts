@@ -49,7 +49,9 @@ export async function importSessions(query: Query, options: Options, settings: I
   const encryption = newest === undefined ? undefined : new Encryption([newest, ...older]);
 
   const [[startedAt] = []] = await query(NOW, []);
-  const [[hasTarget] = []] = await query('select to_regclass($1::text) is not null', [target]);
+  const [[isThere] = []] = await query('select to_regclass($1::text) is not null', [target]);
+  // Only a dry run does without.
+  const hasTarget = !dryRun || isThere;
   const skipped: { handle: string; why: string }[] = [];
   const counts = { unexpired: 0, added: 0, refreshed: 0 };
 
@@ -88,15 +90,11 @@ export async function importSessions(query: Query, options: Options, settings: I
    */
   async function copyAll(rows: NewRow[]): Promise<void> {
     const columns = COLUMNS.map((column) => arrayLiteral(rows.map((row) => row[column])));
-    const count = async (text: string) => (await onShard(query, rows[0]?.shard)(text, columns)).length;
+    const onTarget = onShard(query, rows[0]?.shard);
+    const count = async (text: string) => (hasTarget ? (await onTarget(text, columns)).length : 0);
     try {
-      if (dryRun) {
-        counts.added += rows.length - (hasTarget ? await count(source.known) : 0);
-        counts.refreshed += hasTarget ? await count(source.refreshable) : 0;
-      } else {
-        counts.added += await count(source.add);
-        counts.refreshed += await count(source.refresh);
-      }
+      counts.added += dryRun ? rows.length - (await count(source.known)) : await count(source.add);
+      counts.refreshed += await count(dryRun ? source.refreshable : source.refresh);
     } catch (error) {
       if (!isRowLevelError(error)) throw error;
       const [first] = rows;
@@ -106,15 +104,15 @@ export async function importSessions(query: Query, options: Options, settings: I
     }
   }
 
-  for (let after = ''; ; ) {
+  for (let after = '', size = BATCH; size === BATCH; ) {
     const page = await query(source.page, [after, writtenSince]);
     const rows = page.flatMap(([sid, sess, expires]) => toRow(String(sid), String(sess), String(expires)));
     const shards = new Map<number | undefined, NewRow[]>();
     for (const row of await sealed(rows)) shards.set(row.shard, [...(shards.get(row.shard) ?? []), row]);
     for (const inShard of shards.values()) await copyAll(inShard);
     counts.unexpired += page.length;
-    if (page.length === BATCH) after = String(page.at(-1)?.[0]);
-    else break;
+    size = page.length;
+    after = String(page.at(-1)?.[0]);
   }
   const kept = counts.unexpired - counts.added - counts.refreshed - skipped.length;
   return { dryRun, ...counts, kept, unreadable: skipped.length, skipped, startedAt: String(startedAt) };

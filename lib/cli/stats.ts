@@ -22,18 +22,12 @@ export async function stats(query: Query, options: Options): Promise<object> {
     from ${table} where ${inRange}`,
     range,
   );
-  // Not `count(distinct …) filter`: Citus would sort by the columns of the condition, and JSON has
-  // no order.
-  const [[users] = []] = await query(
-    `select count(*)::float8 from (
-      select distinct user_id from ${table} where user_id is not null and ${isLive} and ${inRange}
-    ) users`,
-    range,
-  );
   const top = await query(
-    `select user_id, count(*)::float8 from ${table}
-    where user_id is not null and ${isLive} and ${inRange}
-    group by user_id order by 2 desc, user_id limit 10`,
+    `with users as (
+      select user_id, count(*)::float8 as sessions from ${table}
+      where user_id is not null and ${isLive} and ${inRange} group by user_id
+    )
+    select user_id, sessions, (select count(*)::float8 from users) from users order by 2 desc, 1 limit 10`,
     range,
   );
   // The tree is empty for a table without partitions.
@@ -46,7 +40,7 @@ export async function stats(query: Query, options: Options): Promise<object> {
   return {
     unexpired,
     expired,
-    users,
+    users: top[0]?.[2] ?? 0,
     oldest,
     bytes,
     deadTuples,
