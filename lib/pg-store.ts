@@ -22,7 +22,7 @@ import type { ListedSession, UserSession } from './session/listing.js';
 import { type ConcurrentSessions, concurrentSessions } from './session/optimistic-concurrency.js';
 import { makePermanent } from './session/permanent.js';
 import { RowCodec } from './session/row-codec.js';
-import { SessionIds } from './session/session-id.js';
+import { type SessionIds, sessionIds, validateSessionId } from './session/session-id.js';
 import { transferSnapshot } from './session/snapshot.js';
 import { userId } from './session/user.js';
 
@@ -61,7 +61,7 @@ export class PgStore extends TypedStore {
     super();
     this.#options = parseOptions(options);
     const { maxLifetime, timeout, previous } = this.#options;
-    this.#ids = new SessionIds(this.#options);
+    this.#ids = sessionIds(this.#options);
     this.#codec = new RowCodec(this.#options, this.#notify);
     this.#calls = new OperationTracker(timeout);
     this.#database = new Database(this.#options, (what, attempt, error) =>
@@ -88,7 +88,7 @@ export class PgStore extends TypedStore {
   override get(sid: string, callback: Callback<SessionData | null>): void;
   override get(sid: string, callback?: Callback<SessionData | null>): Promise<SessionData | null> | undefined {
     return this.#calls.run('get', callback, (deadline) => {
-      if (SessionIds.validateSessionId(sid)) return Promise.resolve(null);
+      if (validateSessionId(sid)) return Promise.resolve(null);
       return this.#order.read(sid, () => (this.#previous ?? this.#sessions).load(sid, deadline));
     });
   }
@@ -102,7 +102,7 @@ export class PgStore extends TypedStore {
   override set(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
   override set(sid: string, session: SessionData, callback?: Callback<void>): Promise<void> | undefined {
     return this.#calls.run('set', callback, async (deadline) => {
-      const flaw = SessionIds.validateSessionId(sid);
+      const flaw = validateSessionId(sid);
       if (flaw) throw new PgStoreError(flaw, 'INVALID_SID');
       // In this tick: what the app changes afterwards is not part of this save.
       const encoded = this.#codec.encode(session);
@@ -115,7 +115,7 @@ export class PgStore extends TypedStore {
   override touch(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
   override touch(sid: string, session: SessionData, callback?: Callback<void>): Promise<void> | undefined {
     return this.#calls.run('touch', callback, async (deadline) => {
-      if (SessionIds.validateSessionId(sid)) return;
+      if (validateSessionId(sid)) return;
       const encoded = this.#codec.encodeForTouch(session);
       return this.#order.write(sid, () => this.#sessions.touch(sid, encoded, session, deadline));
     });
@@ -126,7 +126,7 @@ export class PgStore extends TypedStore {
   override destroy(sid: string, callback: Callback<void> | undefined): void;
   override destroy(sid: string, callback?: Callback<void>): Promise<void> | undefined {
     return this.#calls.run('destroy', callback, async (deadline) => {
-      if (SessionIds.validateSessionId(sid)) return;
+      if (validateSessionId(sid)) return;
       return this.#order.write(sid, () => (this.#previous ?? this.#sessions).destroy(sid, deadline));
     });
   }

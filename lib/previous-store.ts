@@ -11,7 +11,7 @@ import type { Emit } from './events.js';
 import type { Options, PreviousStore } from './options.js';
 import { backOffFromLockedRow, type ConcurrentSessions, randomVersion } from './session/optimistic-concurrency.js';
 import { type ListedRow, type Statements, TOMBSTONE } from './session/row.js';
-import { handleOf, SessionIds } from './session/session-id.js';
+import { handleOf, type SessionIds, validateSessionId } from './session/session-id.js';
 
 type Answer = (error?: any, result?: unknown) => void;
 
@@ -60,7 +60,7 @@ export function previousSessions(
   }
 
   async function takeOverOnce(sid: string, deadline: number): Promise<boolean> {
-    if (SessionIds.validateSessionId(sid)) return false;
+    if (validateSessionId(sid)) return false;
     const session = await ask('get', deadline, (answer) => store.get(sid, answer));
     // What is no session, such as one without a cookie, is none here either.
     const cookie: unknown = (session as SessionData | null | undefined)?.cookie;

@@ -7,7 +7,7 @@ import { codeOf, PgStoreError } from '../errors.js';
 import type { Options } from '../options.js';
 import { Encryption } from '../session/encryption.js';
 import { decode, encode, open, seal } from '../session/session-codec.js';
-import { handleOf, SessionIds } from '../session/session-id.js';
+import { handleOf, sessionIds, validateSessionId } from '../session/session-id.js';
 import { userOf } from '../session/user.js';
 
 export interface ImportSettings {
@@ -44,7 +44,7 @@ export async function importSessions(query: Query, options: Options, settings: I
   const target = qualified(options);
   const source = statements(qualified(from), target, settings.ttl, options.shards !== undefined);
   const writtenSince = since?.toISOString() ?? '-infinity';
-  const ids = new SessionIds(options);
+  const ids = sessionIds(options);
   const [newest, ...older] = options.encryptionKeys;
   const encryption = newest === undefined ? undefined : new Encryption([newest, ...older]);
 
@@ -58,7 +58,7 @@ export async function importSessions(query: Query, options: Options, settings: I
   function toRow(sid: string, sess: string, expires: string): NewRow[] {
     const [key] = ids.rowKeysFor(sid);
     try {
-      if (SessionIds.validateSessionId(sid)) throw new PgStoreError('the session ID is too long', 'INVALID_SID');
+      if (validateSessionId(sid)) throw new PgStoreError('the session ID is too long', 'INVALID_SID');
       const { data, cookie } = encode(JSON.parse(sess));
       const user = userOf(decode(data, cookie, 0), options.user);
       return [{ key, shard: ids.shardOf(sid), data, cookie, user, expires }];

@@ -3,7 +3,7 @@
 import { type Query, qualified } from '../database/query.js';
 import { isSession } from '../database/sessions-table.js';
 import type { Options } from '../options.js';
-import { SessionIds } from '../session/session-id.js';
+import { sessionIds } from '../session/session-id.js';
 
 /**
  * `top`: the users with the most unexpired sessions; `oldest`: when the oldest of those was
@@ -12,7 +12,7 @@ import { SessionIds } from '../session/session-id.js';
  */
 export async function stats(query: Query, options: Options): Promise<object> {
   const table = qualified(options);
-  const range = new SessionIds(options).range;
+  const range = sessionIds(options).range;
   const isLive = `${isSession()} and expires_at > now()`;
   const inRange = 'sid >= $1::text and sid < $2::text';
   const [[unexpired, expired, oldest] = []] = await query(

@@ -3,7 +3,7 @@
 import type { KeyedReadWriteLock } from '../calls/keyed-read-write-lock.js';
 import { PgStoreError } from '../errors.js';
 import type { ListedRow } from '../session/row.js';
-import { handleOf, nextKey, SessionIds } from '../session/session-id.js';
+import { handleOf, nextKey, type SessionIds, validateSessionId } from '../session/session-id.js';
 import type { BulkStatements, Range, Selection } from './bulk-statements.js';
 import type { Query } from './query.js';
 
@@ -82,7 +82,7 @@ export function orderedDeletion(
      * @returns how many rows were deleted
      */
     async ofUser(query: Query, user: string, except: string | undefined): Promise<number> {
-      const flaw = except === undefined ? undefined : SessionIds.validateSessionId(except);
+      const flaw = except === undefined ? undefined : validateSessionId(except);
       if (flaw) throw new PgStoreError(`\`except\`: ${flaw}`, 'INVALID_SID');
       const kept: string[] = except === undefined ? [] : ids.rowKeysFor(except);
       return inOrder(query, user, (key) => !kept.includes(key), ids.range, kept);

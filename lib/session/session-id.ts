@@ -7,72 +7,61 @@ import type { Options } from '../options.js';
 
 type SessionIdOptions = Pick<Options, 'prefix' | 'secrets' | 'hashIds'> & Partial<Pick<Options, 'shards'>>;
 
+export type SessionIds = ReturnType<typeof sessionIds>;
+
 /** Maps session IDs to row keys and back. */
-export class SessionIds {
-  readonly prefix: string;
-  /** Whether `sessionIdFrom` can tell a session ID from its row key. */
-  readonly reversible: boolean;
-  readonly #secrets: readonly string[];
-  readonly #signingKeys: readonly Buffer[];
-  readonly #shards: number | undefined;
+export function sessionIds({ prefix, secrets, hashIds, shards }: SessionIdOptions) {
+  const signingKeys = secrets.map((secret) => signingKey(secret, prefix));
+  return {
+    /** Whether `sessionIdFrom` can tell a session ID from its row key. */
+    reversible: !hashIds,
 
-  constructor({ prefix, secrets, hashIds, shards }: SessionIdOptions) {
-    this.prefix = prefix;
-    this.#secrets = secrets;
-    this.#signingKeys = secrets.map((secret) => signingKey(secret, prefix));
-    this.reversible = !hashIds;
-    this.#shards = shards;
-  }
+    /**
+     * The first key, and one after all keys that start with the prefix, in the order of `collate
+     * "C"`.
+     */
+    range: [prefix, prefix + '\u{10FFFF}'.repeat(LONGEST_TEXT / 4 + 1)] as [string, string],
 
-  /**
-   * The keys under which the session's row may be: the one to write first, then those of older
-   * secrets.
-   */
-  rowKeysFor(sid: string): [string, ...string[]] {
-    if (this.#secrets.length === 0) return [this.prefix + (this.reversible ? sid : sha256(sid))];
-    const ids = this.reversible
-      ? this.#signingKeys.map((key) => sign(sid, key))
-      : this.#secrets.map((secret) => hmac(secret, sid));
-    return ids.map((id) => this.prefix + id) as [string, ...string[]];
-  }
+    /**
+     * The keys under which the session's row may be: the one to write first, then those of older
+     * secrets.
+     */
+    rowKeysFor(sid: string): [string, ...string[]] {
+      if (secrets.length === 0) return [prefix + (hashIds ? sha256(sid) : sid)];
+      const ids = hashIds ? secrets.map((secret) => hmac(secret, sid)) : signingKeys.map((key) => sign(sid, key));
+      return ids.map((id) => prefix + id) as [string, ...string[]];
+    },
 
-  /**
-   * The shard of a session: CRC-32 (that of zlib and PNG) of prefix and session ID in UTF-8, modulo
-   * the number of shards. Not of the row key: a session stays in its shard when its key changes
-   * with `secret`, so one statement can move it.
-   */
-  shardOf(sid: string): number | undefined {
-    return this.#shards && crc32(this.prefix + sid) % this.#shards;
-  }
+    /**
+     * The shard of a session: CRC-32 (that of zlib and PNG) of prefix and session ID in UTF-8,
+     * modulo the number of shards. Not of the row key: a session stays in its shard when its key
+     * changes with `secret`, so one statement can move it.
+     */
+    shardOf(sid: string): number | undefined {
+      return shards && crc32(prefix + sid) % shards;
+    },
 
-  /**
-   * The session ID of a row, or `undefined` where the row is not signed with one of the secrets, or
-   * IDs are hashed.
-   */
-  sessionIdFrom(key: string): string | undefined {
-    if (!this.reversible || !key.startsWith(this.prefix)) return undefined;
-    const rest = key.slice(this.prefix.length);
-    if (this.#secrets.length === 0) return rest;
-    for (const key of this.#signingKeys) {
-      const sid = unsign(rest, key);
-      if (sid !== false) return sid;
-    }
-    return undefined;
-  }
+    /**
+     * The session ID of a row, or `undefined` where the row is not signed with one of the secrets,
+     * or IDs are hashed.
+     */
+    sessionIdFrom(key: string): string | undefined {
+      if (hashIds || !key.startsWith(prefix)) return undefined;
+      const rest = key.slice(prefix.length);
+      if (secrets.length === 0) return rest;
+      for (const key of signingKeys) {
+        const sid = unsign(rest, key);
+        if (sid !== false) return sid;
+      }
+      return undefined;
+    },
+  };
+}
 
-  /** What keeps a session ID from being stored, if anything. */
-  static validateSessionId(sid: unknown): string | undefined {
-    const flaw = typeof sid === 'string' ? textFlaw(sid) : typeof sid;
-    return flaw && `expected a string as session ID, got ${flaw}`;
-  }
-
-  /**
-   * The first key, and one after all keys that start with the prefix, in the order of `collate
-   * "C"`.
-   */
-  get range(): [string, string] {
-    return [this.prefix, this.prefix + '\u{10FFFF}'.repeat(LONGEST_TEXT / 4 + 1)];
-  }
+/** What keeps a session ID from being stored, if anything. */
+export function validateSessionId(sid: unknown): string | undefined {
+  const flaw = typeof sid === 'string' ? textFlaw(sid) : typeof sid;
+  return flaw && `expected a string as session ID, got ${flaw}`;
 }
 
 /** Bytes of a session ID or a user: an entry of an index holds 2,704. */

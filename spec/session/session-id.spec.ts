@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { createHash, createHmac } from 'node:crypto';
 import { sign } from 'cookie-signature';
 import fc from 'fast-check';
-import { handleOf, SessionIds } from '../../lib/session/session-id.js';
+import { handleOf, sessionIds, validateSessionId } from '../../lib/session/session-id.js';
 
 const text = () => fc.string({ unit: 'binary' });
 
@@ -12,7 +12,7 @@ describe('session-id', () => {
   it('finds the session ID of every key it generates', () => {
     fc.assert(
       fc.property(text(), text(), fc.array(fc.string({ minLength: 1 }), { maxLength: 3 }), (prefix, sid, secrets) => {
-        const ids = new SessionIds({ prefix, secrets, hashIds: false });
+        const ids = sessionIds({ prefix, secrets, hashIds: false });
         for (const key of ids.rowKeysFor(sid)) assert.equal(ids.sessionIdFrom(key), sid);
       }),
     );
@@ -20,7 +20,7 @@ describe('session-id', () => {
 
   it('signs with the newest secret first', () => {
     const rowKeysFor = (...secrets: string[]) =>
-      new SessionIds({ prefix: 'app:', secrets, hashIds: false }).rowKeysFor('abc');
+      sessionIds({ prefix: 'app:', secrets, hashIds: false }).rowKeysFor('abc');
     assert.match(rowKeysFor('new')[0], /^app:abc\.[\w+/]{43}$/);
     assert.deepEqual(rowKeysFor('new', 'old'), [...rowKeysFor('new'), ...rowKeysFor('old')]);
     assert.notEqual(rowKeysFor('new')[0], rowKeysFor('old')[0]);
@@ -28,14 +28,16 @@ describe('session-id', () => {
 
   it('signs rows unlike cookies, and each prefix unlike the others', () => {
     const signatureOf = (prefix: string) =>
-      new SessionIds({ prefix, secrets: ['s'], hashIds: false }).rowKeysFor('abc')[0].slice(prefix.length);
+      sessionIds({ prefix, secrets: ['s'], hashIds: false })
+        .rowKeysFor('abc')[0]
+        .slice(prefix.length);
     assert.notEqual(signatureOf(''), sign('abc', 's'), 'express-session would take it for a cookie of its own');
     assert.notEqual(signatureOf('one:'), signatureOf('two:'));
   });
 
   it('knows no session ID of a row that was not signed with one of the secrets', () => {
-    const ids = new SessionIds({ prefix: 'app:', secrets: ['new', 'old'], hashIds: false });
-    const stranger = new SessionIds({ prefix: 'app:', secrets: ['stranger'], hashIds: false });
+    const ids = sessionIds({ prefix: 'app:', secrets: ['new', 'old'], hashIds: false });
+    const stranger = sessionIds({ prefix: 'app:', secrets: ['stranger'], hashIds: false });
     const [genuine] = ids.rowKeysFor('abc');
     for (const key of [
       'app:abc',
@@ -51,9 +53,9 @@ describe('session-id', () => {
   });
 
   it('keeps only a hash where it should', () => {
-    const plain = new SessionIds({ prefix: 'p:', secrets: [], hashIds: true });
+    const plain = sessionIds({ prefix: 'p:', secrets: [], hashIds: true });
     assert.deepEqual(plain.rowKeysFor('abc'), [`p:${createHash('sha256').update('abc').digest('base64url')}`]);
-    const keyed = new SessionIds({ prefix: 'p:', secrets: ['s'], hashIds: true });
+    const keyed = sessionIds({ prefix: 'p:', secrets: ['s'], hashIds: true });
     assert.deepEqual(keyed.rowKeysFor('abc'), [`p:${createHmac('sha256', 's').update('abc').digest('base64url')}`]);
     for (const ids of [plain, keyed]) {
       assert.equal(ids.reversible, false);
@@ -65,7 +67,7 @@ describe('session-id', () => {
     const bytes = (key: string) => Buffer.from(key);
     fc.assert(
       fc.property(text(), text(), (prefix, key) => {
-        const [from, to] = new SessionIds({ prefix, secrets: [], hashIds: false }).range;
+        const [from, to] = sessionIds({ prefix, secrets: [], hashIds: false }).range;
         const isInside = Buffer.compare(bytes(key), bytes(from)) >= 0 && Buffer.compare(bytes(key), bytes(to)) < 0;
         assert.equal(isInside, key.startsWith(prefix));
         assert(Buffer.compare(bytes(prefix + key), bytes(from)) >= 0);
@@ -75,9 +77,9 @@ describe('session-id', () => {
 
   it('has the longest of its session IDs in the range', () => {
     for (const secrets of [[], ['a secret']]) {
-      const ids = new SessionIds({ prefix: '\u{10FFFF}', secrets, hashIds: false });
+      const ids = sessionIds({ prefix: '\u{10FFFF}', secrets, hashIds: false });
       const longest = '\u{10FFFF}'.repeat(500);
-      assert.equal(SessionIds.validateSessionId(longest), undefined);
+      assert.equal(validateSessionId(longest), undefined);
       const [, to] = ids.range;
       assert(Buffer.compare(Buffer.from(ids.rowKeysFor(longest)[0]), Buffer.from(to)) < 0);
     }
@@ -85,10 +87,10 @@ describe('session-id', () => {
 
   it('says why a session ID cannot be stored', () => {
     for (const sid of [undefined, null, 5, {}, 'a\0b', '\ud83d', '\udca5x', 'x'.repeat(2001), 'ä'.repeat(1001)]) {
-      assert.equal(typeof SessionIds.validateSessionId(sid), 'string');
+      assert.equal(typeof validateSessionId(sid), 'string');
     }
     for (const sid of ['', 'abc', '💥', "'; drop table sessions --", 'x'.repeat(2000)]) {
-      assert.equal(SessionIds.validateSessionId(sid), undefined);
+      assert.equal(validateSessionId(sid), undefined);
     }
   });
 
