@@ -71,8 +71,7 @@ export class PgStore extends TypedStore {
     this.#listing = sessionListing(this.#bulk, this.#ids, this.#codec);
     const statements = batchedStatements(new SessionsTable(this.#options, maxLifetime), this.#database);
     this.#sessions = concurrentSessions(statements, this.#ids, this.#codec, this.#options, this.#notify);
-    this.#previous =
-      previous && previousSessions(previous, this.#sessions, statements, this.#ids, this.#options, this.#notify);
+    this.#previous = previous && previousSessions(previous, this.#sessions, this.#ids, this.#options, this.#notify);
     this.#deletion = orderedDeletion(this.#bulk, this.#order, this.#ids, this.#previous);
     this.#autodelete = new Autodelete(this.#options.autodelete, () =>
       this.autodelete().then(

@@ -9,14 +9,11 @@ import { withRetries } from './database/retry.js';
 import { PgStoreError, toPgStoreError } from './errors.js';
 import type { Emit } from './events.js';
 import type { Options, PreviousStore } from './options.js';
-import { backOffFromLockedRow, type ConcurrentSessions, randomVersion } from './session/optimistic-concurrency.js';
-import { type ListedRow, type Statements, TOMBSTONE } from './session/row.js';
+import type { ConcurrentSessions } from './session/optimistic-concurrency.js';
+import type { ListedRow } from './session/row.js';
 import { handleOf, type SessionIds, validateSessionId } from './session/session-id.js';
 
 type Answer = (error?: any, result?: unknown) => void;
-
-/** 400 days: no browser keeps a cookie longer (RFC 6265bis). */
-const TOMBSTONE_MS = 400 * 86_400_000;
 
 /** Sessions that `takeOver` moves at a time. */
 const PAGE = 256;
@@ -32,7 +29,6 @@ export type PreviousSessions = ReturnType<typeof previousSessions>;
 export function previousSessions(
   store: PreviousStore,
   sessions: ConcurrentSessions,
-  statements: (shard?: number) => Statements,
   ids: SessionIds,
   { retry, timeout }: Options,
   emit: Emit,
@@ -71,22 +67,6 @@ export function previousSessions(
     return isTaken;
   }
 
-  async function leaveTombstone(
-    [key, ...older]: readonly [string, ...string[]],
-    shard: number | undefined,
-    deadline: number,
-  ): Promise<void> {
-    const { read, replace, destroy } = statements(shard);
-    const none = { data: TOMBSTONE, cookie: null, user: null };
-    const row = { ...none, key, newVersion: randomVersion(), expires: Date.now() + TOMBSTONE_MS };
-    for (let tries = 1; ; tries++) {
-      const old = older.length > 0 ? await read(older, deadline) : undefined;
-      const isWritten = await (old ? destroy(old.key, deadline) : replace(row, deadline));
-      if (isWritten && !old) return;
-      if (!isWritten) await backOffFromLockedRow(tries, deadline);
-    }
-  }
-
   return {
     async load(sid: string, deadline: number): Promise<SessionData | null> {
       const session = await sessions.load(sid, deadline);
@@ -98,7 +78,7 @@ export function previousSessions(
 
     async destroy(sid: string, deadline: number): Promise<void> {
       await destroyThere(sid, deadline);
-      await leaveTombstone(ids.rowKeysFor(sid), ids.shardOf(sid), deadline);
+      await sessions.leaveTombstone(ids.rowKeysFor(sid), ids.shardOf(sid), deadline);
     },
 
     /**
@@ -108,7 +88,7 @@ export function previousSessions(
     async destroyRow({ key, shard }: ListedRow): Promise<void> {
       const sid = ids.sessionIdFrom(key);
       if (sid !== undefined) return this.destroy(sid, deadlineFromNow());
-      await leaveTombstone([key], shard, deadlineFromNow());
+      await sessions.leaveTombstone([key], shard, deadlineFromNow());
     },
 
     async clear(): Promise<void> {

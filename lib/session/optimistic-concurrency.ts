@@ -6,7 +6,7 @@ import { PgStoreError, timeoutError } from '../errors.js';
 import type { Emit } from '../events.js';
 import type { Options } from '../options.js';
 import { merge } from './merge.js';
-import type { Statements, TouchedRow } from './row.js';
+import { type Statements, TOMBSTONE, type TouchedRow } from './row.js';
 import type { RowCodec, TimedSession } from './row-codec.js';
 import { decode, encode, LATEST_MS, sameCookie } from './session-codec.js';
 import { handleOf, type SessionIds } from './session-id.js';
@@ -25,6 +25,9 @@ import {
  * written.
  */
 const MAX_IN_DOUBT = 8;
+
+/** 400 days: no browser keeps a cookie longer (RFC 6265bis). */
+const TOMBSTONE_MS = 400 * 86_400_000;
 
 /** A call on one session. */
 interface Call {
@@ -224,6 +227,19 @@ export function concurrentSessions(
       }
     },
 
+    /** Destroys the session under each of its keys, and leaves a tombstone under the first. */
+    async leaveTombstone([key, ...older]: Call['keys'], shard: number | undefined, deadline: number): Promise<void> {
+      const { read, replace, destroy } = statementsOf(shard);
+      const none = { data: TOMBSTONE, cookie: null, user: null };
+      const row = { ...none, key, newVersion: randomVersion(), expires: Date.now() + TOMBSTONE_MS };
+      for (let tries = 1; ; tries++) {
+        const old = older.length > 0 ? await read(older, deadline) : undefined;
+        const isWritten = await (old ? destroy(old.key, deadline) : replace(row, deadline));
+        if (isWritten && !old) return;
+        if (!isWritten) await backOffFromLockedRow(tries, deadline);
+      }
+    },
+
     /**
      * Keeps a session of another store, unless the session ID has a row. @returns whether it had
      * none
@@ -243,7 +259,7 @@ export function concurrentSessions(
   };
 }
 
-export function randomVersion(): number {
+function randomVersion(): number {
   return 1 + Math.floor(Math.random() * 2_147_483_647);
 }
 
@@ -251,7 +267,7 @@ export function randomVersion(): number {
  * Waits before asking again for a locked row, ever longer: no statement waits for it on the server.
  * The first time not at all: the row was changed while the statement ran.
  */
-export async function backOffFromLockedRow(tries: number, deadline: number): Promise<void> {
+async function backOffFromLockedRow(tries: number, deadline: number): Promise<void> {
   if (performance.now() >= deadline) throw timeoutError();
   if (tries > 1) await sleep(Math.min(2 ** tries, 100));
 }
