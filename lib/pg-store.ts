@@ -3,7 +3,7 @@
 import { nextTick } from 'node:process';
 import type session from 'express-session';
 import type { SessionData } from 'express-session';
-import { Autodelete } from './calls/autodelete.js';
+import { startAutodelete } from './calls/autodelete.js';
 import { KeyedReadWriteLock } from './calls/keyed-read-write-lock.js';
 import { type Callback, OperationTracker } from './calls/operation-tracker.js';
 import { batchedStatements } from './database/batched-statements.js';
@@ -53,7 +53,7 @@ export class PgStore extends TypedStore {
   readonly #deletion: ReturnType<typeof orderedDeletion>;
   readonly #sessions: ConcurrentSessions;
   readonly #previous: PreviousSessions | undefined;
-  readonly #autodelete: Autodelete;
+  readonly #stopAutodelete: () => void;
   #closing: Promise<void> | undefined;
 
   /** @throws TypeError for an unknown option or a bad value; it names the option */
@@ -73,7 +73,7 @@ export class PgStore extends TypedStore {
     this.#sessions = concurrentSessions(statements, this.#ids, this.#codec, this.#options, this.#notify);
     this.#previous = previous && previousSessions(previous, this.#sessions, this.#ids, this.#options, this.#notify);
     this.#deletion = orderedDeletion(this.#bulk, this.#order, this.#ids, this.#previous);
-    this.#autodelete = new Autodelete(this.#options.autodelete, () =>
+    this.#stopAutodelete = startAutodelete(this.#options.autodelete, () =>
       this.autodelete().then(
         (rows) => this.#notify('autodelete', rows),
         (error) => this.#notify('autodelete', 0, error),
@@ -260,7 +260,7 @@ export class PgStore extends TypedStore {
   close(): Promise<void>;
   close(callback: Callback<void>): void;
   close(callback?: Callback<void>): Promise<void> | undefined {
-    this.#autodelete.stop();
+    this.#stopAutodelete();
     this.#closing ??= this.#calls.close().then(() => this.#database.close());
     if (!callback) return this.#closing;
     this.#closing.then(

@@ -6,26 +6,25 @@
  *
  * The period is varied by up to a quarter, once, so that processes started together do not tick
  * together.
+ *
+ * @param seconds between calls; `false`: none
+ * @returns a function that stops it
  */
-export class Autodelete {
-  #timer: NodeJS.Timeout | undefined;
-  #running = false;
-
-  /** @param seconds between calls; `false`: none */
-  constructor(seconds: number | false, run: () => Promise<void>, random = Math.random) {
-    if (seconds === false) return;
-    const period = seconds * 1000 * (0.75 + random() / 2);
-    this.#timer = setInterval(() => {
-      if (this.#running) return;
-      this.#running = true;
-      void run().finally(() => {
-        this.#running = false;
-      });
-    }, period);
-    this.#timer.unref();
-  }
-
-  stop(): void {
-    clearInterval(this.#timer);
-  }
+export function startAutodelete(
+  seconds: number | false,
+  run: () => Promise<void>,
+  random: () => number = Math.random,
+): () => void {
+  if (seconds === false) return () => {};
+  let isRunning = false;
+  const period = seconds * 1000 * (0.75 + random() / 2);
+  const timer = setInterval(() => {
+    if (isRunning) return;
+    isRunning = true;
+    void run().finally(() => {
+      isRunning = false;
+    });
+  }, period);
+  timer.unref();
+  return () => clearInterval(timer);
 }

@@ -8,22 +8,19 @@ import type { SessionIds } from '../session/session-id.js';
 import type { BulkStatements } from './bulk-statements.js';
 import type { Query } from './query.js';
 
-/** Rows that are not signed with the secret, or cannot be read, are left out. */
 export function sessionListing(statements: BulkStatements, ids: SessionIds, codec: RowCodec) {
-  function sessionOf(row: ListedRow): ListedSession | undefined {
+  /** The session of a row; none where that is not signed with the secret, or cannot be read. */
+  function listed(row: ListedRow): ListedSession[] {
     const sid = ids.sessionIdFrom(row.key);
-    if (ids.reversible && sid === undefined) return undefined;
-    const session = codec.read(row)?.session;
-    return session && sid !== undefined ? Object.assign(session, { id: sid }) : session;
+    const session = ids.reversible && sid === undefined ? undefined : codec.read(row)?.session;
+    if (!session) return [];
+    return [sid === undefined ? session : Object.assign(session, { id: sid })];
   }
 
   return {
     async *all(query: Query): AsyncGenerator<ListedSession> {
       for await (const page of statements.pages(query, ids.range)) {
-        for (const row of page) {
-          const session = sessionOf(row);
-          if (session) yield session;
-        }
+        for (const row of page) yield* listed(row);
       }
     },
 
@@ -39,10 +36,7 @@ export function sessionListing(statements: BulkStatements, ids: SessionIds, code
 
     async ofUser(query: Query, user: string): Promise<UserSession[]> {
       const rows = await statements.ofUser(query, user, ids.range);
-      return rows.flatMap((row) => {
-        const session = sessionOf(row);
-        return session ? [userSession(row, session)] : [];
-      });
+      return rows.flatMap((row) => listed(row).map((session) => userSession(row, session)));
     },
   };
 }

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { Autodelete } from '../../lib/calls/autodelete.js';
+import { startAutodelete } from '../../lib/calls/autodelete.js';
 import { runNode } from '../support/child.js';
 import {
   closeStores,
@@ -38,13 +38,12 @@ describe('autodelete', () => {
 
   it('varies its period by up to a quarter, once', () => {
     const periods = [0, 0.5, 1].map((random) => {
-      const [timer, ...others] = withTimers(
-        () =>
-          new Autodelete(
-            900,
-            async () => {},
-            () => random,
-          ),
+      const [timer, ...others] = withTimers(() =>
+        startAutodelete(
+          900,
+          async () => {},
+          () => random,
+        ),
       );
       assert.equal(others.length, 0);
       return timer?.period;
@@ -54,23 +53,22 @@ describe('autodelete', () => {
 
   it('has no timer where it is off, and none that keeps the process alive', () => {
     assert.deepEqual(
-      withTimers(() => new Autodelete(false, async () => {})),
+      withTimers(() => startAutodelete(false, async () => {})),
       [],
     );
-    assert.equal(withTimers(() => new Autodelete(900, async () => {}))[0]?.isUnref, true);
+    assert.equal(withTimers(() => startAutodelete(900, async () => {}))[0]?.isUnref, true);
   });
 
   it('leaves out a turn while the last one is still running', async () => {
     let runs = 0;
     let finish = () => {};
-    const [timer] = withTimers(
-      () =>
-        new Autodelete(1, () => {
-          runs++;
-          return new Promise((resolve) => {
-            finish = resolve;
-          });
-        }),
+    const [timer] = withTimers(() =>
+      startAutodelete(1, () => {
+        runs++;
+        return new Promise((resolve) => {
+          finish = resolve;
+        });
+      }),
     );
     timer?.run();
     timer?.run();
