@@ -37,16 +37,15 @@ export function toPgStoreError(call: string, error: unknown): Error {
   if (error instanceof PgStoreError) {
     return new PgStoreError(`PgStore.${call}: ${error.message}`, error.code, error.cause);
   }
-  const isServers = isServerOrSystemError(error);
-  // express-session takes a store's `ENOENT` for "no such session" and would begin a new one: here
-  // a Unix socket is missing.
-  const code = isServers && codeOf(error) === 'ENOENT' ? 'ECONNREFUSED' : codeOf(error);
-  if (!isServers) {
+  if (!isServerOrSystemError(error)) {
     // What the app's own code (an option's function, a toJSON) threw, or JSON.stringify: the app's
     // to read.
     const message = error instanceof Error ? error.message : String(error);
-    return new PgStoreError(`PgStore.${call}: ${message}`, code || 'INVALID_SESSION', error);
+    return new PgStoreError(`PgStore.${call}: ${message}`, codeOf(error) || 'INVALID_SESSION', error);
   }
+  // express-session takes a store's `ENOENT` for "no such session" and would begin a new one: here
+  // a Unix socket is missing.
+  const code = codeOf(error) === 'ENOENT' ? 'ECONNREFUSED' : codeOf(error);
   const reason = mayQuoteValues(error, code) ? `PostgreSQL refused a value (SQLSTATE ${code})` : error.message || code;
   const cause = Object.assign(new Error(reason), { code, ...serverFields(error) });
   cause.name = error.name;
