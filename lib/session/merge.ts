@@ -28,20 +28,16 @@ export function merge(base: unknown, ours: unknown, theirs: unknown): unknown {
   const before = isObject(base) ? base : {};
   const merged: JsonObject = {};
   for (const [key, value] of Object.entries({ ...theirs, ...ours })) {
-    const isOfBoth = Object.hasOwn(ours, key) && Object.hasOwn(theirs, key);
-    // Of one side alone: added there, or removed by the other.
-    const isRemoved = !isOfBoth && Object.hasOwn(before, key) && isDeepStrictEqual(before[key], value);
-    if (!isRemoved) put(merged, key, isOfBoth ? merge(own(before, key), value, theirs[key]) : value);
+    const was = Object.hasOwn(before, key) ? before[key] : undefined;
+    if (Object.hasOwn(ours, key) && Object.hasOwn(theirs, key)) put(merged, key, merge(was, value, theirs[key]));
+    // Of one side alone: added there, or changed there, or else removed by the other.
+    else if (!isDeepStrictEqual(was, value)) put(merged, key, value);
   }
   return merged;
 }
 
 export function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
-}
-
-function own(object: JsonObject, key: string): unknown {
-  return Object.hasOwn(object, key) ? object[key] : undefined;
 }
 
 /** Assigning to `__proto__` would set the prototype instead of a key. */
