@@ -5,7 +5,7 @@ import { timeoutError } from '../errors.js';
 import type { ListedRow } from '../session/row.js';
 import { nextKey } from '../session/session-id.js';
 import { arrayLiteral, onShard, type Query, qualified, type Row, type TableName } from './query.js';
-import { isSession, lifeInterval, milliseconds, storedColumns, storedRow } from './sessions-table.js';
+import { isSession, lifeInterval, milliseconds, storedColumn, storedRow } from './sessions-table.js';
 
 /**
  * Rows in one page of a listing or one deletion: some milliseconds of work, whatever the table's
@@ -50,7 +50,7 @@ export class BulkStatements {
     const [at, first] = shards === undefined ? ['', 1] : ['shard = $1::smallint and ', 2];
     const range = (first: number) => `sid >= $${first}::text and sid < $${first + 1}::text`;
     const times = [milliseconds('created_at'), milliseconds('updated_at')].map((time) => `${time}::text`);
-    const columns = [storedColumns(life), ...times, shards === undefined ? 'null' : 'shard::text'].join(', ');
+    const columns = [storedColumn(life), ...times, shards === undefined ? 'null' : 'shard::text'].join(', ');
     // Locked rows are left for the next round: no deletion waits, and none can be part of a
     // deadlock.
     const deletion = (which: string, last: string) => `with locked as (

@@ -9,7 +9,7 @@ import {
   type TouchedRow,
 } from '../session/row.js';
 import { arrayLiteral, type Query, qualified, type Row, type TableName, type Value } from './query.js';
-import { run, type StatementForms, scalarsOf, statement } from './statement-forms.js';
+import { run, type StatementForms, scalarsOf, statement, UNIT_SEPARATOR } from './statement-forms.js';
 
 /**
  * The statements on one table, their texts built once. Types match exactly and `unnest` has its
@@ -57,10 +57,10 @@ export class SessionsTable {
     // An expired session is destroyed for every call, whether its row is still there or not.
     const isLive = `${end} > now() and ${isSession('s.')}`;
 
-    const columns = storedColumns(life);
+    const column = storedColumn(life);
     this.#read = {
-      one: `select ${columns} from ${table} where ${at('')}sid = $${first}::text`,
-      many: `select ${columns} from ${table} where ${at('')}sid = any($${first}::text::text[])`,
+      one: `select ${column} from ${table} where ${at('')}sid = $${first}::text`,
+      many: `select ${column} from ${table} where ${at('')}sid = any($${first}::text::text[])`,
     };
 
     // What takes an expired row's place is a new session.
@@ -152,7 +152,8 @@ export class SessionsTable {
     }
     const found = new Map<string, StoredRow>();
     for (const row of await query(this.#read.many, [arrayLiteral([...new Set(keys)])])) {
-      found.set(row[0] as string, storedRow(row));
+      const stored = storedRow(row);
+      found.set(stored.key, stored);
     }
     return sessions.map((own) => {
       const key = own.find((candidate) => found.has(candidate));
@@ -234,11 +235,18 @@ function expiryValues(expires: number | null): Value[] {
   return expires === null ? [null, null] : [String(expires), String(expires - Date.now())];
 }
 
-/** The columns of which `storedRow` creates a row. */
-export function storedColumns(life: string | undefined): string {
-  const end = life ? milliseconds(`created_at + ${life}`) : `'infinity'::float8`;
-  const times = `${milliseconds('expires_at')}::text, ${milliseconds('now()')}::text, ${end}::text`;
-  return `sid, data::text, cookie::text, version::text, ${times}`;
+/**
+ * The column of which `storedRow` creates a row: one text, as each column costs the server and the
+ * client more than what is in it.
+ */
+export function storedColumn(life: string | undefined): string {
+  const times = [
+    milliseconds('expires_at'),
+    milliseconds('now()'),
+    life ? milliseconds(`created_at + ${life}`) : `'Infinity'`,
+  ];
+  const texts = ['cookie', 'data'].map((column) => `coalesce(${column}::text, '')`);
+  return `pg_catalog.concat_ws(e'\\x1f', version, ${[...times, ...texts].join(', ')}, sid)`;
 }
 
 /** Of a time, since 1970. */
@@ -246,19 +254,27 @@ export function milliseconds(time: string): string {
   return `(pg_catalog.date_part('epoch', ${time}) * 1000::float8)`;
 }
 
-export function storedRow(row: Row): StoredRow {
+export function storedRow([column]: Row): StoredRow {
+  const parts = (column as string).split(UNIT_SEPARATOR);
   // Subtracted here: before PostgreSQL 17, a row whose expiry was set to `infinity` by hand would
   // fail the subtraction.
-  const [expires, now, end] = row.slice(4, 7).map(Number) as [number, number, number];
+  const [version, expires, now, end] = [
+    Number(parts[0]),
+    Number(parts[1]),
+    Number(parts[2]),
+    Number(parts[3]),
+  ] as const;
   const expiresAt = Math.min(expires, end);
-  const isTombstone = row[1] === TOMBSTONE && (row[2] ?? null) === null;
+  const cookie = parts[4] || null;
+  const data = parts[5] as string;
   return {
-    key: row[0] as string,
-    data: row[1] as string,
-    cookie: (row[2] ?? null) as string | null,
-    version: Number(row[3]),
+    // The last one, since it may hold the separator.
+    key: parts.length === 7 ? (parts[6] as string) : parts.slice(6).join(UNIT_SEPARATOR),
+    data,
+    cookie,
+    version,
     expiresAt,
-    expiresInMs: isTombstone ? 0 : expiresAt - now,
+    expiresInMs: data === TOMBSTONE && cookie === null ? 0 : expiresAt - now,
     remainingLifetimeMs: end - now,
   };
 }

@@ -13,7 +13,7 @@ export interface StatementForms {
 }
 
 /** Never part of JSON's text: JSON.stringify escapes control characters. */
-const UNIT_SEPARATOR = '\x1f';
+export const UNIT_SEPARATOR = '\x1f';
 
 /**
  * Puts the input rows before a statement as `i`: scalars for one row, arrays for many. Everything

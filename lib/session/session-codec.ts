@@ -78,7 +78,7 @@ export function open(
   column: string,
 ): string {
   // The column's `not null` was dropped.
-  if (typeof column !== 'string') throw new UnreadableRowError('the row has no data');
+  if (column === '') throw new UnreadableRowError('the row has no data');
   if (encryption && column.startsWith('"')) return encryption.open(rowKey, column.slice(1, -1));
   if (encryption && !allowPlaintext) throw new UnreadableRowError('the data is not encrypted');
   return column;
