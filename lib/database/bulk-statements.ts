@@ -177,8 +177,8 @@ function single(rows: Row[]): unknown {
 function listedRow(row: Row): ListedRow {
   return {
     ...storedRow(row),
-    createdAt: Number(row[7]),
-    updatedAt: Number(row[8]),
-    shard: row[9] ? Number(row[9]) : undefined,
+    createdAt: Number(row[1]),
+    updatedAt: Number(row[2]),
+    shard: row[3] ? Number(row[3]) : undefined,
   };
 }
