@@ -5,10 +5,9 @@ import { isRowLevelError } from '../database/retry.js';
 import { isSession } from '../database/sessions-table.js';
 import { codeOf, PgStoreError } from '../errors.js';
 import type { Options } from '../options.js';
-import { Encryption } from '../session/encryption.js';
-import { decode, encode, open, seal } from '../session/session-codec.js';
+import type { NewRow } from '../session/row.js';
+import { RowCodec } from '../session/row-codec.js';
 import { handleOf, sessionIds, validateSessionId } from '../session/session-id.js';
-import { userOf } from '../session/user.js';
 
 export interface ImportSettings {
   readonly from: TableName;
@@ -24,12 +23,8 @@ const COLUMNS = ['key', 'data', 'cookie', 'user', 'expires'] as const;
 const NOW = `select to_char(now() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')`;
 
 /** A session of the old table in the columns of the new one, as text. */
-interface NewRow {
-  readonly key: string;
+interface ImportedRow extends Pick<NewRow, 'key' | 'data' | 'cookie' | 'user'> {
   readonly shard: number | undefined;
-  readonly data: string;
-  readonly cookie: string;
-  readonly user: string | null;
   readonly expires: string;
 }
 
@@ -45,8 +40,7 @@ export async function importSessions(query: Query, options: Options, settings: I
   const source = statements(qualified(from), target, settings.ttl, options.shards !== undefined);
   const writtenSince = since?.toISOString() ?? '-infinity';
   const ids = sessionIds(options);
-  const [newest, ...older] = options.encryptionKeys;
-  const encryption = newest === undefined ? undefined : new Encryption([newest, ...older]);
+  const codec = new RowCodec(options, () => {});
 
   const [[startedAt] = []] = await query(NOW, []);
   const [[isThere] = []] = await query('select to_regclass($1::text) is not null', [target]);
@@ -55,13 +49,12 @@ export async function importSessions(query: Query, options: Options, settings: I
   const skipped: { handle: string; why: string }[] = [];
   const counts = { unexpired: 0, added: 0, refreshed: 0 };
 
-  function toRow(sid: string, sess: string, expires: string): NewRow[] {
+  function toRow(sid: string, sess: string, expires: string): ImportedRow[] {
     const [key] = ids.rowKeysFor(sid);
     try {
       if (validateSessionId(sid)) throw new PgStoreError('the session ID is too long', 'INVALID_SID');
-      const { data, cookie } = encode(JSON.parse(sess));
-      const user = userOf(decode(data, cookie, 0), options.user);
-      return [{ key, shard: ids.shardOf(sid), data, cookie, user, expires }];
+      const encoded = codec.encode(JSON.parse(sess));
+      return [{ ...encoded, key, shard: ids.shardOf(sid), user: codec.user(encoded), expires }];
     } catch (error) {
       // A message of JSON.parse quotes the text.
       const why = error instanceof PgStoreError ? error.message : 'no JSON that can be stored';
@@ -73,14 +66,13 @@ export async function importSessions(query: Query, options: Options, settings: I
   /**
    * The same text as is stored, where it holds the same: encrypting gives another one each time.
    */
-  async function sealed(rows: NewRow[]): Promise<NewRow[]> {
-    if (!encryption || rows.length === 0) return rows;
+  async function sealed(rows: ImportedRow[]): Promise<ImportedRow[]> {
+    if (options.encryptionKeys.length === 0) return rows;
     const found = hasTarget ? await query(source.stored, [arrayLiteral(rows.map(({ key }) => key))]) : [];
     const stored = new Map(found as [string, string][]);
     return rows.map((row) => {
-      const column = stored.get(row.key);
-      const isSame = column && holds(encryption, row, column);
-      return { ...row, data: isSame ? column : seal(encryption, row.key, row.data) };
+      const column = stored.get(row.key) ?? '';
+      return { ...row, data: holds(codec, row, column) ? column : codec.seal(row.key, row.data) };
     });
   }
 
@@ -88,7 +80,7 @@ export async function importSessions(query: Query, options: Options, settings: I
    * Where PostgreSQL refuses a row (a constraint of the new table, say), the others are copied all
    * the same.
    */
-  async function copyAll(rows: NewRow[]): Promise<void> {
+  async function copyAll(rows: ImportedRow[]): Promise<void> {
     const columns = COLUMNS.map((column) => arrayLiteral(rows.map((row) => row[column])));
     const onTarget = onShard(query, rows[0]?.shard);
     const count = async (text: string) => (hasTarget ? (await onTarget(text, columns)).length : 0);
@@ -107,7 +99,7 @@ export async function importSessions(query: Query, options: Options, settings: I
   for (let after = '', size = BATCH; size === BATCH; ) {
     const page = await query(source.page, [after, writtenSince]);
     const rows = page.flatMap(([sid, sess, expires]) => toRow(String(sid), String(sess), String(expires)));
-    const shards = new Map<number | undefined, NewRow[]>();
+    const shards = new Map<number | undefined, ImportedRow[]>();
     for (const row of await sealed(rows)) shards.set(row.shard, [...(shards.get(row.shard) ?? []), row]);
     for (const inShard of shards.values()) await copyAll(inShard);
     counts.unexpired += page.length;
@@ -118,9 +110,9 @@ export async function importSessions(query: Query, options: Options, settings: I
   return { dryRun, ...counts, kept, unreadable: skipped.length, skipped, startedAt: String(startedAt) };
 }
 
-function holds(encryption: Encryption, { key, data }: NewRow, column: string): boolean {
+function holds(codec: RowCodec, { key, data }: ImportedRow, column: string): boolean {
   try {
-    return open(encryption, false, key, column) === data;
+    return codec.open(key, column) === data;
   } catch {
     return false;
   }

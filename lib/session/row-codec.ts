@@ -9,7 +9,7 @@ import type { Emit } from '../events.js';
 import type { Options } from '../options.js';
 import { Encryption } from './encryption.js';
 import { CLOCKS_AGREE_MS, type StoredRow } from './row.js';
-import { decode, type EncodedSession, encode, isSealedNewest, open, seal } from './session-codec.js';
+import { decode, type EncodedSession, encode } from './session-codec.js';
 import { handleOf } from './session-id.js';
 import { userOf } from './user.js';
 
@@ -48,7 +48,7 @@ export class RowCodec {
   /** A row's session and its data's JSON, or nothing, with an `unreadable` event. */
   read(row: StoredRow): { session: SessionData; data: string } | undefined {
     try {
-      const data = open(this.#encryption, this.#options.allowPlaintext !== false, row.key, row.data);
+      const data = this.open(row.key, row.data);
       return { session: decode(data, row.cookie, expiryOf(row)), data };
     } catch (error) {
       if (!(error instanceof UnreadableRowError)) throw error;
@@ -57,17 +57,27 @@ export class RowCodec {
     }
   }
 
-  /** The `data` column for a session's JSON. */
+  /** The `data` column for a session's JSON: the JSON, or its ciphertext as a JSON string. */
   seal(key: string, data: string): string {
-    return seal(this.#sealing, key, data);
+    return this.#sealing ? `"${this.#sealing.seal(key, data)}"` : data;
+  }
+
+  /** The JSON in a `data` column. @throws UnreadableRowError */
+  open(key: string, column: string): string {
+    // The column's `not null` was dropped.
+    if (column === '') throw new UnreadableRowError('the row has no data');
+    if (!this.#encryption) return column;
+    if (column.startsWith('"')) return this.#encryption.open(key, column.slice(1, -1));
+    if (this.#options.allowPlaintext === false) throw new UnreadableRowError('the data is not encrypted');
+    return column;
   }
 
   /**
-   * Whether the row still has an older secret's key or data that were not encrypted with the newest
-   * encryption key.
+   * Whether the row still has an older secret's key, or data that are not as `seal` would return
+   * them now: encrypted with the newest key, or not encrypted.
    */
-  needsRekey(row: StoredRow, [newest]: readonly string[]): boolean {
-    return row.key !== newest || !isSealedNewest(this.#sealing, row.data);
+  needsRekey({ key, data }: StoredRow, [newest]: readonly string[]): boolean {
+    return key !== newest || (this.#sealing ? !data.startsWith(this.#sealing.newestHead, 1) : data.startsWith('"'));
   }
 
   /** Milliseconds that a session lives whose cookie has no expiry. */

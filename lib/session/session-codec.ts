@@ -2,7 +2,6 @@
 
 import type { SessionData } from 'express-session';
 import { PgStoreError, UnreadableRowError } from '../errors.js';
-import type { Encryption } from './encryption.js';
 import { isObject } from './merge.js';
 
 /** A session in the form in which it is compared and stored. */
@@ -55,33 +54,6 @@ export function decode(data: string, cookie: string | null, expires: number): Se
   if (!isObject(parsed)) throw new UnreadableRowError('the row has no cookie');
   if (parsed.expires === true) parsed.expires = new Date(limit(expires)).toISOString();
   return Object.assign(session, { cookie: parsed }) as unknown as SessionData;
-}
-
-/** The `data` column's text for a session's JSON: the JSON, or its ciphertext as a JSON string. */
-export function seal(encryption: Encryption | undefined, rowKey: string, data: string): string {
-  return encryption ? `"${encryption.seal(rowKey, data)}"` : data;
-}
-
-/**
- * Whether a `data` column is as `seal` would return it now: encrypted with the newest key, or not
- * encrypted.
- */
-export function isSealedNewest(encryption: Encryption | undefined, column: string): boolean {
-  return encryption ? column.startsWith(encryption.newestHead, 1) : !column.startsWith('"');
-}
-
-/** @throws UnreadableRowError */
-export function open(
-  encryption: Encryption | undefined,
-  allowPlaintext: boolean,
-  rowKey: string,
-  column: string,
-): string {
-  // The column's `not null` was dropped.
-  if (column === '') throw new UnreadableRowError('the row has no data');
-  if (encryption && column.startsWith('"')) return encryption.open(rowKey, column.slice(1, -1));
-  if (encryption && !allowPlaintext) throw new UnreadableRowError('the data is not encrypted');
-  return column;
 }
 
 /**

@@ -10,8 +10,8 @@ import session from 'express-session';
 import fc from 'fast-check';
 import request from 'supertest';
 import { PgStoreError } from '../../lib/index.js';
-import { Encryption } from '../../lib/session/encryption.js';
-import { seal } from '../../lib/session/session-codec.js';
+import { parseOptions } from '../../lib/options.js';
+import { RowCodec } from '../../lib/session/row-codec.js';
 import { closeStores, freshTable, openStore, sqlClient } from '../support/postgres.js';
 import { load, plain } from '../support/sessions.js';
 
@@ -293,8 +293,9 @@ describe('hostile input', () => {
     for (const encryptionKey of [undefined, 'an encryption key for specs']) {
       it(`what is no session${encryptionKey ? ', encrypted' : ''}: none for every call, event unreadable, no error`, async () => {
         const table = freshTable();
-        const store = await openStore({ table, user: () => 'u', ...(encryptionKey && { encryptionKey }) });
-        const encryption = encryptionKey ? new Encryption([encryptionKey]) : undefined;
+        const options = { table, user: () => 'u', ...(encryptionKey && { encryptionKey }) };
+        const store = await openStore(options);
+        const codec = new RowCodec(parseOptions(options), () => {});
         const unreadable: string[] = [];
         store.on('unreadable', (_handle, why) => unreadable.push(why));
         const sql = await sqlClient();
@@ -312,7 +313,7 @@ describe('hostile input', () => {
         for (const [text, json, why] of [...data, ...cookies]) {
           await store.set('sid', plain({ n: 1 }));
           await store.set('other', plain({ n: 2 }));
-          await sql`update ${sql(table)} set data = ${seal(encryption, 'sid', String(text))}::text::json,
+          await sql`update ${sql(table)} set data = ${codec.seal('sid', String(text))}::text::json,
             cookie = ${json ?? null}::text::json where sid = 'sid'`;
           unreadable.length = 0;
           const [found, loaded, all, listed] = await Promise.all([
