@@ -1,7 +1,6 @@
 /** The SQL for many sessions: those of a prefix, of a user, the expired ones. */
 
-import { setTimeout as sleep } from 'node:timers/promises';
-import { timeoutError } from '../errors.js';
+import { backOffFromLockedRow } from '../session/optimistic-concurrency.js';
 import type { ListedRow } from '../session/row.js';
 import { nextKey } from '../session/session-id.js';
 import { arrayLiteral, onShard, type Query, qualified, type Row, type TableName } from './query.js';
@@ -137,20 +136,19 @@ export class BulkStatements {
     const { deletion, anyLeft } = user === undefined ? this.#texts.deleteRange : this.#texts.deleteOfUser;
     const more = [to, until, arrayLiteral(except), ...(user === undefined ? [] : [user])];
     let total = 0;
-    let progress = performance.now();
-    for (let first = from, idle = 0; ; ) {
+    let deadline = performance.now() + this.#timeout;
+    for (let first = from, tries = 0; ; ) {
       const [[count, last] = []] = await query(deletion, [first, ...more]);
       const rows = Number(count);
       total += rows;
-      if (rows > 0) [progress, idle] = [performance.now(), 0];
+      if (rows > 0) [deadline, tries] = [performance.now() + this.#timeout, 0];
       if (rows >= PAGE) {
         first = nextKey(last as string);
         continue;
       }
       first = from;
       if (single(await query(anyLeft, [from, ...more])) !== 'true') return total;
-      if (performance.now() - progress >= this.#timeout) throw timeoutError();
-      if (rows === 0) await sleep(Math.min(2 ** ++idle, 100));
+      await backOffFromLockedRow(++tries, deadline);
     }
   }
 

@@ -267,7 +267,7 @@ function randomVersion(): number {
  * Waits before asking again for a locked row, ever longer: no statement waits for it on the server.
  * The first time not at all: the row was changed while the statement ran.
  */
-async function backOffFromLockedRow(tries: number, deadline: number): Promise<void> {
+export async function backOffFromLockedRow(tries: number, deadline: number): Promise<void> {
   if (performance.now() >= deadline) throw timeoutError();
   if (tries > 1) await sleep(Math.min(2 ** tries, 100));
 }
