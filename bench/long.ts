@@ -6,7 +6,7 @@ import postgres, { type Sql } from 'postgres';
 import type { PostgresServer } from '../example/postgres-server.js';
 import { SESSIONS, sessionIdFrom, sessionOf } from './data.js';
 import { type Call, measure, median, percentiles } from './measure.js';
-import { load, openPgStore, type Peer, type Servers, save } from './peers.js';
+import { loadAll, openPgStore, type Peer, type Servers, save } from './peers.js';
 import { callsOf, prepare } from './store-level.js';
 
 export interface Growth {
@@ -33,7 +33,7 @@ export async function growth(
     await fill(sql, peer, table, size, '1 day');
     const any: Call = (_, done) => peer.store.get(sessionIdFrom(Math.floor(Math.random() * size)), done);
     const sids = Array.from({ length: 10_000 }, (_, n) => sessionIdFrom(Math.floor((n * size) / 10_000)));
-    const sessions = await Promise.all(sids.map((sid) => load(peer, sid)));
+    const sessions = await loadAll(peer, sids);
     subjects.push({ get: any, set: callsOf(peer, sids, sessions).set, close: peer.close });
   }
   await sql`checkpoint`;

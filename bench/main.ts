@@ -6,6 +6,7 @@
  */
 
 import fs from 'node:fs';
+import os from 'node:os';
 import { parseArgs } from 'node:util';
 import postgres from 'postgres';
 import { PostgresServer } from '../example/postgres-server.js';
@@ -52,7 +53,9 @@ const seconds: Record<Part, number> = quick
   : { store: 130, app: 130, wal: 20, options: 20, rows: 60, deletion: 90, heap: 60 };
 
 build();
-const server = await PostgresServer.start();
+// A quarter of the memory, as PostgreSQL's documentation recommends; else its defaults.
+const settings = { shared_buffers: `${Math.floor(os.totalmem() / 4 / 2 ** 20)}MB` };
+const server = await PostgresServer.start({ settings });
 const redis = await startRedis();
 const servers: Servers = { postgres: server.uri, redis: redis?.url };
 const stores = peersOn(servers);

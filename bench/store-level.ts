@@ -2,7 +2,7 @@
 
 import { SESSIONS, sessionIdFrom, sessionOf } from './data.js';
 import { type Call, measure, type Sample } from './measure.js';
-import { type LoadedSession, load, type Peer, saveAll } from './peers.js';
+import { type LoadedSession, loadAll, type Peer, saveAll } from './peers.js';
 
 /** `set`: of a loaded session with changed data; `replace`: the store's `set` of a plain object. */
 export const OPERATIONS = ['get', 'set', 'replace', 'touch'] as const;
@@ -22,11 +22,7 @@ export async function prepare(peer: Peer, sids = sidsOf(SESSIONS)): Promise<Subj
 
 /** For sessions that are in the store already. */
 export async function subjectOf(peer: Peer, sids: string[]): Promise<Subject> {
-  const sessions: LoadedSession[] = [];
-  // As many at a time as are measured: V8 remembers which objects lived long at first.
-  for (let first = 0; first < sids.length; first += IN_FLIGHT[0]) {
-    sessions.push(...(await Promise.all(sids.slice(first, first + IN_FLIGHT[0]).map((sid) => load(peer, sid)))));
-  }
+  const sessions = await loadAll(peer, sids);
   return { peer, calls: callsOf(peer, sids, sessions) };
 }
 

@@ -34,36 +34,13 @@ function statementsOf(table: SessionsTable, database: Database, shard: number | 
     });
     return (item, deadline) => batcher.send(item, deadline);
   }
+  const dataLength = ({ data }: { data: string }) => data.length;
   return {
-    read: batched(
-      'get',
-      (query, sessions) => table.read(query, sessions),
-      (keys) => keys.length * (keys[0]?.length ?? 0),
-    ),
-    replace: batched(
-      'set',
-      (query, rows) => table.replace(query, rows),
-      (row) => row.data.length,
-    ),
-    update: batched(
-      'set',
-      (query, rows) => table.update(query, rows),
-      (row) => row.data.length,
-    ),
-    touch: batched(
-      'touch',
-      (query, rows) => table.touch(query, rows),
-      (row) => row.key.length,
-    ),
-    destroy: batched(
-      'destroy',
-      (query, keys) => table.destroy(query, keys),
-      (key) => key.length,
-    ),
-    insert: batched(
-      'takeOver',
-      (query, rows) => table.insert(query, rows),
-      (row) => row.data.length,
-    ),
+    read: batched('get', table.read.bind(table), (keys) => keys.length * (keys[0]?.length ?? 0)),
+    replace: batched('set', table.replace.bind(table), dataLength),
+    update: batched('set', table.update.bind(table), dataLength),
+    touch: batched('touch', table.touch.bind(table), ({ key }) => key.length),
+    destroy: batched('destroy', table.destroy.bind(table), (key) => key.length),
+    insert: batched('takeOver', table.insert.bind(table), dataLength),
   };
 }

@@ -240,13 +240,9 @@ function expiryValues(expires: number | null): Value[] {
  * client more than what is in it.
  */
 export function storedColumn(life: string | undefined): string {
-  const times = [
-    milliseconds('expires_at'),
-    milliseconds('now()'),
-    life ? milliseconds(`created_at + ${life}`) : `'Infinity'`,
-  ];
-  const texts = ['cookie', 'data'].map((column) => `coalesce(${column}::text, '')`);
-  return `pg_catalog.concat_ws(e'\\x1f', version, ${[...times, ...texts].join(', ')}, sid)`;
+  const end = life ? milliseconds(`created_at + ${life}`) : `'Infinity'`;
+  const parts = ['version', milliseconds('expires_at'), milliseconds('now()'), end, 'cookie', 'data', 'sid'];
+  return `pg_catalog.concat(${parts.join(", e'\\x1f', ")})`;
 }
 
 /** Of a time, since 1970. */
