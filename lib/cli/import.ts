@@ -24,6 +24,8 @@ const NOW = `select to_char(now() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z
 
 /** A session of the old table in the columns of the new one, as text. */
 interface ImportedRow extends Pick<NewRow, 'key' | 'data' | 'cookie' | 'user'> {
+  /** Those under which it may have a row, that to write first. */
+  readonly keys: readonly string[];
   readonly shard: number | undefined;
   readonly expires: string;
 }
@@ -50,11 +52,12 @@ export async function importSessions(query: Query, options: Options, settings: I
   const counts = { unexpired: 0, added: 0, refreshed: 0 };
 
   function toRow(sid: string, sess: string, expires: string): ImportedRow[] {
-    const [key] = ids.rowKeysFor(sid);
+    const keys = ids.rowKeysFor(sid);
+    const [key] = keys;
     try {
       if (validateSessionId(sid)) throw new PgStoreError('the session ID is too long', 'INVALID_SID');
       const encoded = codec.encode(JSON.parse(sess));
-      return [{ ...encoded, key, shard: ids.shardOf(sid), user: codec.user(encoded), expires }];
+      return [{ ...encoded, key, keys, shard: ids.shardOf(sid), user: codec.user(encoded), expires }];
     } catch (error) {
       // A message of JSON.parse quotes the text.
       const why = error instanceof PgStoreError ? error.message : 'no JSON that can be stored';
@@ -64,15 +67,19 @@ export async function importSessions(query: Query, options: Options, settings: I
   }
 
   /**
-   * The same text as is stored, where it holds the same: encrypting gives another one each time.
+   * Under the key of the row that is there, also of an older secret: reads look under the newest
+   * key first, and another row there would hide what the new app wrote. And with the same text as
+   * is stored, where it holds the same: encrypting gives another one each time.
    */
-  async function sealed(rows: ImportedRow[]): Promise<ImportedRow[]> {
-    if (options.encryptionKeys.length === 0) return rows;
-    const found = hasTarget ? await query(source.stored, [arrayLiteral(rows.map(({ key }) => key))]) : [];
+  async function matched(rows: ImportedRow[]): Promise<ImportedRow[]> {
+    if (options.encryptionKeys.length === 0 && options.secrets.length < 2) return rows;
+    const found = hasTarget ? await query(source.stored, [arrayLiteral(rows.flatMap(({ keys }) => keys))]) : [];
     const stored = new Map(found as [string, string][]);
     return rows.map((row) => {
-      const column = stored.get(row.key) ?? '';
-      return { ...row, data: holds(codec, row, column) ? column : codec.seal(row.key, row.data) };
+      const key = row.keys.find((one) => stored.has(one)) ?? row.key;
+      const column = stored.get(key) ?? '';
+      const data = holds(codec, { ...row, key }, column) ? column : codec.seal(key, row.data);
+      return { ...row, key, data };
     });
   }
 
@@ -100,7 +107,7 @@ export async function importSessions(query: Query, options: Options, settings: I
     const page = await query(source.page, [after, writtenSince]);
     const rows = page.flatMap(([sid, sess, expires]) => toRow(String(sid), String(sess), String(expires)));
     const shards = new Map<number | undefined, ImportedRow[]>();
-    for (const row of await sealed(rows)) shards.set(row.shard, [...(shards.get(row.shard) ?? []), row]);
+    for (const row of await matched(rows)) shards.set(row.shard, [...(shards.get(row.shard) ?? []), row]);
     for (const inShard of shards.values()) await copyAll(inShard);
     counts.unexpired += page.length;
     size = page.length;

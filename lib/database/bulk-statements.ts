@@ -63,8 +63,10 @@ export class BulkStatements {
     const time = (value: string) => `to_timestamp(${value}::text::float8)`;
     // One that is still to come was created before the server's clock was set back. Not `now()`:
     // that is the statement's start, and it sees what others committed since.
-    const wasThere = `(created_at <= ${time(`$${first + 2}`)} or created_at > clock_timestamp())`;
-    const chosen = `${range(first)} and ${wasThere} and not sid = any($${first + 3}::text::text[])`;
+    const wasThere = (until: string) => `(created_at <= ${time(until)} or created_at > clock_timestamp())`;
+    const chosen = (first: number) =>
+      `${range(first)} and ${wasThere(`$${first + 2}`)} and not sid = any($${first + 3}::text::text[])`;
+    const chosenOfUser = (first: number) => `user_id = $${first + 4}::text and ${chosen(first)}`;
     const ofUserInRange = `user_id = $3::text and ${range(1)}`;
     // Each statement goes on where the last one ended, not over index entries that it left dead.
     const whole = (which: string, page = '') => ({
@@ -75,10 +77,11 @@ export class BulkStatements {
       page: `select ${columns} from ${table} where ${at}${range(first)} and ${isLive} order by sid limit ${PAGE}`,
       count: `select count(*)::text from ${table} where ${range(1)} and ${isLive}`,
       ofUser: `select ${columns} from ${table} where ${ofUserInRange} and ${isLive} order by updated_at desc, sid`,
+      selected: `select ${columns} from ${table} where ${chosenOfUser(1)} and ${isLive}`,
       shardsOfUser: `select distinct shard::text from ${table} where ${ofUserInRange}`,
       now: 'select extract(epoch from now())::text',
-      deleteRange: whole(chosen, ` order by sid limit ${PAGE}`),
-      deleteOfUser: whole(`user_id = $${first + 4}::text and ${chosen}`),
+      deleteRange: whole(chosen(first), ` order by sid limit ${PAGE}`),
+      deleteOfUser: whole(chosenOfUser(first)),
       deleteExpired: deletion(
         `expires_by >= ${time(`$${first}`)} and expires_by <= now() order by expires_by limit ${PAGE}`,
         'extract(epoch from max(expires_by))::text',
@@ -108,6 +111,12 @@ export class BulkStatements {
   /** The user's unexpired rows, latest activity first. */
   async ofUser(query: Query, user: string, range: Range): Promise<ListedRow[]> {
     return (await query(this.#texts.ofUser, [...range, user])).map(listedRow);
+  }
+
+  /** The unexpired rows that `delete` would delete, of a user. */
+  async selected(query: Query, selection: Selection & { user: string }): Promise<ListedRow[]> {
+    const { range, until, except, user } = selection;
+    return (await query(this.#texts.selected, [...range, until, arrayLiteral(except), user])).map(listedRow);
   }
 
   /** The database's time, for `Selection.until`. */

@@ -63,11 +63,9 @@ export function orderedDeletion(
   }
 
   async function deleteRows(query: Query, selection: Selection): Promise<number> {
-    const { range, user, except, until } = selection;
+    const { user } = selection;
     if (!previous || user === undefined) return statements.delete(query, selection);
-    const rows = (await statements.ofUser(query, user, range)).filter(
-      ({ key, createdAt }) => createdAt <= Number(until) * 1000 && !except.includes(key),
-    );
+    const rows = await statements.selected(query, { ...selection, user });
     await Promise.all(rows.map((row) => previous.destroyRow(row)));
     return rows.length + (await statements.delete(query, selection));
   }

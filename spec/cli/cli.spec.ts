@@ -483,6 +483,44 @@ describe('npx express-pg-store', () => {
       assert.equal((await load(store, 'changed'))?.by, 'old again');
     });
 
+    for (const flags of [[], ['--hash-ids'], ['--encryption-key', 'a key of the specs']]) {
+      it(`repeated after \`secret\` was rotated, knows rows under older keys (${flags.join(' ')})`, async () => {
+        const { store: old, name: from } = await oldStore();
+        const to = table();
+        for (const sid of ['changed here', 'moved', 'changed there', 'same']) await put(old, sid, { by: 'old' });
+        const args = ['import', '--from', from, '--table', to, ...flags];
+        const counts = async (more: string[]) => {
+          const { added, refreshed, kept } = await json([...args, ...more]);
+          return [added, refreshed, kept];
+        };
+        assert.deepEqual(await counts(['--secret', 'older']), [4, 0, 0]);
+        const [hashIds, encryptionKey] = [flags[0] === '--hash-ids', flags[1]];
+        const options = { table: to, hashIds, ...(encryptionKey ? { encryptionKey } : {}) };
+        const store = await openStore({ ...options, secret: ['newer', 'older'] });
+        for (const [sid, by] of [
+          ['changed here', await openStore({ ...options, secret: 'older' })],
+          ['moved', store],
+        ] as const) {
+          const loaded = await load(by, sid);
+          assert(loaded);
+          await by.set(sid, Object.assign(loaded, { by: 'new' }));
+        }
+        for (const sid of ['changed here', 'moved', 'changed there']) await put(old, sid, { by: 'old again' });
+        await put(old, 'late', { by: 'old' });
+        const rotated = ['--secret', 'newer', '--secret', 'older'];
+        assert.deepEqual(await counts([...rotated, '--dry-run']), [1, 1, 3]);
+        assert.deepEqual(await counts(rotated), [1, 1, 3]);
+        assert.deepEqual(await counts(rotated), [0, 0, 5]);
+        assert.equal(await store.length(), 5);
+        const by = async (sid: string) => (await load(store, sid))?.by;
+        assert.equal(await by('changed here'), 'new');
+        assert.equal(await by('moved'), 'new');
+        assert.equal(await by('changed there'), 'old again');
+        assert.equal(await by('same'), 'old');
+        assert.equal(await by('late'), 'old');
+      });
+    }
+
     it('switches an app over under load: everybody stays signed in, no count is lost', async () => {
       const { store: old, name: from } = await oldStore();
       const to = table();

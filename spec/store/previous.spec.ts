@@ -392,6 +392,26 @@ describe('option `previous`', () => {
     assert.equal(await store.length(), 0);
   });
 
+  for (const maxLifetime of [undefined, 7200]) {
+    it(`destroySessionsOf ends for good what is from before the server’s clock was set back (${maxLifetime})`, async () => {
+      const user = { passport: { user: 'ann' } };
+      const store = await open(maxLifetime ? { maxLifetime } : {});
+      for (const sid of ['one', 'kept']) {
+        await call(old, 'set', sid, plain(user));
+        assert(await store.get(sid));
+        await call(old, 'set', sid, plain(user));
+      }
+      const sql = await sqlClient();
+      await sql.unsafe(`update ${table} set created_at = now() + interval '1 hour'`);
+      assert.equal(await store.destroySessionsOf('ann', { except: 'kept' }), 1);
+      assert.equal(await call(old, 'get', 'one'), undefined);
+      await call(old, 'set', 'one', plain(user));
+      assert.equal(await store.get('one'), null);
+      assert(await store.get('kept'));
+      assert.equal(await tombstones(), 1);
+    });
+  }
+
   describe('takeOver()', () => {
     it('takes all over, reports its progress, and may be repeated', async () => {
       const sids = Array.from({ length: 600 }, (_, n) => `sid${n}`);
