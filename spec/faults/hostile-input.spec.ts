@@ -179,6 +179,7 @@ describe('hostile input', () => {
     'non-ASCII': 'ключ-鍵-🔑',
     'half a surrogate pair': 'n1\ud800',
     'the last code point': '\u{10ffff}'.repeat(500),
+    'the separator of a row’s columns': '\x1fn1\x1f\x1f',
     'a path': '../../etc/passwd',
     'the name of a property': '__proto__',
   })) {
