@@ -45,7 +45,7 @@ const isAsked = (part: Part) => values.only?.includes(part) ?? (!quick || PARTS.
 
 /** Rounds, milliseconds of a measurement, seconds of load on an app. */
 const size = quick
-  ? { rounds: 2, ms: 100, appRounds: 1, appSeconds: 1, optionRounds: 0 }
+  ? { rounds: 2, ms: 80, appRounds: 1, appSeconds: 0.8, optionRounds: 0 }
   : { rounds: 5, ms: 400, appRounds: 3, appSeconds: 2.5, optionRounds: 5 };
 /** Roughly; the progress bar learns from it only how the parts compare. */
 const seconds: Record<Part, number> = quick
