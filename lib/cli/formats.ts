@@ -20,29 +20,46 @@ const COLUMNS = [
   ['expires_by', 'expiresBy', 'DateTime? @db.Timestamptz(6)', 'time()'],
 ] as const;
 
+/** With shards the key is of two columns. */
+function columnsOf({ shards }: TableName) {
+  const [[sid], ...others] = COLUMNS;
+  const key = [
+    ['shard', 'shard', 'Int @db.SmallInt', 'smallint().notNull()'],
+    [sid, sid, 'String', 'text().notNull()'],
+  ] as const;
+  return shards ? [...key, ...others] : COLUMNS;
+}
+
 export const FORMATS: Record<string, Format> = {
   sql: (_, sql) => sql,
   knex: ({ schema, table }, sql) => `// A migration.
 export const up = (knex) => knex.raw(${JSON.stringify(sql).replaceAll('?', '\\\\?')});
 export const down = (knex) => knex.schema.withSchema(${JSON.stringify(schema)}).dropTable(${JSON.stringify(table)});
 `,
-  prisma: ({ schema, table }, sql) => `// For queries. prisma.config.ts: experimental: { externalTables: true },
+  prisma: ({ schema, table, shards }, sql) => `// For queries. prisma.config.ts: experimental: { externalTables: true },
 //   tables: { external: [${JSON.stringify(`${schema}.${table}`)}] }
 // The migration (prisma migrate dev --create-only):
 ${sql.trim().replace(/^/gm, '// ')}
 model Session {
-${COLUMNS.map(([name, property, type]) => `  ${property} ${type}${name === property ? '' : ` @map("${name}")`}\n`).join('')}
+${columnsOf({ schema, table, shards })
+  .map(([name, property, type]) => `  ${property} ${type}${name === property ? '' : ` @map("${name}")`}\n`)
+  .join('')}${shards ? '\n  @@id([shard, sid])' : ''}
   @@map(${JSON.stringify(table)})${schema === 'public' ? '' : `\n  @@schema(${JSON.stringify(schema)})`}
 }
 `,
-  drizzle: ({ schema, table }, sql) => `// For queries, in a file that drizzle.config.ts does not name in \`schema\`.
+  drizzle: (
+    { schema, table, shards },
+    sql,
+  ) => `// For queries, in a file that drizzle.config.ts does not name in \`schema\`.
 // The migration (drizzle-kit generate --custom):
 ${sql.trim().replace(/^/gm, '// ')}
-import { integer, json, pgSchema, pgTable, text, timestamp } from 'drizzle-orm/pg-core';
+import { integer, json, pgSchema, pgTable, ${shards ? 'primaryKey, smallint, ' : ''}text, timestamp } from 'drizzle-orm/pg-core';
 
 const time = (name: string) => timestamp(name, { withTimezone: true });
 
 export const sessions = ${schema === 'public' ? 'pgTable' : `pgSchema(${JSON.stringify(schema)}).table`}(${JSON.stringify(table)}, {
-${COLUMNS.map(([name, property, , type]) => `  ${property}: ${type.replace('()', `('${name}')`)},\n`).join('')}});
+${columnsOf({ schema, table, shards })
+  .map(([name, property, , type]) => `  ${property}: ${type.replace('()', `('${name}')`)},\n`)
+  .join('')}}${shards ? ', (table) => [primaryKey({ columns: [table.shard, table.sid] })]' : ''});
 `,
 };

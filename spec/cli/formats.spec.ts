@@ -24,17 +24,18 @@ describe('schema --format', () => {
   afterEach(closeStores);
   after(() => fs.rmSync(folder, { recursive: true, force: true, maxRetries: 3 }));
 
-  async function output(format: string, table: string): Promise<string> {
-    const { code, out, err } = await main(['schema', '--format', format, '--table', table], {});
+  async function output(format: string, table: string, shards?: number): Promise<string> {
+    const more = shards ? ['--shards', String(shards)] : [];
+    const { code, out, err } = await main(['schema', '--format', format, '--table', table, ...more], {});
     assert.equal(code, 0, err);
     return out;
   }
 
   /** The catalog of a table that the store created, under another table's name. */
-  async function expected(name: string) {
+  async function expected(name: string, shards?: number) {
     const sql = await sqlClient();
     const table = freshTable();
-    await (await openStore({ table, schema: 'public' })).ready();
+    await (await openStore({ table, schema: 'public', ...(shards && { shards }) })).ready();
     return JSON.parse(JSON.stringify(await catalogOf(sql, 'public', table)).replaceAll(table, name));
   }
 
@@ -60,74 +61,87 @@ describe('schema --format', () => {
     const installed = installApart(name, version);
     const link = path.join(folder, 'node_modules', name);
     fs.mkdirSync(path.dirname(link), { recursive: true });
-    fs.symlinkSync(installed, link, 'dir');
+    if (!fs.existsSync(link)) fs.symlinkSync(installed, link, 'dir');
     return installed;
   }
 
-  it('knex: a migration that creates the table, and drops it', async () => {
-    const table = freshTable();
-    const { up, down } = await imported(`${table}.mjs`, await output('knex', table));
-    const knex = createRequire(linked(KNEX) + path.sep)('knex')({ client: 'pg', connection: await postgresUri() });
-    const sql = await sqlClient();
-    try {
-      await up(knex);
-      assert.deepEqual(JSON.parse(JSON.stringify(await catalogOf(sql, 'public', table))), await expected(table));
-      await down(knex);
-      const [{ found }] = await sql`select to_regclass(${table}) as found`;
-      assert.equal(found, null);
-    } finally {
-      await knex.destroy();
-    }
-  });
+  for (const shards of [undefined, 4]) {
+    const how = shards ? ', with shards' : '';
 
-  it('drizzle: a migration in its comment, and a table for queries', async () => {
-    const table = freshTable();
-    const code = await output('drizzle', table);
-    linked(DRIZZLE);
-    const { sessions } = await imported(`${table}.mts`, code);
-    const { drizzle } = await imported('driver.mts', "export { drizzle } from 'drizzle-orm/node-postgres';");
-    const { getTableConfig } = await imported('config.mts', "export { getTableConfig } from 'drizzle-orm/pg-core';");
-    const sql = await sqlClient();
-    await sql.unsafe(migrationIn(code));
-    const catalog = JSON.parse(JSON.stringify(await catalogOf(sql, 'public', table)));
-    assert.deepEqual(catalog, await expected(table));
-    assert.deepEqual(
-      getTableConfig(sessions).columns.map((column: any) => [column.name, column.getSQLType(), column.notNull]),
-      catalog.columns.map(({ attname, type, attnotnull }: any) => [attname, type, attnotnull]),
-    );
-    const store = await openStore({ table, createTable: false });
-    await store.set('sid', plain({ n: 1 }));
-    const pool = new pg.Pool({ connectionString: await postgresUri(), max: 1 });
-    try {
-      const [row] = await drizzle(pool).select().from(sessions);
-      assert.equal(row.sid, 'sid');
-      assert.equal(row.data.n, 1);
-      assert(row.expiresAt > new Date() && row.expiresBy >= row.expiresAt);
-    } finally {
-      await pool.end();
-    }
-  });
+    it(`knex: a migration that creates the table, and drops it${how}`, async () => {
+      const table = freshTable();
+      const { up, down } = await imported(`${table}.mjs`, await output('knex', table, shards));
+      const knex = createRequire(linked(KNEX) + path.sep)('knex')({ client: 'pg', connection: await postgresUri() });
+      const sql = await sqlClient();
+      try {
+        await up(knex);
+        assert.deepEqual(
+          JSON.parse(JSON.stringify(await catalogOf(sql, 'public', table))),
+          await expected(table, shards),
+        );
+        await down(knex);
+        const [{ found }] = await sql`select to_regclass(${table}) as found`;
+        assert.equal(found, null);
+      } finally {
+        await knex.destroy();
+      }
+    });
 
-  it('prisma: a migration in its comment, and a model with the columns', async () => {
-    const table = freshTable();
-    const text = await output('prisma', table);
-    const sql = await sqlClient();
-    await sql.unsafe(migrationIn(text));
-    const catalog = JSON.parse(JSON.stringify(await catalogOf(sql, 'public', table)));
-    assert.deepEqual(catalog, await expected(table));
-    const types: Record<string, string> = {
-      text: 'String',
-      json: 'Json',
-      integer: 'Int',
-      'timestamp with time zone': 'DateTime',
-    };
-    const fields = [...text.matchAll(/^ {2}(\w+) (\w+)(\??)(?:.*@map\("(\w+)"\))?/gm)];
-    assert.deepEqual(
-      fields.map(([, name, type, optional, column]) => [column ?? name, type, optional !== '?']),
-      catalog.columns.map(({ attname, type, attnotnull }: any) => [attname, types[type], attnotnull]),
-    );
-    assert(text.includes(`@@map("${table}")`));
-  });
+    it(`drizzle: a migration in its comment, and a table for queries${how}`, async () => {
+      const table = freshTable();
+      const code = await output('drizzle', table, shards);
+      linked(DRIZZLE);
+      const { sessions } = await imported(`${table}.mts`, code);
+      const { drizzle } = await imported('driver.mts', "export { drizzle } from 'drizzle-orm/node-postgres';");
+      const { getTableConfig } = await imported('config.mts', "export { getTableConfig } from 'drizzle-orm/pg-core';");
+      const sql = await sqlClient();
+      await sql.unsafe(migrationIn(code));
+      const catalog = JSON.parse(JSON.stringify(await catalogOf(sql, 'public', table)));
+      assert.deepEqual(catalog, await expected(table, shards));
+      const config = getTableConfig(sessions);
+      const keys = config.primaryKeys.flatMap(({ columns }: any) => columns.map(({ name }: any) => name));
+      assert.deepEqual(keys, shards ? ['shard', 'sid'] : []);
+      assert.deepEqual(
+        config.columns.map((column: any) => [column.name, column.getSQLType(), column.notNull]),
+        catalog.columns.map(({ attname, type, attnotnull }: any) => [attname, type, attnotnull]),
+      );
+      const store = await openStore({ table, createTable: false, ...(shards && { shards }) });
+      await store.set('sid', plain({ n: 1 }));
+      const pool = new pg.Pool({ connectionString: await postgresUri(), max: 1 });
+      try {
+        const [row] = await drizzle(pool).select().from(sessions);
+        assert.equal(row.sid, 'sid');
+        assert.equal(row.data.n, 1);
+        assert(row.expiresAt > new Date() && row.expiresBy >= row.expiresAt);
+      } finally {
+        await pool.end();
+      }
+    });
+
+    it(`prisma: a migration in its comment, and a model with the columns${how}`, async () => {
+      const table = freshTable();
+      const text = await output('prisma', table, shards);
+      const sql = await sqlClient();
+      await sql.unsafe(migrationIn(text));
+      const catalog = JSON.parse(JSON.stringify(await catalogOf(sql, 'public', table)));
+      assert.deepEqual(catalog, await expected(table, shards));
+      const types: Record<string, string> = {
+        text: 'String',
+        json: 'Json',
+        integer: 'Int',
+        smallint: 'Int',
+        'timestamp with time zone': 'DateTime',
+      };
+      const fields = [...text.matchAll(/^ {2}(\w+) (\w+)(\??)(?:.*@map\("(\w+)"\))?/gm)];
+      assert.deepEqual(
+        fields.map(([, name, type, optional, column]) => [column ?? name, type, optional !== '?']),
+        catalog.columns.map(({ attname, type, attnotnull }: any) => [attname, types[type], attnotnull]),
+      );
+      assert(text.includes(`@@map("${table}")`));
+      assert.equal(text.includes('@@id([shard, sid])'), shards !== undefined);
+      assert.equal(text.includes('@id\n'), shards === undefined);
+    });
+  }
 
   it('names another schema', async () => {
     for (const [format, expected] of [
