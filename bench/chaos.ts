@@ -132,7 +132,7 @@ const FAULTS: Record<string, () => Promise<unknown>> = {
       await sleep(between(20, 200));
     }
   },
-  'network silent': async () => {
+  'network unresponsive': async () => {
     proxy.silence();
     await sleep(between(100, 2 * TIMEOUT));
     proxy.resume();
@@ -213,7 +213,7 @@ const rows: [string, string | number][] = [
   ['faults injected', Object.values(injected).reduce((sum, n) => sum + n, 0)],
   ['calls', log.calls],
   ['failed, with a clear error', `${log.failed} ${log.failed > 0 ? JSON.stringify(log.codes) : ''}`.trim()],
-  ['saves left out: session destroyed meanwhile', log.dropped],
+  ['saves discarded: session destroyed meanwhile', log.dropped],
   ['acknowledged writes', verdict.saved],
   ['lost', verdict.lost.length],
   ['not seen by a later read of the same process', verdict.stale],
