@@ -7,7 +7,8 @@ export class PgStoreError extends Error {
    * An SQLSTATE (`42P01`, PostgreSQL's Appendix A), a system error (`ECONNREFUSED`), one of the
    * client's (`CONNECTION_CLOSED`), or the store's own: `TIMEOUT`, `CLOSED`, `UNREADABLE`,
    * `INVALID_SID`, `INVALID_SESSION`, `INVALID_USER`, `SHARDS_MISMATCH`, `UNSUPPORTED` (by the
-   * store in option `previous`), `TLS_NOT_OFFERED`, `HOST_UNFIT`, `NO_PASSWORD`.
+   * store in option `previous`), `TLS_NOT_OFFERED`, `HOST_UNFIT`, `NO_PASSWORD`, `POOL_ENDED`,
+   * `CONNECTION_FAILED`.
    */
   readonly code: string;
 

@@ -234,6 +234,19 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
   }),
 };
 
+const anything: Check = () => undefined;
+/** Postgres.js ignores other names, and with a misspelt `ssl` it goes on without TLS. */
+const POSTGRES_CHECKS: Record<string, Check> = {
+  ...Object.fromEntries(
+    `host hostname port path database db user username password pass ssl sslnegotiation idle_timeout connect_timeout
+    max_lifetime max_pipeline backoff keep_alive prepare no_prepare debug fetch_types publications target_session_attrs
+    connection types transform socket onnotice onnotify onclose onparameter`
+      .split(/\s+/)
+      .map((name) => [name, anything]),
+  ),
+  max: expectation('option `maxConnections` in its place', () => false),
+};
+
 const RETRY_CHECKS: Record<keyof RetryOptions, Check> = {
   attempts: aCount,
   delay: expectation('a number of milliseconds, 0 or more', (value) => isNumber(value, 0)),
@@ -243,6 +256,7 @@ const RETRY_CHECKS: Record<keyof RetryOptions, Check> = {
 export function parseOptions(given: PgStoreOptions = {}, env: NodeJS.ProcessEnv = process.env): Options {
   check('', CHECKS, given);
   if (given.retry) check('retry.', RETRY_CHECKS, given.retry);
+  if (given.postgres) check('postgres.', POSTGRES_CHECKS, given.postgres);
   const clients = (['uri', 'sql', 'pool'] as const).filter((name) => given[name] !== undefined);
   if (clients.length > 1) throw new TypeError(`PgStore: options \`${clients.join('` and `')}\` exclude each other`);
   const unused = given.pool && Object.keys(given.postgres ?? {}).find((name) => name !== 'prepare');

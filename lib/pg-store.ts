@@ -198,7 +198,7 @@ export class PgStore extends TypedStore {
   ): Promise<number> | undefined {
     if (typeof options === 'function') return this.destroySessionsOf(user, null, options) as undefined;
     return this.#inStatements('destroySessionsOf', callback, (query) =>
-      this.#deletion.ofUser(query, userId(user), options?.except ?? undefined),
+      this.#deletion.ofUser(query, userId(user), options ?? {}),
     );
   }
 

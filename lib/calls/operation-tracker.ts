@@ -40,6 +40,7 @@ export class OperationTracker {
    * Runs a call. With a callback it returns nothing and calls back later, never in the same tick;
    * what the callback throws is the app's own uncaught exception. Without one it returns a promise.
    *
+   * @throws TypeError for a callback that is no function
    * @param work gets its deadline; the call fails then. Infinity: its statements have deadlines of
    *   their own
    */
@@ -50,6 +51,9 @@ export class OperationTracker {
     deadline = this.deadline(),
   ): Promise<T> | undefined {
     if (callback) {
+      if (typeof callback !== 'function') {
+        throw new TypeError(`PgStore.${name}: expected a function as callback, got ${typeof callback}`);
+      }
       const succeed = (result: T) => nextTick(callback, null, result);
       this.#start(name, deadline, work, succeed, (error) => nextTick(callback, error));
       return undefined;

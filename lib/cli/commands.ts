@@ -47,6 +47,7 @@ const IMPORT = {
   secret: texts('option secret; repeatable, newest first (default: PG_STORE_SECRET)'),
   'hash-ids': flag('option hashIds'),
   'encryption-key': texts('option encryptionKey; repeatable (default: PG_STORE_ENCRYPTION_KEY)'),
+  user: text('PATH', 'where sessions have their user, such as userId (default: passport.user)'),
   ...SHARDS,
   ...STATS,
 };
@@ -125,7 +126,9 @@ function storeOptions({ uri, table, schema, prefix, ...values }: Values, env: No
   const encryptionKey = values['encryption-key'] ?? (env.PG_STORE_ENCRYPTION_KEY || undefined);
   const shards = wholeNumber('shards', values.shards, 32_767);
   const hashIds = values['hash-ids'];
-  const given = { uri, table, schema, shards, prefix, secret, encryptionKey, hashIds, createTable: false };
+  const path = values.user?.split('.');
+  const user = path && ((session: object) => path.reduce((value: any, name) => value?.[name], session));
+  const given = { uri, table, schema, shards, prefix, secret, encryptionKey, hashIds, user, createTable: false };
   return parseOptions(given as PgStoreOptions, env);
 }
 

@@ -55,7 +55,7 @@ function lines(result: object): string {
 /** In words that may be shown: PostgreSQL's own messages on bad data quote them. */
 function explain(error: unknown, command: string, env: NodeJS.ProcessEnv): string {
   const { message } = error instanceof PgStoreError ? error : toPgStoreError('', error);
-  const reason = message.replace(/^PgStore\.\w*: /, '');
+  const reason = message.replace(/^PgStore\.\w*: |, and option `createTable` is false$/g, '');
   if (codeOf(error) === '42P01') {
     return command === 'import'
       ? `${reason}\n--from and --from-schema name connect-pg-simple's table.`

@@ -76,13 +76,17 @@ export function orderedDeletion(
     },
 
     /**
-     * @param except a session ID
+     * @param options `except`: a session ID
      * @returns how many rows were deleted
      */
-    async ofUser(query: Query, user: string, except: string | undefined): Promise<number> {
-      const flaw = except === undefined ? undefined : validateSessionId(except);
+    async ofUser(query: Query, user: string, options: { except?: string | undefined }): Promise<number> {
+      // A misspelt name would destroy the caller's own session.
+      const isUnknown = Object.keys(options).some((name) => name !== 'except');
+      if (isUnknown) throw new PgStoreError('expected `{ except: session ID }` as options', 'INVALID_SID');
+      const { except } = options;
+      const flaw = except == null ? undefined : validateSessionId(except);
       if (flaw) throw new PgStoreError(`\`except\`: ${flaw}`, 'INVALID_SID');
-      const kept: string[] = except === undefined ? [] : ids.rowKeysFor(except);
+      const kept: string[] = except == null ? [] : ids.rowKeysFor(except);
       return inOrder(query, user, (key) => !kept.includes(key), ids.range, kept);
     },
 

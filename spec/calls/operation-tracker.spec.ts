@@ -22,6 +22,15 @@ function outcome<T>(start: (callback: Callback<T>) => unknown): Promise<[any, T 
 describe('calls', () => {
   afterEach(closeStores);
 
+  it('refuses a callback that is no function, at once', () => {
+    for (const callback of [{}, 'text', 1] as any[]) {
+      assert.throws(() => new OperationTracker(100).run('get', callback, () => assert.fail('not run')), {
+        name: 'TypeError',
+        message: `PgStore.get: expected a function as callback, got ${typeof callback}`,
+      });
+    }
+  });
+
   it('answers a promise where there is no callback', async () => {
     const calls = new OperationTracker(1000);
     assert.equal(await calls.run('get', undefined, () => later(5)), 5);

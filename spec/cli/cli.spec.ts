@@ -119,6 +119,7 @@ describe('npx express-pg-store', () => {
         const { code, out, err } = await run([command, '--table', 'not_there']);
         assert.equal(code, 1, command);
         assert.equal(out, '');
+        assert.doesNotMatch(err, /createTable/);
         assert.match(err, /not_there.*\n'express-pg-store schema' prints the SQL that creates the store's table\.\n$/s);
       }
     });
@@ -388,6 +389,20 @@ describe('npx express-pg-store', () => {
         const store = await openStore({ table: to, ...options });
         assert.equal(((await store.get('sid')) as any)?.n, 1, JSON.stringify(flags));
       }
+    });
+
+    it('takes the user from where --user says', async () => {
+      const { store: old, name: from } = await oldStore();
+      await put(old, 'ada', { account: { id: 7 } });
+      await put(old, 'nobody', { n: 1 });
+      const to = table();
+      const { added } = await json(['import', '--from', from, '--table', to, '--user', 'account.id']);
+      assert.equal(added, 2);
+      const store = await openStore({ table: to });
+      assert.deepEqual(
+        (await store.sessionsOf(7)).map(({ session }: any) => session.account),
+        [{ id: 7 }],
+      );
     });
 
     it('skips what is no session, and takes any text', async () => {

@@ -67,14 +67,14 @@ describe('lib/', () => {
     );
   });
 
-  it('has no file of more than 300 lines, and under 3,280 lines of code', () => {
+  it('has no file of more than 300 lines, and under 3,290 lines of code', () => {
     const texts = FILES.map((file) => ({ file, text: read('lib', file) }));
     for (const { file, text } of texts) {
       const lines = text.trimEnd().split('\n').length;
       assert(lines <= 300, `${file} has ${lines} lines`);
     }
     const total = texts.reduce((sum, { text }) => sum + linesOfCode(text), 0);
-    assert(total < 3280, `${total} lines of code`);
+    assert(total < 3290, `${total} lines of code`);
   });
 });
 

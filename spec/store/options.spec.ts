@@ -1,6 +1,8 @@
 /** Every option is checked, and the error about a wrong one helps to correct it. */
 
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import { createRequire } from 'node:module';
 import session from 'express-session';
 import pg from 'pg';
 import { PgStore, type PgStoreOptions } from '../../lib/index.js';
@@ -199,6 +201,29 @@ describe('options', () => {
     assert.equal(parseOptions({ sql }, env).uri, undefined);
     assert.equal(parseOptions({ pool: { connect: () => {} } }, env).uri, undefined);
     assert.equal(parseOptions({}, { DATABASE_URL: '' }).uri, undefined);
+  });
+
+  it('refuses names that Postgres.js would ignore', () => {
+    assert.match(
+      complaint({ postgres: { sll: true } }),
+      /unknown option `postgres\.sll`; did you mean `postgres\.ssl`\?/,
+    );
+    assert.match(complaint({ postgres: { max: 3 } }), /`postgres\.max`: expected option `maxConnections` in its place/);
+    assert.doesNotMatch(complaint({ postgres: { pasword: 'hidden' } }), /hidden/);
+  });
+
+  it('knows every name that Postgres.js reads from its options', () => {
+    const source = fs.readFileSync(createRequire(import.meta.url).resolve('postgres'), 'utf8');
+    const parser = source.slice(source.indexOf('function parseOptions'), source.indexOf('function tsa'));
+    const [, defaults = ''] = /const defaults = \{(.*?)\n {2}\}/s.exec(parser) ?? [];
+    const names = [...parser.matchAll(/\bo\.([a-z_]+)/g), ...defaults.matchAll(/^ {4}([a-z_]+) *:/gm)].map(
+      ([, name]) => name,
+    );
+    assert(names.includes('socket') && names.includes('keep_alive'), String(names));
+    // `max` is `maxConnections` here, `timeout` a deprecated name.
+    for (const name of names.filter((one) => one !== 'max' && one !== 'timeout')) {
+      assert.doesNotThrow(() => parseOptions({ postgres: { [name as string]: undefined } }), name);
+    }
   });
 
   it('refuses options that contradict each other', () => {

@@ -253,6 +253,19 @@ describe('sessions of a user', () => {
       assert.notEqual(await store.get('g'), null);
     });
 
+    it('refuses options that it does not know, and then destroys nothing', async () => {
+      const store = await openStore();
+      await store.set('a', ofAda());
+      for (const options of [{ exept: 'a' }, 'a', ['a']] as any[]) {
+        await assert.rejects(store.destroySessionsOf('ada', options), {
+          code: 'INVALID_SID',
+          message: 'PgStore.destroySessionsOf: expected `{ except: session ID }` as options',
+        });
+      }
+      assert.notEqual(await store.get('a'), null);
+      assert.equal(await store.destroySessionsOf('ada', { except: undefined } as any), 1);
+    });
+
     it('ends sessions for good: requests still running do not bring them back', async () => {
       const store = await openStore();
       const dropped: string[] = [];
