@@ -16,7 +16,7 @@ export interface PgStoreDiagnostics {
     kind: string;
     /** How many calls went into it. */
     rows: number;
-    /** Milliseconds that the first of them waited for other statements. */
+    /** Milliseconds from the first of them to this attempt. */
     waitMs: number;
     /** Milliseconds until the answer. */
     runMs: number;
@@ -46,7 +46,7 @@ const statements = channel('express-pg-store:statement');
 /** What is known of a statement that carries several calls. */
 export interface Batch {
   readonly rows: number;
-  /** Milliseconds that its first call has waited. */
+  /** Milliseconds since its first call. */
   waited(): number;
 }
 

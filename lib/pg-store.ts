@@ -230,7 +230,7 @@ export class PgStore extends TypedStore {
   takeOver(options?: TakeOverOptions | null, callback?: Callback<number>): Promise<number> | undefined {
     return this.#inStatements('takeOver', callback, () => {
       if (!this.#previous) throw new PgStoreError('needs option `previous`', 'UNSUPPORTED');
-      return this.#previous.takeOver(options?.onProgress);
+      return this.#previous.takeOver((sid, task) => this.#order.write(sid, task), options?.onProgress);
     });
   }
 

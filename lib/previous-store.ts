@@ -96,15 +96,21 @@ export function previousSessions(
       await ask('clear', deadlineFromNow(), (answer) => store.clear?.(answer));
     },
 
-    /** @returns how many sessions were taken over */
-    async takeOver(onProgress?: (done: number, total: number) => void): Promise<number> {
+    /**
+     * @param inOrder runs a task in the order of the calls on a session ID
+     * @returns how many sessions were taken over
+     */
+    async takeOver(
+      inOrder: (sid: string, task: () => Promise<boolean>) => Promise<boolean>,
+      onProgress?: (done: number, total: number) => void,
+    ): Promise<number> {
       if (!store.all) throw unsupported('`all`, which lists its sessions');
       if (onProgress && typeof onProgress !== 'function') throw new TypeError('`onProgress`: expected a function');
       const sids = idsOf(await ask('all', deadlineFromNow(), (answer) => store.all?.(answer)));
       let count = 0;
       for (let done = 0; done < sids.length; onProgress?.(done, sids.length)) {
         const page = sids.slice(done, done + PAGE);
-        const taken = await Promise.all(page.map((sid) => takeOver(sid, deadlineFromNow())));
+        const taken = await Promise.all(page.map((sid) => inOrder(sid, () => takeOver(sid, deadlineFromNow()))));
         count += taken.filter(Boolean).length;
         done += page.length;
       }

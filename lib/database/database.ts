@@ -1,4 +1,4 @@
-/** Runs statements: creates the table first, retries transient errors, aborts at the timeout. */
+/** Runs statements: creates the table first, retries transient errors. */
 
 import { Semaphore } from '../calls/semaphore.js';
 import { type Batch, traceStatement } from '../diagnostics.js';

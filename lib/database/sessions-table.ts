@@ -18,8 +18,9 @@ import { run, type StatementForms, scalarsOf, statement, UNIT_SEPARATOR } from '
  *
  * A write takes its rows with `for update skip locked` and joins on what it got, so no statement
  * ever waits for a locked row, and none can be part of a deadlock (PostgreSQL: Explicit Locking).
- * It joins by `sid`: a `ctid` repeats across partitions, and gains nothing. Each statement has a
- * form for one row, which plans and runs faster, and one for many.
+ * An insert alone waits, for a transaction that is inserting the same key: of the store's, none
+ * stays open. A write joins by `sid`: a `ctid` repeats across partitions, and gains nothing. Each
+ * statement has a form for one row, which plans and runs faster, and one for many.
  */
 export class SessionsTable {
   readonly #read: StatementForms;

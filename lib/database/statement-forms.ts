@@ -48,20 +48,20 @@ export function scalarsOf(input: Columns, first: number): Record<string, string>
 
 export async function run<T extends { readonly key: string }>(
   query: Query,
-  pair: StatementForms,
+  forms: StatementForms,
   rows: readonly T[],
   valuesOf: (row: T) => Value[],
 ): Promise<boolean[]> {
   const [first] = rows;
   if (first && rows.length === 1) {
-    const written = await query(pair.one, valuesOf(first));
+    const written = await query(forms.one, valuesOf(first));
     return [written.length > 0];
   }
   const values = rows.map(valuesOf);
   const columns = (values[0] ?? []).map((_, n) => {
     const column = values.map((row) => row[n] ?? null);
-    return pair.json?.[n] ? column.join(UNIT_SEPARATOR) : arrayLiteral(column);
+    return forms.json?.[n] ? column.join(UNIT_SEPARATOR) : arrayLiteral(column);
   });
-  const written = new Set((await query(pair.many, columns)).map(([key]) => key));
+  const written = new Set((await query(forms.many, columns)).map(([key]) => key));
   return rows.map((row) => written.has(row.key));
 }

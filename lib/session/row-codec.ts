@@ -19,7 +19,7 @@ export class RowCodec {
   readonly #options: Options;
   readonly #emit: Emit;
   readonly #encryption: Encryption | undefined;
-  /** The same, but where rows are still written without encryption. */
+  /** The same; `undefined` while rows are still written without encryption. */
   readonly #sealing: Encryption | undefined;
 
   constructor(options: Options, emit: Emit) {

@@ -120,7 +120,7 @@ export function newSnapshot(
     inDoubt: [],
     // `decode` found one.
     cookie: row.cookie as string,
-    expiresAt: now + row.expiresInMs,
+    expiresAt: now + Math.min(row.expiresInMs, row.remainingLifetimeMs),
     endsAt: now + row.remainingLifetimeMs,
   };
 }

@@ -343,6 +343,22 @@ describe('option `previous`', () => {
       assert.deepEqual(Object.keys(await call(old, 'all')), []);
     });
 
+    it('clear during takeOver destroys what is just being taken over', async () => {
+      await call(old, 'set', 'one', plain());
+      const gate = new Gate();
+      const get = (sid: string, done: any) =>
+        old.get(sid, (error, found) => void gate.pass().then(() => done(error, found)));
+      const store = await open({ previous: Object.assign(watched(old), { get }) as any });
+      const arrived = gate.arrived(1);
+      const taking = store.takeOver();
+      await arrived;
+      const clearing = store.clear();
+      await sleep(50);
+      gate.open();
+      await Promise.all([taking, clearing]);
+      assert.equal(await store.length(), 0);
+    });
+
     it('clear ends none where the other store has no `clear`, or fails', async () => {
       for (const clear of [undefined, (done: any) => done(failure('EPERM'))]) {
         const store = await open({ previous: Object.assign(watched(old), { clear }) as any });

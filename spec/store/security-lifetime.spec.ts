@@ -118,6 +118,15 @@ describe('maxLifetime', () => {
     assert(Math.abs((await life()) - 120) < 30);
   });
 
+  it('a touch right after the first save of a longer session writes nothing', async () => {
+    const store = await open({ touchAfter: 60 });
+    const created = generated(store, 'a', { n: 1 }, WEEK_MS);
+    await store.set('a', created);
+    const before = await sql`select xmin::text from ${sql(table)}`;
+    await store.touch('a', created);
+    assert.deepEqual(await sql`select xmin::text from ${sql(table)}`, before);
+  });
+
   it('the cookie says when it ends', async () => {
     const store = await open();
     await store.set('a', plain({}, WEEK_MS));
