@@ -156,6 +156,8 @@ async function secure(raw: net.Socket, host: string, { ssl, sslnegotiation }: Se
     ...(isDirect ? { ALPNProtocols: ['postgresql'] } : {}),
     ...(typeof ssl === 'object' ? ssl : { rejectUnauthorized: !/^(require|allow|prefer)$/.test(String(ssl)) }),
   });
+  // Postgres.js listens to it only a moment later.
+  socket.on('error', () => {});
   await once(socket, 'secureConnect');
   return socket;
 }

@@ -11,7 +11,7 @@ import type { PgStore } from '../../lib/index.js';
 import { certificate, writeCertificate } from '../support/certificate.js';
 import { assertAnswersDuringCuts, assertSurvivesCuts } from '../support/connection-cuts.js';
 import { FaultProxy } from '../support/fault-proxy.js';
-import { closeStores, freshTable, ON_POOL, openStore } from '../support/postgres.js';
+import { closeStores, freshTable, ON_POOL, openOwnStore, openStore } from '../support/postgres.js';
 import { plain } from '../support/sessions.js';
 
 describe('TLS', () => {
@@ -105,6 +105,25 @@ describe('TLS', () => {
     await offer(true);
     await store.set('sid', plain({ n: 1 }));
     assert.equal(((await store.get('sid')) as any).n, 1);
+  });
+
+  it('a connection cut at any chunk of its start: the call is answered, no error reaches the process', async () => {
+    const uri = `postgres://postgres@127.0.0.1:${proxy.port}/postgres?sslmode=require`;
+    // Postgres.js begins to listen to its socket in a timer, which is late on a busy machine.
+    const { setTimeout } = globalThis;
+    const late = (callback: () => void, ms: number) => setTimeout(callback, ms === 0 ? 20 : ms);
+    globalThis.setTimeout = late as typeof setTimeout;
+    try {
+      for (let last = 1; last <= 12; last++) {
+        let chunks = 0;
+        proxy.chunkFault = () => (++chunks === last ? 'cut' : undefined);
+        const store = await openOwnStore({ uri, maxConnections: 1 });
+        await store.set('sid', plain({ last }));
+        assert(chunks > last, 'it was cut, and connected again');
+      }
+    } finally {
+      globalThis.setTimeout = setTimeout;
+    }
   });
 
   it('answers that come at any moment around `timeout`: no error reaches the process', async () => {
