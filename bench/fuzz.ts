@@ -122,6 +122,8 @@ async function round(): Promise<void> {
     connectionString: `postgres://postgres@127.0.0.1:${proxy.port}/postgres`,
     ssl: isTls && { rejectUnauthorized: false },
     max: maxConnections,
+    // Without it node-postgres waits for an unresponsive server for ever.
+    connectionTimeoutMillis: TIMEOUT,
   });
   pool.on('error', () => {});
   const ofStore: PgStoreOptions = {
@@ -141,10 +143,10 @@ async function round(): Promise<void> {
   await Promise.all([disturb(isOver), call(store, isOver), call(store, isOver)]);
   proxy.chunkFault = () => undefined;
   proxy.resume();
-  await inTime('works again', load.progress(20));
+  const which = `over ${'pool' in client ? 'pool' : uri}`;
+  await inTime(`works again ${which}`, load.progress(20));
   await inTime('writers stop', load.stop());
   await inTime('close()', store.close());
-  // node-postgres waits for a connection that it is opening, however long its other end is silent.
   proxy.cut();
   await inTime('the pool ends', pool.end());
   total.calls += load.calls;

@@ -36,7 +36,7 @@ export class Load {
   /** Resolves when so many more writes were acknowledged. */
   async progress(writes = 100): Promise<void> {
     const goal = this.acknowledged + writes;
-    while (this.acknowledged < goal) await sleep(10);
+    while (this.acknowledged < goal && !this.#stopped) await sleep(10);
   }
 
   async stop(): Promise<void> {
