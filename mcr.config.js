@@ -1,6 +1,6 @@
 /**
- * `npm run coverage`: what of lib/ the specs run, in all processes that they start. V8 forgets what it
- * counted in a function whose bytecode it flushes, hence the flag.
+ * `npm run coverage`: what of lib/ the specs run, in all processes that they start. V8 forgets what
+ * it counted in a function whose bytecode it flushes, hence the flag.
  */
 export default {
   outputDir: 'coverage',

@@ -147,7 +147,6 @@ async function round(): Promise<void> {
   await inTime(`works again ${which}`, load.progress(20));
   await inTime('writers stop', load.stop());
   await inTime('close()', store.close());
-  proxy.cut();
   await inTime('the pool ends', pool.end());
   total.calls += load.calls;
   total.acknowledged += load.acknowledged;

@@ -88,11 +88,8 @@ export function save({ store }: Peer, sid: string, data: SessionData): Promise<v
   return new Promise((resolve, reject) => store.set(sid, data, (error) => (error ? reject(error) : resolve())));
 }
 
-/** Some at a time: clients with a time limit for each command would time out on a slow machine. */
 export async function saveAll(peer: Peer, sids: string[], sessionOf: (n: number) => SessionData): Promise<void> {
-  for (let first = 0; first < sids.length; first += 100) {
-    await Promise.all(sids.slice(first, first + 100).map((sid, n) => save(peer, sid, sessionOf(first + n))));
-  }
+  await someAtATime(sids, (sid, n) => save(peer, sid, sessionOf(n)));
 }
 
 /** A session as a request gets it: read, then created by `createSession`. */
@@ -105,13 +102,21 @@ export function load({ store }: Peer, sid: string): Promise<LoadedSession> {
   });
 }
 
-/** Some at a time: of what lives long at first, V8 expects that it always will. */
-export async function loadAll(peer: Peer, sids: string[]): Promise<LoadedSession[]> {
-  const sessions: LoadedSession[] = [];
+export function loadAll(peer: Peer, sids: string[]): Promise<LoadedSession[]> {
+  return someAtATime(sids, (sid) => load(peer, sid));
+}
+
+/**
+ * Clients with a time limit for each command would time out on a slow machine; and of objects that
+ * live long at first, V8 expects that they always will.
+ */
+async function someAtATime<T>(sids: string[], work: (sid: string, n: number) => Promise<T>): Promise<T[]> {
+  const results: T[] = [];
   for (let first = 0; first < sids.length; first += 100) {
-    sessions.push(...(await Promise.all(sids.slice(first, first + 100).map((sid) => load(peer, sid)))));
+    const some = sids.slice(first, first + 100);
+    results.push(...(await Promise.all(some.map((sid, n) => work(sid, first + n)))));
   }
-  return sessions;
+  return results;
 }
 
 export async function clearRedis(url: string): Promise<void> {

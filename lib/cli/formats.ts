@@ -21,7 +21,7 @@ const COLUMNS = [
 ] as const;
 
 /** With shards the key is of two columns. */
-function columnsOf({ shards }: TableName) {
+function columnsOf(shards: number | undefined) {
   const [[sid], ...others] = COLUMNS;
   const key = [
     ['shard', 'shard', 'Int @db.SmallInt', 'smallint().notNull()'],
@@ -41,7 +41,7 @@ export const down = (knex) => knex.schema.withSchema(${JSON.stringify(schema)}).
 // The migration (prisma migrate dev --create-only):
 ${sql.trim().replace(/^/gm, '// ')}
 model Session {
-${columnsOf({ schema, table, shards })
+${columnsOf(shards)
   .map(([name, property, type]) => `  ${property} ${type}${name === property ? '' : ` @map("${name}")`}\n`)
   .join('')}${shards ? '\n  @@id([shard, sid])' : ''}
   @@map(${JSON.stringify(table)})${schema === 'public' ? '' : `\n  @@schema(${JSON.stringify(schema)})`}
@@ -58,7 +58,7 @@ import { integer, json, pgSchema, pgTable, ${shards ? 'primaryKey, smallint, ' :
 const time = (name: string) => timestamp(name, { withTimezone: true });
 
 export const sessions = ${schema === 'public' ? 'pgTable' : `pgSchema(${JSON.stringify(schema)}).table`}(${JSON.stringify(table)}, {
-${columnsOf({ schema, table, shards })
+${columnsOf(shards)
   .map(([name, property, , type]) => `  ${property}: ${type.replace('()', `('${name}')`)},\n`)
   .join('')}}${shards ? ', (table) => [primaryKey({ columns: [table.shard, table.sid] })]' : ''});
 `,

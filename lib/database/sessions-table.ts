@@ -9,7 +9,7 @@ import {
   type TouchedRow,
 } from '../session/row.js';
 import { arrayLiteral, type Query, qualified, type Row, type TableName, type Value } from './query.js';
-import { run, type StatementForms, scalarsOf, statement, UNIT_SEPARATOR } from './statement-forms.js';
+import { run, SEPARATOR, SEPARATOR_SQL, type StatementForms, scalarsOf, statement } from './statement-forms.js';
 
 /**
  * The statements on one table, their texts built once. Types match exactly and `unnest` has its
@@ -243,7 +243,7 @@ function expiryValues(expires: number | null): Value[] {
 export function storedColumn(life: string | undefined): string {
   const end = life ? milliseconds(`created_at + ${life}`) : `'Infinity'`;
   const parts = ['version', milliseconds('expires_at'), milliseconds('now()'), end, 'cookie', 'data', 'sid'];
-  return `pg_catalog.concat(${parts.join(", e'\\x1f', ")})`;
+  return `pg_catalog.concat(${parts.join(`, ${SEPARATOR_SQL}, `)})`;
 }
 
 /** Of a time, since 1970. */
@@ -252,7 +252,7 @@ export function milliseconds(time: string): string {
 }
 
 export function storedRow([column]: Row): StoredRow {
-  const parts = (column as string).split(UNIT_SEPARATOR);
+  const parts = (column as string).split(SEPARATOR);
   // Subtracted here: before PostgreSQL 17, a row whose expiry was set to `infinity` by hand would
   // fail the subtraction.
   const [version, expires, now, end] = [
@@ -266,7 +266,7 @@ export function storedRow([column]: Row): StoredRow {
   const data = parts[5] as string;
   return {
     // The last one, since it may hold the separator.
-    key: parts.length === 7 ? (parts[6] as string) : parts.slice(6).join(UNIT_SEPARATOR),
+    key: parts.length === 7 ? (parts[6] as string) : parts.slice(6).join(SEPARATOR),
     data,
     cookie,
     version,

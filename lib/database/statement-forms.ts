@@ -12,8 +12,10 @@ export interface StatementForms {
   readonly json?: readonly boolean[];
 }
 
-/** Never part of JSON's text: JSON.stringify escapes control characters. */
-export const UNIT_SEPARATOR = '\x1f';
+/** U+001F, never part of JSON's text: JSON.stringify escapes control characters. */
+export const SEPARATOR = '\x1f';
+/** The same as an SQL literal. */
+export const SEPARATOR_SQL = "e'\\x1f'";
 
 /**
  * Puts the input rows before a statement as `i`: scalars for one row, arrays for many. Everything
@@ -28,7 +30,7 @@ export function statement(input: Columns, first: number, body: (input: string) =
   const scalars = Object.entries(scalarsOf(input, first)).map(([name, scalar]) => `${scalar} as ${name}`);
   const arrays = columns.map(([, type], n) => {
     const text = `$${n + first}::text`;
-    const array = type === 'json' ? `string_to_array(${text}, e'\\x1f', '')` : `${text}::${type}[]`;
+    const array = type === 'json' ? `string_to_array(${text}, ${SEPARATOR_SQL}, '')` : `${text}::${type}[]`;
     return `pg_catalog.unnest(${array})`;
   });
   const names = columns.map(([name]) => name);
@@ -60,7 +62,7 @@ export async function run<T extends { readonly key: string }>(
   const values = rows.map(valuesOf);
   const columns = (values[0] ?? []).map((_, n) => {
     const column = values.map((row) => row[n] ?? null);
-    return forms.json?.[n] ? column.join(UNIT_SEPARATOR) : arrayLiteral(column);
+    return forms.json?.[n] ? column.join(SEPARATOR) : arrayLiteral(column);
   });
   const written = new Set((await query(forms.many, columns)).map(([key]) => key));
   return rows.map((row) => written.has(row.key));
