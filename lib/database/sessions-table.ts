@@ -17,10 +17,12 @@ import { run, SEPARATOR, SEPARATOR_SQL, type StatementForms, scalarsOf, statemen
  * (CVE-2018-1058).
  *
  * A write takes its rows with `for update skip locked` and joins on what it got, so no statement
- * ever waits for a locked row, and none can be part of a deadlock (PostgreSQL: Explicit Locking).
- * An insert alone waits, for a transaction that is inserting the same key: of the store's, none
- * stays open. A write joins by `sid`: a `ctid` repeats across partitions, and gains nothing. Each
- * statement has a form for one row, which plans and runs faster, and one for many.
+ * ever waits for a locked row. An insert alone waits, for a transaction that has just written the
+ * same key: of the store's, none stays open. A statement inserts by key, and before it locks
+ * anything: while it waits it holds only smaller keys, so none can be part of a deadlock
+ * (PostgreSQL: Explicit Locking). A write joins by `sid`: a `ctid` repeats across partitions, and
+ * gains nothing. Each statement has a form for one row, which plans and runs faster, and one for
+ * many.
  */
 export class SessionsTable {
   readonly #read: StatementForms;
@@ -95,11 +97,13 @@ export class SessionsTable {
     this.#insert = this.#isSharded ? { ...inserting, one } : inserting;
     const newTimes = `, ${created} as created_at, ${newExpiry(created)} as expires_at`;
     // Citus runs no statement that both updates and inserts.
+    // Of statements in `with`, only one that reads another's rows surely runs after it.
+    const afterInserts = 'where (select count(*) from inserted) >= 0';
     this.#replace = statement(newRow, first, (input) =>
       this.#isSharded
         ? `${locked(input, newTimes)} ${replace}`
-        : `${locked(input, newTimes)}, replaced as (${replace}), inserted as (${insert})
-  select * from replaced union all select * from inserted`,
+        : `${locked(`${input}, inserted as (${insert})`, newTimes, afterInserts)}, replaced as (${replace})
+  select * from inserted union all select * from replaced`,
     );
 
     this.#update = statement(

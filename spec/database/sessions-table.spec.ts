@@ -1,6 +1,7 @@
 /** Each statement does one thing, for one row as for many, and waits for no row lock. */
 
 import assert from 'node:assert/strict';
+import { setTimeout } from 'node:timers/promises';
 import fc from 'fast-check';
 import type { Sql } from 'postgres';
 import { arrayLiteral, type Query } from '../../lib/database/query.js';
@@ -333,6 +334,25 @@ describe('sessions-table', () => {
       found.map((stored) => [stored?.key, stored?.data, stored?.cookie]),
       rows.map(({ key, data, cookie }) => [key, data, cookie]),
     );
+  });
+
+  it('inserts by key, and before it replaces: while an insert waits, nothing is held that the other may wait for', async () => {
+    const { table, query, sql, name } = await open();
+    await table.replace(query, [row('there')]);
+    const insert = `insert into ${name} (sid, data, expires_at) values ($1, '{}', now() + interval '1 minute')`;
+    let outcome: Promise<boolean[]> | undefined;
+    await sql.begin(async (other) => {
+      await other.unsafe(insert, ['a']);
+      outcome = table.replace(query, [row('there', { newVersion: 8 }), row('b'), row('a')]);
+      const waiting = () => other`select from pg_locks where not granted and transactionid = pg_current_xact_id()::xid`;
+      while ((await waiting()).length === 0) await setTimeout(10);
+      // Where the statement held one of these, PostgreSQL would end this transaction: a deadlock.
+      await other`update ${other(name)} set updated_at = now() where sid = 'there'`;
+      await other.unsafe(insert, ['b']);
+    });
+    assert.deepEqual(await outcome, [true, false, false]);
+    const [there] = await table.read(query, [['there']]);
+    assert.equal(there?.version, 8);
   });
 
   it('keeps `expires_by` at or after `expires_at`, by at most a tenth of the lifetime, whatever is written', async () => {

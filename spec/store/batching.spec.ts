@@ -187,7 +187,7 @@ describe('batching on PostgreSQL', () => {
     await assert.rejects(store.get('s0'), { code: 'CLOSED' });
   });
 
-  it('causes no deadlock while four processes save, touch and destroy the same 300 sessions', async function () {
+  it('causes no deadlock while four processes save, replace, touch and destroy the same 300 sessions', async function () {
     this.timeout(120_000);
     const server = await PostgresServer.start({ settings: { fsync: 'off' } });
     try {

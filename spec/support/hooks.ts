@@ -5,7 +5,6 @@
 import { stopPostgres } from './postgres.js';
 
 export async function mochaGlobalTeardown(): Promise<void> {
-  await stopPostgres();
   // What a spec left open, a failed one say, must not keep the run up for ever.
   setTimeout(() => {
     console.error(`Still open after the last spec: ${process.getActiveResourcesInfo().join(', ')}`);
@@ -14,4 +13,5 @@ export async function mochaGlobalTeardown(): Promise<void> {
     });
     process.exit();
   }, 20_000).unref();
+  await stopPostgres();
 }

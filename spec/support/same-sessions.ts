@@ -1,6 +1,6 @@
 /**
- * A process that saves, touches and destroys the same sessions as others do: argv is uri, table,
- * sessions, milliseconds.
+ * A process that saves, replaces, touches and destroys the same sessions as others do: argv is uri,
+ * table, sessions, milliseconds.
  */
 
 import { PgStore } from '../../lib/index.js';
@@ -9,15 +9,20 @@ import { load, plain } from './sessions.js';
 const [uri, table, sessions, milliseconds] = process.argv.slice(2);
 const store = new PgStore({ uri, table, touchAfter: 0, autodelete: false, timeout: 30_000 });
 const end = performance.now() + Number(milliseconds);
-const calls = { save: 0, create: 0, touch: 0, destroy: 0 };
+const calls = { save: 0, create: 0, replace: 0, touch: 0, destroy: 0 };
 
 async function visitor(): Promise<void> {
   while (performance.now() < end) {
     const sid = `s${Math.floor(Math.random() * Number(sessions))}`;
     const dice = Math.random();
-    if (dice < 0.1) {
+    if (dice < 0.2) {
       await store.destroy(sid);
       calls.destroy++;
+      continue;
+    }
+    if (dice > 0.8) {
+      await store.set(sid, plain({ by: process.pid }));
+      calls.replace++;
       continue;
     }
     const session = await load(store, sid);
