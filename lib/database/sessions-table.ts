@@ -1,5 +1,6 @@
 /** The SQL for single sessions: one method, one statement. Knows no Express. */
 
+import { codeOf } from '../errors.js';
 import {
   type ChangedRow,
   CLOCKS_AGREE_MS,
@@ -155,15 +156,12 @@ export class SessionsTable {
       const [row] = await query(this.#read.one, keys);
       return [row && storedRow(row)];
     }
-    const found = new Map<string, StoredRow>();
+    const found = new Map<string | undefined, StoredRow>();
     for (const row of await query(this.#read.many, [arrayLiteral([...new Set(keys)])])) {
       const stored = storedRow(row);
       found.set(stored.key, stored);
     }
-    return sessions.map((own) => {
-      const key = own.find((candidate) => found.has(candidate));
-      return key === undefined ? undefined : found.get(key);
-    });
+    return sessions.map((own) => found.get(own.find((key) => found.has(key))));
   }
 
   async replace(query: Query, rows: NewRow[]): Promise<boolean[]> {
@@ -178,8 +176,8 @@ export class SessionsTable {
     return run(query, this.#insert, rows, newRowValues);
   }
 
-  update(query: Query, rows: ChangedRow[]): Promise<boolean[]> {
-    return run(query, this.#update, rows, (row) => [
+  async update(query: Query, rows: ChangedRow[]): Promise<boolean[]> {
+    const valuesOf = (row: ChangedRow) => [
       row.key,
       row.newKey,
       String(row.version),
@@ -189,7 +187,14 @@ export class SessionsTable {
       row.cookie,
       String(row.cookieChanged),
       ...expiryValues(row.expires),
-    ]);
+    ];
+    try {
+      return await run(query, this.#update, rows, valuesOf);
+    } catch (error) {
+      // 23505, unique violation: another process has put the session under the new key.
+      if (rows.length === 1 && rows[0]?.key !== rows[0]?.newKey && codeOf(error) === '23505') return [false];
+      throw error;
+    }
   }
 
   touch(query: Query, rows: TouchedRow[]): Promise<boolean[]> {
@@ -202,12 +207,8 @@ export class SessionsTable {
   }
 
   destroy(query: Query, keys: string[]): Promise<boolean[]> {
-    return run(
-      query,
-      this.#destroy,
-      keys.map((key) => ({ key })),
-      (row) => [row.key],
-    );
+    const rows = keys.map((key) => ({ key }));
+    return run(query, this.#destroy, rows, ({ key }) => [key]);
   }
 }
 

@@ -185,6 +185,18 @@ describe('session IDs at rest', () => {
         assert.deepEqual(await keys(), []);
       });
 
+      it('merges with a row that another process has put under the new key meanwhile', async () => {
+        await (await openOld()).set('a', plain({ old: true }));
+        await (await openOld()).set('b', plain({ n: 1 }));
+        const store = await openNew();
+        const [mine, other] = [await loaded(store, 'a'), await loaded(store, 'b')];
+        await (await open({ secret: 'new', hashIds })).set('a', plain({ old: true, fresh: true }));
+        mine.n = other.n = 2;
+        await Promise.all([store.set('a', mine), store.set('b', other)]);
+        assert.deepEqual(await data(store, 'a'), { old: true, fresh: true, n: 2 });
+        assert.deepEqual(await data(store, 'b'), { n: 2 });
+      });
+
       it('puts a new session in the place of an old row', async () => {
         await (await openOld()).set('a', plain({ old: true }));
         const store = await openNew();
