@@ -105,7 +105,8 @@ describe('connection pool', () => {
       }
     });
     await Promise.all(answers);
-    assert(sockets.length >= 15, `${sockets.length} sockets`);
+    // Three that were cut in each round, and one that the answers came by.
+    assert(sockets.length >= 13, `${sockets.length} sockets`);
     assert.equal(most, 3);
   });
 
