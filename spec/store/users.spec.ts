@@ -1,6 +1,7 @@
 /** A user's sessions, and how they are listed and destroyed. */
 
 import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
 import express from 'express';
 import session from 'express-session';
 import postgres from 'postgres';
@@ -312,6 +313,8 @@ describe('sessions of a user', () => {
     const limit = 3;
     for (let n = 0; n < 6; n++) {
       await store.set(`s${n}`, ofAda({ n }));
+      // `createdAt` is in milliseconds: of two in one, either may be the older.
+      await sleep(2);
       // An old device at work does not outlive the new one.
       if (n >= limit) await store.set(`s${n - limit}`, ofAda({ n, busy: true }));
       await keepAtMost(store, 'ada', limit);
