@@ -103,10 +103,11 @@ describe('connection pool', () => {
         while ((await blocked()) < 3 * (round + 1)) await sleep(5);
         proxy.cut();
       }
+      // Else fewer connections may serve all the calls that are left.
+      while ((await blocked()) < 15) await sleep(5);
     });
     await Promise.all(answers);
-    // Three that were cut in each round, and one that the answers came by.
-    assert(sockets.length >= 13, `${sockets.length} sockets`);
+    assert(sockets.length >= 15, `${sockets.length} sockets`);
     assert.equal(most, 3);
   });
 
