@@ -97,9 +97,9 @@ export class SessionsTable {
     const one = `${into} values (${values.replace(/\bi\.(\w+)/g, (_, column) => `(${scalars[column]})`)}) ${unlessThere}`;
     this.#insert = this.#isSharded ? { ...inserting, one } : inserting;
     const newTimes = `, ${created} as created_at, ${newExpiry(created)} as expires_at`;
-    // Citus runs no statement that both updates and inserts.
     // Of statements in `with`, only one that reads another's rows surely runs after it.
     const afterInserts = 'where (select count(*) from inserted) >= 0';
+    // Citus runs no statement that both updates and inserts.
     this.#replace = statement(newRow, first, (input) =>
       this.#isSharded
         ? `${locked(input, newTimes)} ${replace}`

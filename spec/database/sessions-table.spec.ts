@@ -1,7 +1,7 @@
 /** Each statement does one thing, for one row as for many, and waits for no row lock. */
 
 import assert from 'node:assert/strict';
-import { setTimeout } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import type { Sql } from 'postgres';
 import { arrayLiteral, type Query } from '../../lib/database/query.js';
@@ -345,7 +345,7 @@ describe('sessions-table', () => {
       await other.unsafe(insert, ['a']);
       outcome = table.replace(query, [row('there', { newVersion: 8 }), row('b'), row('a')]);
       const waiting = () => other`select from pg_locks where not granted and transactionid = pg_current_xact_id()::xid`;
-      while ((await waiting()).length === 0) await setTimeout(10);
+      while ((await waiting()).length === 0) await sleep(10);
       // Where the statement held one of these, PostgreSQL would end this transaction: a deadlock.
       await other`update ${other(name)} set updated_at = now() where sid = 'there'`;
       await other.unsafe(insert, ['b']);
