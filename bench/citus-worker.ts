@@ -13,8 +13,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
 import type { SessionData } from 'express-session';
 import postgres from 'postgres';
-import { createTableSql } from '../lib/database/schema.js';
 import { PgStore } from '../lib/index.js';
+import { createTableSql } from '../lib/sql/schema.js';
 import { figure, table } from './report.js';
 
 const { CITUS_URL, STOP_WORKER, START_WORKER } = process.env;

@@ -7,7 +7,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import postgres, { type Sql } from 'postgres';
 import { PostgresServer } from '../example/postgres-server.js';
-import { createTableSql } from '../lib/database/schema.js';
+import { createTableSql } from '../lib/sql/schema.js';
 import { build } from './build.js';
 import { sessionIdFrom, sessionOf } from './data.js';
 import { load, openPgStore, type Peer, save } from './peers.js';

@@ -1,8 +1,8 @@
 /** The package's public names. */
 
-export type { Callback } from './calls/operation-tracker.js';
-export type { NodePostgresClient, NodePostgresPool } from './database/pool-client.js';
-export type { RetryOptions } from './database/retry.js';
+export type { RetryOptions } from './calls/retry.js';
+export type { Callback } from './calls/tracker.js';
+export type { NodePostgresClient, NodePostgresPool } from './client/node-postgres.js';
 export type { PgStoreDiagnostics } from './diagnostics.js';
 export { PgStoreError } from './errors.js';
 export type { PgStoreEvents } from './events.js';

@@ -2,8 +2,8 @@
 
 import type { SessionData } from 'express-session';
 import type { Sql } from 'postgres';
-import type { NodePostgresPool } from './database/pool-client.js';
-import type { RetryOptions } from './database/retry.js';
+import type { RetryOptions } from './calls/retry.js';
+import type { NodePostgresPool } from './client/node-postgres.js';
 import {
   aBoolean,
   aCount,

@@ -1,11 +1,11 @@
 /** The commands and their flags: parser and help are generated from these tables. */
 
 import type { parseArgs } from 'node:util';
-import { ConnectionPool } from '../database/connection-pool.js';
-import type { Query } from '../database/query.js';
-import { createSchemaSql, createTableSql } from '../database/schema.js';
+import { ConnectionPool } from '../client/pool.js';
 import { type Options, type PgStoreOptions, parseOptions } from '../options.js';
 import { PgStore } from '../pg-store.js';
+import type { Query } from '../sql/query.js';
+import { createSchemaSql, createTableSql } from '../sql/schema.js';
 import { FORMATS } from './formats.js';
 import { importSessions } from './import.js';
 import { stats } from './stats.js';

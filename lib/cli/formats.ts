@@ -3,7 +3,7 @@
  * that is in it.
  */
 
-import type { TableName } from '../database/query.js';
+import type { TableName } from '../sql/query.js';
 
 type Format = (name: TableName, sql: string) => string;
 

@@ -1,13 +1,13 @@
 /** `import`: sessions of a connect-pg-simple table become sessions of this store. */
 
-import { arrayLiteral, onShard, type Query, qualified, type TableName } from '../database/query.js';
-import { isRowLevelError } from '../database/retry.js';
-import { isSession } from '../database/sessions-table.js';
+import { isRowLevelError } from '../calls/retry.js';
 import { codeOf, PgStoreError } from '../errors.js';
 import type { Options } from '../options.js';
 import type { NewRow } from '../session/row.js';
 import { RowCodec } from '../session/row-codec.js';
 import { handleOf, sessionIds, validateSessionId } from '../session/session-id.js';
+import { arrayLiteral, onShard, type Query, qualified, type TableName } from '../sql/query.js';
+import { isSession } from '../sql/sessions-table.js';
 
 export interface ImportSettings {
   readonly from: TableName;

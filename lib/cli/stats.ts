@@ -1,9 +1,9 @@
 /** `stats`: what is in the table. */
 
-import { type Query, qualified } from '../database/query.js';
-import { isSession } from '../database/sessions-table.js';
 import type { Options } from '../options.js';
 import { sessionIds } from '../session/session-id.js';
+import { type Query, qualified } from '../sql/query.js';
+import { isSession } from '../sql/sessions-table.js';
 
 /**
  * `top`: the users with the most unexpired sessions; `oldest`: when the oldest of those was

@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
 import type { Sql } from 'postgres';
-import { createTableSql } from '../../lib/database/schema.js';
+import { createTableSql } from '../../lib/sql/schema.js';
 import { inFreshSchema, openStore } from '../support/postgres.js';
 import { type KeptRow, RELEASES } from '../support/release.js';
 import { data, loaded } from '../support/sessions.js';

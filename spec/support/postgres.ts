@@ -8,8 +8,8 @@ import { crc32 } from 'node:zlib';
 import pg from 'pg';
 import postgres, { type Sql } from 'postgres';
 import { PostgresServer } from '../../example/postgres-server.js';
-import { createTableSql } from '../../lib/database/schema.js';
 import { PgStore, type PgStoreOptions } from '../../lib/index.js';
+import { createTableSql } from '../../lib/sql/schema.js';
 
 let starting: Promise<PostgresServer> | undefined;
 let admin: Sql | undefined;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { KeyedReadWriteLock } from '../../lib/calls/keyed-read-write-lock.js';
+import { KeyedReadWriteLock } from '../../lib/calls/order.js';
 
 /** Tasks that note when they start, and end when a spec says so. */
 class Tasks {

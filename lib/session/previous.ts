@@ -4,14 +4,14 @@
  */
 
 import type { SessionData } from 'express-session';
-import { within } from './database/client.js';
-import { withRetries } from './database/retry.js';
-import { PgStoreError, toPgStoreError } from './errors.js';
-import type { Emit } from './events.js';
-import type { Options, PreviousStore } from './options.js';
-import type { ConcurrentSessions } from './session/optimistic-concurrency.js';
-import type { ListedRow } from './session/row.js';
-import { handleOf, type SessionIds, validateSessionId } from './session/session-id.js';
+import { withRetries } from '../calls/retry.js';
+import { within } from '../client/client.js';
+import { PgStoreError, toPgStoreError } from '../errors.js';
+import type { Emit } from '../events.js';
+import type { Options, PreviousStore } from '../options.js';
+import type { ConcurrentSessions } from './concurrency.js';
+import type { ListedRow } from './row.js';
+import { handleOf, type SessionIds, validateSessionId } from './session-id.js';
 
 type Answer = (error?: any, result?: unknown) => void;
 

@@ -1,6 +1,6 @@
 /** Deletes the sessions of a prefix or a user in the order of the calls on each of them. */
 
-import type { KeyedReadWriteLock } from '../calls/keyed-read-write-lock.js';
+import type { KeyedReadWriteLock } from '../calls/order.js';
 import { PgStoreError } from '../errors.js';
 import type { ListedRow } from '../session/row.js';
 import { handleOf, nextKey, type SessionIds, validateSessionId } from '../session/session-id.js';

@@ -1,5 +1,5 @@
 /**
- * What Postgres.js does that lib/database/connection.ts works around. A test that fails here after
+ * What Postgres.js does that lib/client/connection.ts works around. A test that fails here after
  * an update of Postgres.js says that this part of the workaround can go.
  */
 

@@ -1,7 +1,7 @@
 /** Every call answers once, within the timeout, to its callback or its promise. */
 
 import assert from 'node:assert/strict';
-import { type Callback, OperationTracker } from '../../lib/calls/operation-tracker.js';
+import { type Callback, OperationTracker } from '../../lib/calls/tracker.js';
 import { runNode } from '../support/child.js';
 import { closeStores, freshTable, openStore, postgresUri } from '../support/postgres.js';
 

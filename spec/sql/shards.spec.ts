@@ -5,11 +5,11 @@
 
 import assert from 'node:assert/strict';
 import { crc32 } from 'node:zlib';
-import { BulkStatements } from '../../lib/database/bulk-statements.js';
-import { onShard, type Query } from '../../lib/database/query.js';
-import { createTableSql } from '../../lib/database/schema.js';
-import { SessionsTable } from '../../lib/database/sessions-table.js';
 import type { PgStore, PgStoreOptions } from '../../lib/index.js';
+import { BulkStatements } from '../../lib/sql/bulk-statements.js';
+import { onShard, type Query } from '../../lib/sql/query.js';
+import { createTableSql } from '../../lib/sql/schema.js';
+import { SessionsTable } from '../../lib/sql/sessions-table.js';
 import { closeStores, freshTable, ON_CITUS, openStore, postgresUri, sqlClient } from '../support/postgres.js';
 import { load, plain } from '../support/sessions.js';
 

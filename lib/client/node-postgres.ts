@@ -5,9 +5,9 @@
 
 import { createHash } from 'node:crypto';
 import type { Socket } from 'node:net';
+import { isTransient } from '../calls/retry.js';
 import { codeOf, timeoutError } from '../errors.js';
 import { type Client, within } from './client.js';
-import { isTransient } from './retry.js';
 
 /** What the store uses of a connection that it checked out of a `NodePostgresPool`. */
 export interface NodePostgresClient {

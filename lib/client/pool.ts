@@ -5,9 +5,9 @@
 
 import { codeOf, timeoutError } from '../errors.js';
 import type { Options } from '../options.js';
+import type { Query } from '../sql/query.js';
 import { type Client, within } from './client.js';
 import { Connection, UNSENT } from './connection.js';
-import type { Query } from './query.js';
 import { parseSettings, type Settings } from './settings.js';
 
 type Give = (connection: Connection | Promise<never>) => void;

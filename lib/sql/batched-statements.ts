@@ -1,10 +1,10 @@
 /** One batcher per kind of statement and shard. */
 
 import { Batcher } from '../calls/batcher.js';
+import { isRowLevelError } from '../calls/retry.js';
+import type { Database } from '../client/database.js';
 import type { Send, Statements } from '../session/row.js';
-import type { Database } from './database.js';
 import { onShard, type Query } from './query.js';
-import { isRowLevelError } from './retry.js';
 import type { SessionsTable } from './sessions-table.js';
 
 /** The statements of a shard; of a table without shards, those of `undefined`. */

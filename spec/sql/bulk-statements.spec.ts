@@ -2,10 +2,10 @@
 
 import assert from 'node:assert/strict';
 import type { Sql } from 'postgres';
-import { BulkStatements } from '../../lib/database/bulk-statements.js';
-import type { Query } from '../../lib/database/query.js';
-import { createTableSql } from '../../lib/database/schema.js';
 import type { ListedRow } from '../../lib/session/row.js';
+import { BulkStatements } from '../../lib/sql/bulk-statements.js';
+import type { Query } from '../../lib/sql/query.js';
+import { createTableSql } from '../../lib/sql/schema.js';
 import { freshTable, sqlClient } from '../support/postgres.js';
 
 const everything: [string, string] = ['', '\u{10FFFF}'];

@@ -1,6 +1,6 @@
 /** The SQL for many sessions: those of a prefix, of a user, the expired ones. */
 
-import { backOffFromLockedRow } from '../session/optimistic-concurrency.js';
+import { backOffFromLockedRow } from '../session/concurrency.js';
 import type { ListedRow } from '../session/row.js';
 import { nextKey } from '../session/session-id.js';
 import { arrayLiteral, onShard, type Query, qualified, type Row, type TableName } from './query.js';

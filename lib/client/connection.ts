@@ -5,8 +5,8 @@ import net from 'node:net';
 import tls from 'node:tls';
 import postgres, { type Sql } from 'postgres';
 import { codeOf, PgStoreError, timeoutError } from '../errors.js';
+import type { Query } from '../sql/query.js';
 import { statementsOf, within } from './client.js';
-import type { Query } from './query.js';
 import { type Settings, UNFIT_HOST } from './settings.js';
 
 /** The code of a statement that was never sent, as the connection had ended before. */

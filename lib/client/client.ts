@@ -3,7 +3,7 @@
 import { clearTimeout, setTimeout } from 'node:timers';
 import type { Sql } from 'postgres';
 import { timeoutError } from '../errors.js';
-import type { Query, Row } from './query.js';
+import type { Query, Row } from '../sql/query.js';
 
 /**
  * A client: one of the app's, or the store's own connections.

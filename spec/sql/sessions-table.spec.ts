@@ -4,10 +4,10 @@ import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import type { Sql } from 'postgres';
-import { arrayLiteral, type Query } from '../../lib/database/query.js';
-import { createTableSql } from '../../lib/database/schema.js';
-import { SessionsTable } from '../../lib/database/sessions-table.js';
 import type { NewRow } from '../../lib/session/row.js';
+import { arrayLiteral, type Query } from '../../lib/sql/query.js';
+import { createTableSql } from '../../lib/sql/schema.js';
+import { SessionsTable } from '../../lib/sql/sessions-table.js';
 import { freshTable, sqlClient } from '../support/postgres.js';
 
 const queryOn =

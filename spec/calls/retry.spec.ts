@@ -1,7 +1,7 @@
 /** Transient errors are retried, others are not. */
 
 import assert from 'node:assert/strict';
-import { backoffDelay, isRowLevelError, isTransient } from '../../lib/database/retry.js';
+import { backoffDelay, isRowLevelError, isTransient } from '../../lib/calls/retry.js';
 
 const failing = (code: unknown) => Object.assign(new Error('failed'), { code });
 

@@ -1,15 +1,15 @@
 /** Runs statements: creates the table first, retries transient errors. */
 
+import { withRetries } from '../calls/retry.js';
 import { Semaphore } from '../calls/semaphore.js';
 import { type Batch, traceStatement } from '../diagnostics.js';
 import { codeOf, timeoutError } from '../errors.js';
 import type { Options } from '../options.js';
+import type { Query } from '../sql/query.js';
 import { appClient, type Client } from './client.js';
-import { ConnectionPool } from './connection-pool.js';
-import { poolClient } from './pool-client.js';
-import type { Query } from './query.js';
-import { withRetries } from './retry.js';
-import { ensureTable } from './schema.js';
+import { ensureTable } from './ensure-table.js';
+import { poolClient } from './node-postgres.js';
+import { ConnectionPool } from './pool.js';
 
 export type OnRetry = (what: string, attempt: number, error: unknown) => void;
 

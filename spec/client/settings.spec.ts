@@ -1,7 +1,7 @@
 /** Which connection strings are taken, and what of them reaches the server. */
 
 import assert from 'node:assert/strict';
-import { parseSettings } from '../../lib/database/settings.js';
+import { parseSettings } from '../../lib/client/settings.js';
 import { parseOptions } from '../../lib/options.js';
 import { closeStores, directUri, freshTable, openStore } from '../support/postgres.js';
 import { plain } from '../support/sessions.js';
