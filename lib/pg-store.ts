@@ -22,7 +22,7 @@ import { userId } from './session/user.js';
 import { batchedStatements } from './sql/batched-statements.js';
 import { BulkStatements } from './sql/bulk-statements.js';
 import { orderedDeletion } from './sql/ordered-deletion.js';
-import type { Query } from './sql/query.js';
+import type { BoundQuery as Query } from './sql/query.js';
 import { sessionListing } from './sql/session-listing.js';
 import { SessionsTable } from './sql/sessions-table.js';
 

@@ -4,7 +4,7 @@ import type { parseArgs } from 'node:util';
 import { ConnectionPool } from '../client/pool.js';
 import { type Options, type PgStoreOptions, parseOptions } from '../options.js';
 import { PgStore } from '../pg-store.js';
-import type { Query } from '../sql/query.js';
+import type { BoundQuery as Query } from '../sql/query.js';
 import { createSchemaSql, createTableSql } from '../sql/schema.js';
 import { FORMATS } from './formats.js';
 import { importSessions } from './import.js';
@@ -143,7 +143,7 @@ async function withStore<T>(options: Options, work: (store: PgStore) => Promise<
 async function withConnection<T>(options: Options, work: (query: Query) => Promise<T>): Promise<T> {
   const connection = new ConnectionPool({ ...options, maxConnections: 1, timeout: 24 * 3_600_000 });
   try {
-    return await work(connection.query);
+    return await work((text, values) => connection.query(text, values, Number.POSITIVE_INFINITY));
   } finally {
     await connection.end();
   }

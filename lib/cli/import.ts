@@ -6,7 +6,7 @@ import type { Options } from '../options.js';
 import type { NewRow } from '../session/row.js';
 import { RowCodec } from '../session/row-codec.js';
 import { handleOf, sessionIds, validateSessionId } from '../session/session-id.js';
-import { arrayLiteral, onShard, type Query, qualified, type TableName } from '../sql/query.js';
+import { arrayLiteral, onShard, type BoundQuery as Query, qualified, type TableName } from '../sql/query.js';
 import { isSession } from '../sql/sessions-table.js';
 
 export interface ImportSettings {

@@ -2,7 +2,7 @@
 
 import type { Options } from '../options.js';
 import { sessionIds } from '../session/session-id.js';
-import { type Query, qualified } from '../sql/query.js';
+import { type BoundQuery as Query, qualified } from '../sql/query.js';
 import { isSession } from '../sql/sessions-table.js';
 
 /**

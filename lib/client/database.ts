@@ -5,7 +5,7 @@ import { Semaphore } from '../calls/semaphore.js';
 import { type Batch, traceStatement } from '../diagnostics.js';
 import { codeOf, timeoutError } from '../errors.js';
 import type { Options } from '../options.js';
-import type { Query } from '../sql/query.js';
+import type { BoundQuery } from '../sql/query.js';
 import { appClient, type Client } from './client.js';
 import { ensureTable } from './ensure-table.js';
 import { poolClient } from './node-postgres.js';
@@ -33,9 +33,9 @@ export class Database {
     this.#options = options;
     this.#onRetry = onRetry;
     this.#name = `${options.schema}.${options.table}`;
-    const { pool, sql, timeout, postgres } = options;
-    if (pool) this.#client = poolClient(pool, timeout, postgres.prepare !== false);
-    else this.#client = sql ? appClient(sql, timeout) : new ConnectionPool(options);
+    const { pool, sql, postgres } = options;
+    if (pool) this.#client = poolClient(pool, postgres.prepare !== false);
+    else this.#client = sql ? appClient(sql) : new ConnectionPool(options);
     if (options.shards) this.#slots = new Semaphore(options.maxConnections);
   }
 
@@ -46,13 +46,13 @@ export class Database {
    * @param deadline milliseconds on the clock of `performance.now()`; nothing is tried again after
    *                 it
    */
-  async run<T>(what: string, deadline: number, work: (query: Query) => Promise<T>, batch?: Batch): Promise<T> {
+  async run<T>(what: string, deadline: number, work: (query: BoundQuery) => Promise<T>, batch?: Batch): Promise<T> {
     let recreated = false;
     const once = async (): Promise<T> => {
       const release = await this.#slots?.acquire();
       try {
         if (release && performance.now() >= deadline) throw timeoutError();
-        const { query } = this.#client;
+        const query: BoundQuery = (text, values) => this.#client.query(text, values, deadline);
         const done = this.#tableExists ? work(query) : this.ensureTable().then(() => work(query));
         return await traceStatement(done, this.#name, what, batch);
       } catch (error) {
@@ -73,7 +73,7 @@ export class Database {
    * allows. A failed try is forgotten.
    */
   ensureTable(): Promise<void> {
-    this.#ensuring ??= ensureTable(this.#client, this.#options)
+    this.#ensuring ??= ensureTable(this.#client, this.#options, performance.now() + this.#options.timeout)
       .then(() => {
         this.#tableExists = true;
       })

@@ -4,8 +4,8 @@
  */
 
 import type { SessionData } from 'express-session';
+import { deadlines } from '../calls/deadline.js';
 import { withRetries } from '../calls/retry.js';
-import { within } from '../client/client.js';
 import { PgStoreError, toPgStoreError } from '../errors.js';
 import type { Emit } from '../events.js';
 import type { Options, PreviousStore } from '../options.js';
@@ -130,7 +130,7 @@ function answered(deadline: number, start: (answer: Answer) => unknown): Promise
       error.code === 'ENOENT' && error.syscall !== 'connect' ? resolve(null) : reject(error);
     Promise.resolve(start((error, result) => (error ? fail(error) : resolve(result)))).catch(reject);
   });
-  return within(deadline - performance.now(), answer);
+  return deadlines.race(deadline, answer);
 }
 
 /**

@@ -4,7 +4,7 @@ import { Batcher } from '../calls/batcher.js';
 import { isRowLevelError } from '../calls/retry.js';
 import type { Database } from '../client/database.js';
 import type { Send, Statements } from '../session/row.js';
-import { onShard, type Query } from './query.js';
+import { onShard, type BoundQuery as Query } from './query.js';
 import type { SessionsTable } from './sessions-table.js';
 
 /** The statements of a shard; of a table without shards, those of `undefined`. */

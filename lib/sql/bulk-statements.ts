@@ -3,7 +3,7 @@
 import { backOffFromLockedRow } from '../session/concurrency.js';
 import type { ListedRow } from '../session/row.js';
 import { nextKey } from '../session/session-id.js';
-import { arrayLiteral, onShard, type Query, qualified, type Row, type TableName } from './query.js';
+import { arrayLiteral, onShard, type BoundQuery as Query, qualified, type Row, type TableName } from './query.js';
 import { isSession, lifeInterval, milliseconds, storedColumn, storedRow } from './sessions-table.js';
 
 /**

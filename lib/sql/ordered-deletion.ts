@@ -5,7 +5,7 @@ import { PgStoreError } from '../errors.js';
 import type { ListedRow } from '../session/row.js';
 import { handleOf, nextKey, type SessionIds, validateSessionId } from '../session/session-id.js';
 import type { BulkStatements, Range, Selection } from './bulk-statements.js';
-import type { Query } from './query.js';
+import type { BoundQuery as Query } from './query.js';
 
 /** The store in option `previous`, where it takes part. */
 interface Previous {

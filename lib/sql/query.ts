@@ -8,10 +8,15 @@ export type Value = string | null;
 export type Row = readonly unknown[];
 
 /**
- * Runs one statement; resolves with its rows as arrays of columns. These are cast to text: clients
- * parse what is not.
+ * Runs one statement and resolves with its rows, each an array of columns. Every column is cast to text, because clients
+ * parse other types, each in its own way.
+ *
+ * @param deadline the moment at which the statement is given up, in milliseconds on the clock of `performance.now()`
  */
-export type Query = (text: string, values: Value[]) => Promise<Row[]>;
+export type Query = (text: string, values: Value[], deadline: number) => Promise<Row[]>;
+
+/** A `Query` that has its deadline already: what a statement is run with. */
+export type BoundQuery = (text: string, values: Value[]) => Promise<Row[]>;
 
 export interface TableName {
   readonly schema: string;
@@ -21,7 +26,7 @@ export interface TableName {
 }
 
 /** Statements on one shard have it as their first parameter. */
-export function onShard(query: Query, shard: number | undefined): Query {
+export function onShard(query: BoundQuery, shard: number | undefined): BoundQuery {
   return shard === undefined ? query : (text, values) => query(text, [String(shard), ...values]);
 }
 

@@ -6,7 +6,7 @@ import type { ListedRow } from '../session/row.js';
 import type { RowCodec } from '../session/row-codec.js';
 import type { SessionIds } from '../session/session-id.js';
 import type { BulkStatements } from './bulk-statements.js';
-import type { Query } from './query.js';
+import type { BoundQuery as Query } from './query.js';
 
 export function sessionListing(statements: BulkStatements, ids: SessionIds, codec: RowCodec) {
   /** The session of a row; none where that is not signed with the secret, or cannot be read. */

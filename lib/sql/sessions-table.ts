@@ -9,7 +9,7 @@ import {
   TOMBSTONE,
   type TouchedRow,
 } from '../session/row.js';
-import { arrayLiteral, type Query, qualified, type Row, type TableName, type Value } from './query.js';
+import { arrayLiteral, type BoundQuery as Query, qualified, type Row, type TableName, type Value } from './query.js';
 import { run, SEPARATOR, SEPARATOR_SQL, type StatementForms, scalarsOf, statement } from './statement-forms.js';
 
 /**

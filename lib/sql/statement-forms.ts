@@ -1,6 +1,6 @@
 /** One statement in two forms, for a single row and for many, and how its values are sent. */
 
-import { arrayLiteral, type Query, type Value } from './query.js';
+import { arrayLiteral, type BoundQuery as Query, type Value } from './query.js';
 
 type Columns = Record<string, string>;
 
