@@ -327,7 +327,8 @@ export class PgStore extends EventStore {
 /** The options of a method. A misspelt name would mean another thing: it is refused. */
 function knownOptions<T extends object>(method: string, options: T | null | undefined, known: readonly string[]): T {
   if (options === undefined || options === null) return {} as T;
-  if (typeof options !== 'object') throw new ArgumentError(method, `expected an object as options, got ${typeof options}`);
+  if (typeof options !== 'object')
+    throw new ArgumentError(method, `expected an object as options, got ${typeof options}`);
   const unknown = Object.keys(options).find((name) => !known.includes(name));
   if (unknown !== undefined) {
     throw new ArgumentError(method, `unknown option \`${unknown}\`; it takes \`${known.join('` and `')}\``);

@@ -57,9 +57,7 @@ function explain(error: unknown, command: string, env: NodeJS.ProcessEnv): strin
   const { message } = error instanceof PgStoreError ? error : toPgStoreError('', error);
   const reason = message.replace(/^PgStore\.\w*: |, and option `createTable` is false$/g, '');
   if (codeOf(error) === '42P01') {
-    return command === 'import'
-      ? `${reason}\n--from and --from-schema name connect-pg-simple's table.`
-      : `${reason}\n'express-pg-store schema' prints the SQL that creates the store's table.`;
+    return `${reason}\n'express-pg-store schema' prints the SQL that creates the store's table.`;
   }
   const isSet = Object.keys(env).some((name) => env[name] && /^(DATABASE_URL|PG[A-Z]+)$/.test(name));
   return isSet ? reason : `${reason}\nNeither --uri nor DATABASE_URL nor a PG* variable is set.`;

@@ -1,37 +1,36 @@
 /** What the store needs of a PostgreSQL client. */
 
-import { clearTimeout, setTimeout } from 'node:timers';
 import type { Sql } from 'postgres';
-import { timeoutError } from '../errors.js';
-import type { Query, Row } from '../sql/query.js';
+import { deadlines } from '../calls/deadline.js';
+import type { BoundQuery, Query, Row } from '../sql/query.js';
 
 /**
  * A client: one of the app's, or the store's own connections.
  *
- * Each statement is answered within `timeout`: with rows, an error of PostgreSQL or the network, or
+ * Each statement is answered by its deadline: with rows, an error of PostgreSQL or the network, or
  * `TIMEOUT`. A connection that broke or gave no answer is the client's to replace: its users only
  * repeat what failed with a transient error.
  */
 export interface Client {
   readonly query: Query;
   /** Runs a script of statements without values, in one transaction. */
-  readonly script: (text: string) => Promise<unknown>;
+  script(text: string, deadline: number): Promise<unknown>;
   /** Ends the client, if the store created it, after what it still does. */
   end(): Promise<void>;
 }
 
 /** The app's own Postgres.js client: its connections are the app's affair. */
-export function appClient(sql: Sql, timeout: number): Client {
+export function appClient(sql: Sql): Client {
   const { query, script } = statementsOf(sql);
   return {
-    query: (text, values) => within(timeout, query(text, values)),
-    script: (text) => within(timeout, script(text)),
+    query: (text, values, deadline) => deadlines.race(deadline, query(text, values)),
+    script: (text, deadline) => deadlines.race(deadline, script(text)),
     end: async () => {},
   };
 }
 
 /** What a Postgres.js client runs, without a time limit. */
-export function statementsOf(sql: Sql): Pick<Client, 'query' | 'script'> {
+export function statementsOf(sql: Sql): { query: BoundQuery; script(text: string): Promise<unknown> } {
   return {
     // `prepare` has an effect only where the client allows it; rows as arrays are free of the
     // client's name transforms. They are taken out of the client's own array: its promise would
@@ -39,12 +38,4 @@ export function statementsOf(sql: Sql): Pick<Client, 'query' | 'script'> {
     query: async (text, values) => (await sql.unsafe(text, values, { prepare: true }).values()).splice(0) as Row[],
     script: (text) => sql.unsafe(text).simple(),
   };
-}
-
-/** The answer, or the error that `late` returns once the time is over. */
-export function within<T>(milliseconds: number, answer: Promise<T>, late: () => Error = timeoutError): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(late()), milliseconds);
-    answer.then(resolve, reject).finally(() => clearTimeout(timer));
-  });
 }

@@ -4,9 +4,10 @@ import { once } from 'node:events';
 import net from 'node:net';
 import tls from 'node:tls';
 import postgres, { type Sql } from 'postgres';
+import { deadlines } from '../calls/deadline.js';
 import { codeOf, PgStoreError, timeoutError } from '../errors.js';
-import type { Query } from '../sql/query.js';
-import { statementsOf, within } from './client.js';
+import type { BoundQuery } from '../sql/query.js';
+import { statementsOf } from './client.js';
 import { type Settings, UNFIT_HOST } from './settings.js';
 
 /** The code of a statement that was never sent, as the connection had ended before. */
@@ -21,7 +22,7 @@ export const UNSENT = 'CONNECTION_ENDED';
  * password to wait for add to that. So it sees one host, one open socket, and no second one.
  */
 export class Connection {
-  readonly query: Query = (text, values) => this.#answer(statementsOf(this.#sql).query(text, values));
+  readonly query: BoundQuery = (text, values) => this.#answer(statementsOf(this.#sql).query(text, values));
   readonly script = (text: string) => this.#answer(statementsOf(this.#sql).script(text));
   readonly #raw: net.Socket;
   /** The same, or TLS over it. */
@@ -33,7 +34,8 @@ export class Connection {
 
   /** @throws an error after which no socket is left */
   static async open(settings: Settings, host: number): Promise<Connection> {
-    const inTime = <T>(answer: Promise<T>) => within(settings.connectTimeout, answer, connectTimeoutError);
+    const inTime = <T>(answer: Promise<T>) =>
+      deadlines.race(performance.now() + settings.connectTimeout, answer, connectTimeoutError);
     const pass = await inTime(passwordOf(settings));
     const socket = settings.socket ? await inTime(Promise.resolve(settings.socket(settings))) : new net.Socket();
     const connection = new Connection(socket);

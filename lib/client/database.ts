@@ -2,21 +2,21 @@
 
 import { withRetries } from '../calls/retry.js';
 import { Semaphore } from '../calls/semaphore.js';
-import { type Batch, traceStatement } from '../diagnostics.js';
 import { codeOf, timeoutError } from '../errors.js';
 import type { Options } from '../options.js';
-import type { Query } from '../sql/query.js';
+import type { Batch, BoundQuery, StatementRunner } from '../sql/query.js';
 import { appClient, type Client } from './client.js';
 import { ensureTable } from './ensure-table.js';
 import { poolClient } from './node-postgres.js';
 import { ConnectionPool } from './pool.js';
+import { traceStatement } from './trace.js';
 
 export type OnRetry = (what: string, attempt: number, error: unknown) => void;
 
 /** Undefined table, invalid schema: dropped or renamed while the store was running. */
 const UNDEFINED_TABLE = new Set(['42P01', '3F000']);
 
-export class Database {
+export class Database implements StatementRunner {
   readonly #options: Options;
   readonly #onRetry: OnRetry;
   readonly #name: string;
@@ -33,9 +33,9 @@ export class Database {
     this.#options = options;
     this.#onRetry = onRetry;
     this.#name = `${options.schema}.${options.table}`;
-    const { pool, sql, timeout, postgres } = options;
-    if (pool) this.#client = poolClient(pool, timeout, postgres.prepare !== false);
-    else this.#client = sql ? appClient(sql, timeout) : new ConnectionPool(options);
+    const { pool, sql, postgres } = options;
+    if (pool) this.#client = poolClient(pool, postgres.prepare !== false);
+    else this.#client = sql ? appClient(sql) : new ConnectionPool(options);
     if (options.shards) this.#slots = new Semaphore(options.maxConnections);
   }
 
@@ -46,13 +46,13 @@ export class Database {
    * @param deadline milliseconds on the clock of `performance.now()`; nothing is tried again after
    *                 it
    */
-  async run<T>(what: string, deadline: number, work: (query: Query) => Promise<T>, batch?: Batch): Promise<T> {
+  async run<T>(what: string, deadline: number, work: (query: BoundQuery) => Promise<T>, batch?: Batch): Promise<T> {
     let recreated = false;
     const once = async (): Promise<T> => {
       const release = await this.#slots?.acquire();
       try {
         if (release && performance.now() >= deadline) throw timeoutError();
-        const { query } = this.#client;
+        const query: BoundQuery = (text, values) => this.#client.query(text, values, deadline);
         const done = this.#tableExists ? work(query) : this.ensureTable().then(() => work(query));
         return await traceStatement(done, this.#name, what, batch);
       } catch (error) {
@@ -68,12 +68,17 @@ export class Database {
     return withRetries(this.#options.retry, deadline, (attempt, error) => this.#onRetry(what, attempt, error), once);
   }
 
+  /** Connects, and creates or checks the table now, again after transient errors. */
+  ready(deadline: number): Promise<void> {
+    return this.run('ready', deadline, () => this.ensureTable());
+  }
+
   /**
    * Checks that the table exists, and creates it where it is missing and option `createTable`
    * allows. A failed try is forgotten.
    */
   ensureTable(): Promise<void> {
-    this.#ensuring ??= ensureTable(this.#client, this.#options)
+    this.#ensuring ??= ensureTable(this.#client, this.#options, performance.now() + this.#options.timeout)
       .then(() => {
         this.#tableExists = true;
       })

@@ -23,11 +23,12 @@ const CONCURRENT_DDL_SQLSTATES = new Set(['23505', '42P07', '42P06', '42710', 'X
  * to create anything can use a table that is there.
  */
 export async function ensureTable(
-  { query, script }: Pick<Client, 'query' | 'script'>,
+  client: Client,
   name: TableName & { readonly createTable: boolean },
+  deadline: number,
 ): Promise<void> {
   for (let attempt = 1; ; attempt++) {
-    const [schema] = await query(TABLE_SQL, [name.schema, name.table]);
+    const [schema] = await client.query(TABLE_SQL, [name.schema, name.table], deadline);
     const [table, comment] = schema ?? [];
     if (table) return checkShards(name, comment);
     if (!name.createTable) {
@@ -35,7 +36,7 @@ export async function ensureTable(
     }
     try {
       // One simple query is one transaction: all of it or nothing.
-      await script((schema ? '' : createSchemaSql(name.schema)) + createTableSql(name));
+      await client.script((schema ? '' : createSchemaSql(name.schema)) + createTableSql(name), deadline);
       return;
     } catch (error) {
       if (attempt >= 10 || !CONCURRENT_DDL_SQLSTATES.has(codeOf(error))) throw error;

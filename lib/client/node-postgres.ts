@@ -5,9 +5,10 @@
 
 import { createHash } from 'node:crypto';
 import type { Socket } from 'node:net';
+import { deadlines } from '../calls/deadline.js';
 import { isTransient } from '../calls/retry.js';
 import { codeOf, timeoutError } from '../errors.js';
-import { type Client, within } from './client.js';
+import type { Client } from './client.js';
 
 /** What the store uses of a connection that it checked out of a `NodePostgresPool`. */
 export interface NodePostgresClient {
@@ -42,10 +43,10 @@ const AS_TEXT = { rowMode: 'array', types: { getTypeParser: () => String } } as 
 const NOT_PREPARED = /^(26000|42P05)$/;
 
 /** The app's own node-postgres pool. @param prepares whether statements are prepared */
-export function poolClient(pool: NodePostgresPool, timeout: number, prepares: boolean): Client {
+export function poolClient(pool: NodePostgresPool, prepares: boolean): Client {
   return {
-    query: (text, values) =>
-      withConnection(pool, timeout, async (client) => {
+    query: (text, values, deadline) =>
+      withConnection(pool, deadline, async (client) => {
         const statement = { text, values, ...AS_TEXT };
         try {
           return (await client.query(prepares ? { ...statement, name: nameOf(text) } : statement)).rows;
@@ -55,7 +56,7 @@ export function poolClient(pool: NodePostgresPool, timeout: number, prepares: bo
           return (await client.query(statement)).rows;
         }
       }),
-    script: (text) => withConnection(pool, timeout, (client) => client.query({ text })),
+    script: (text, deadline) => withConnection(pool, deadline, (client) => client.query({ text })),
     end: async () => {},
   };
 }
@@ -66,13 +67,13 @@ export function poolClient(pool: NodePostgresPool, timeout: number, prepares: bo
  */
 async function withConnection<T>(
   pool: NodePostgresPool,
-  timeout: number,
+  deadline: number,
   work: (client: NodePostgresClient) => Promise<T>,
 ): Promise<T> {
-  const client = await checkOut(pool, timeout);
+  const client = await checkOut(pool, deadline);
   let isBroken = false;
   try {
-    return await within(timeout, work(client), () => discardUnsent(client));
+    return await deadlines.race(deadline, work(client), () => discardUnsent(client));
   } catch (error) {
     isBroken = !(error instanceof Error && 'severity' in error) || isTransient(error);
     throw withCode(error);
@@ -82,7 +83,7 @@ async function withConnection<T>(
   }
 }
 
-function checkOut(pool: NodePostgresPool, timeout: number): Promise<NodePostgresClient> {
+function checkOut(pool: NodePostgresPool, deadline: number): Promise<NodePostgresClient> {
   let isLate = false;
   const connected = new Promise<NodePostgresClient>((resolve, reject) => {
     // With a callback: a promise would leave the connection without a listener for its errors for a
@@ -94,7 +95,7 @@ function checkOut(pool: NodePostgresPool, timeout: number): Promise<NodePostgres
       resolve(client);
     });
   });
-  return within(timeout, connected, () => {
+  return deadlines.race(deadline, connected, () => {
     isLate = true;
     return timeoutError();
   });

@@ -3,20 +3,21 @@
  * alone when lost.
  */
 
+import { deadlines } from '../calls/deadline.js';
 import { codeOf, timeoutError } from '../errors.js';
 import type { Options } from '../options.js';
 import type { Query } from '../sql/query.js';
-import { type Client, within } from './client.js';
+import type { Client } from './client.js';
 import { Connection, UNSENT } from './connection.js';
 import { parseSettings, type Settings } from './settings.js';
 
 type Give = (connection: Connection | Promise<never>) => void;
 
 export class ConnectionPool implements Client {
-  readonly query: Query = (text, values) => this.#run((connection) => connection.query(text, values));
-  readonly script = (text: string) => this.#run((connection) => connection.script(text));
+  readonly query: Query = (text, values, deadline) =>
+    this.#run((connection) => connection.query(text, values), deadline);
+  readonly script = (text: string, deadline: number) => this.#run((connection) => connection.script(text), deadline);
   readonly #settings: Settings;
-  readonly #timeout: number;
   /** Until their sockets have closed. */
   readonly #connections = new Set<Connection>();
   #idle: Connection[] = [];
@@ -29,7 +30,6 @@ export class ConnectionPool implements Client {
 
   constructor(options: Options) {
     this.#settings = parseSettings(options);
-    this.#timeout = options.timeout;
     this.#max = this.#settings.max;
   }
 
@@ -41,12 +41,9 @@ export class ConnectionPool implements Client {
     });
   }
 
-  async #run<T>(
-    statement: (connection: Connection) => Promise<T>,
-    deadline = performance.now() + this.#timeout,
-  ): Promise<T> {
+  async #run<T>(statement: (connection: Connection) => Promise<T>, deadline: number): Promise<T> {
     try {
-      return await this.#runOnce(statement);
+      return await this.#runOnce(statement, deadline);
     } catch (error) {
       // A planned end (`max_lifetime`, `idle_timeout`) came first.
       if (codeOf(error) !== UNSENT || performance.now() >= deadline) throw error;
@@ -54,8 +51,8 @@ export class ConnectionPool implements Client {
     }
   }
 
-  async #runOnce<T>(statement: (connection: Connection) => Promise<T>): Promise<T> {
-    const connection = await this.#acquire();
+  async #runOnce<T>(statement: (connection: Connection) => Promise<T>, deadline: number): Promise<T> {
+    const connection = await this.#acquire(deadline);
     const late = () => {
       // The idle ones as well: where packets of one connection are dropped, those of the others
       // are.
@@ -63,7 +60,7 @@ export class ConnectionPool implements Client {
       return timeoutError();
     };
     try {
-      return await within(this.#timeout, statement(connection), late);
+      return await deadlines.race(deadline, statement(connection), late);
     } finally {
       this.#release(connection);
     }
@@ -75,14 +72,14 @@ export class ConnectionPool implements Client {
     this.#dispatch();
   }
 
-  #acquire(): Promise<Connection> {
+  #acquire(deadline: number): Promise<Connection> {
     let give!: Give;
     const connection = new Promise<Connection>((resolve) => {
       give = resolve;
     });
     this.#waiting.add(give);
     this.#dispatch();
-    return within(this.#timeout, connection).finally(() => this.#waiting.delete(give));
+    return deadlines.race(deadline, connection).finally(() => this.#waiting.delete(give));
   }
 
   /** Gives idle connections to those who wait, and opens others where there are too few. */

@@ -126,10 +126,7 @@ export class BulkDestruction {
    * Waits for saves that were under way when the call was made, and deletes exactly what they wrote: so a `save()` that the
    * app did not await before the call is destroyed too, and what is saved later stays.
    */
-  async #destroyWritten(
-    saves: ReturnType<Saves['now']>,
-    concerns: (row: WrittenRow) => boolean,
-  ): Promise<number> {
+  async #destroyWritten(saves: ReturnType<Saves['now']>, concerns: (row: WrittenRow) => boolean): Promise<number> {
     const deletions = saves.map(async ({ subject, ended }) => {
       const row = await ended.catch(() => undefined);
       if (!row || !concerns(row)) return false;

@@ -82,12 +82,7 @@ export class ConcurrentSessions {
    * @param session the object whose snapshot says what was loaded
    * @returns the row, where one was written
    */
-  async save(
-    sid: string,
-    encoded: EncodedSession,
-    session: object,
-    deadline: number,
-  ): Promise<WrittenRow | undefined> {
+  async save(sid: string, encoded: EncodedSession, session: object, deadline: number): Promise<WrittenRow | undefined> {
     const call = this.#callOn('set', sid, deadline);
     const snapshot = snapshotFor(session, sid, call.keys);
     if (!snapshot) return this.#replace(call, encoded, session);
@@ -166,9 +161,9 @@ export class ConcurrentSessions {
       const old = keys.length > 1 ? await statements.read(keys, deadline) : undefined;
       if (old && old.key !== row.key) {
         // A row under an older secret's key: it moves, or goes if it has expired, since the new session is not as old.
-        if (!isLive(old)) await statements.destroy(old.key, deadline);
-        else if (await statements.update({ ...row, oldKey: old.key, oldVersion: old.version, movesExpiry: true }, deadline))
-          break;
+        const moved = { ...row, oldKey: old.key, oldVersion: old.version, movesExpiry: true };
+        if (old.expiresInMs <= 0) await statements.destroy(old.key, deadline);
+        else if (await statements.update(moved, deadline)) break;
       } else if (await statements.replace(row, deadline)) break;
       await backOffFromLockedRow(tries, deadline);
     }

@@ -101,7 +101,8 @@ export class PreviousSessions implements PreviousDestroyer {
 
   /** Takes a session over, unless it has a row here. @returns whether it was taken over */
   takeOver(sid: string, deadline: number): Promise<boolean> {
-    const running = this.#underWay.get(sid) ?? this.#takeOverOnce(sid, deadline).finally(() => this.#underWay.delete(sid));
+    const running =
+      this.#underWay.get(sid) ?? this.#takeOverOnce(sid, deadline).finally(() => this.#underWay.delete(sid));
     this.#underWay.set(sid, running);
     return running;
   }

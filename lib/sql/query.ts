@@ -6,9 +6,14 @@ export type Value = string | null;
 export type Row = readonly unknown[];
 
 /**
- * Runs one statement, within the deadline of the call that it is for. Resolves with its rows as arrays of columns. Every
- * column is cast to text, because clients parse other types, each in its own way.
+ * Runs one statement and resolves with its rows, each an array of columns. Every column is cast to text, because clients
+ * parse other types, each in its own way.
+ *
+ * @param deadline the moment at which the statement is given up, in milliseconds on the clock of `performance.now()`
  */
+export type Query = (text: string, values: Value[], deadline: number) => Promise<Row[]>;
+
+/** A `Query` that has its deadline already: what a statement is run with. */
 export type BoundQuery = (text: string, values: Value[]) => Promise<Row[]>;
 
 /** What is known of a statement that carries several calls. */

@@ -66,18 +66,24 @@ export class PgRowStatements implements RowStatements {
     const set = setStatement(table);
     const insert = insertStatement(table);
     const replace = replaceStatement(table);
-    this.insert = batched(runner, 'takeOver', sizeOfData, (query, rows) => write(query, insert, rows, shard, keyOf));
-    this.replace = batched(runner, 'set', sizeOfData, async (query, rows) => {
+    this.insert = batched<NewRow, boolean>(runner, 'takeOver', sizeOfData, (query, rows) =>
+      write(query, insert, rows, shard, keyOf),
+    );
+    this.replace = batched<NewRow, boolean>(runner, 'set', sizeOfData, async (query, rows) => {
       if (shard === undefined) return write(query, set, rows, shard, keyOf);
       const inserted = await write(query, insert, rows, shard, keyOf);
       return completed(rows, inserted, (others) => write(query, replace, others, shard, keyOf));
     });
 
     const update = updateStatement(table);
-    this.#updateInPlace = batched(runner, 'set', sizeOfData, (query, rows) => write(query, update, rows, shard, keyOf));
+    this.#updateInPlace = batched<ChangedRow, boolean>(runner, 'set', sizeOfData, (query, rows) =>
+      write(query, update, rows, shard, keyOf),
+    );
 
     const touch = touchStatement(table);
-    this.touch = batched(runner, 'touch', sizeOfRow, (query, rows) => write(query, touch, rows, shard, keyOf));
+    this.touch = batched<TouchedRow, boolean>(runner, 'touch', sizeOfRow, (query, rows) =>
+      write(query, touch, rows, shard, keyOf),
+    );
 
     const destroy = destroyStatement(table);
     this.destroy = batched(runner, 'destroy', sizeOfKey, (query, keys) => write(query, destroy, keys, shard, itself));
@@ -90,9 +96,11 @@ export class PgRowStatements implements RowStatements {
     });
 
     const foundSql = destroyFoundSql(table);
-    this.destroyNamed = batched(runner, 'destroy', sizeOfRow, (query, rows) => destroyFound(query, foundSql, rows, shard));
+    this.destroyNamed = batched<RowName, Deletion>(runner, 'destroy', sizeOfRow, (query, rows) =>
+      destroyFound(query, foundSql, rows, shard),
+    );
     const writtenSql = destroyWrittenSql(table);
-    this.destroyWritten = batched(runner, 'destroy', sizeOfRow, (query, rows) =>
+    this.destroyWritten = batched<WrittenRow, Deletion>(runner, 'destroy', sizeOfRow, (query, rows) =>
       destroyWritten(query, writtenSql, rows, shard),
     );
   }
