@@ -4,7 +4,7 @@ import type { parseArgs } from 'node:util';
 import { ConnectionPool } from '../client/pool.js';
 import { type Options, type PgStoreOptions, parseOptions } from '../options.js';
 import { PgStore } from '../pg-store.js';
-import type { BoundQuery, BoundQuery as Query } from '../sql/query.js';
+import type { BoundQuery } from '../sql/query.js';
 import { createSchemaSql, createTableSql } from '../sql/schema.js';
 import { FORMATS } from './formats.js';
 import { stats } from './stats.js';
