@@ -125,11 +125,11 @@ describe('documentation', () => {
     }
   });
 
-  it('wraps prose and comments at 100 columns, but for tables, links and commands', () => {
+  it('wraps prose and comments at 120 columns, but for tables, links and commands', () => {
     const long: string[] = [];
     const check = (file: string, text: string, isChecked: (line: string) => boolean) => {
       for (const [n, line] of text.split('\n').entries()) {
-        if ([...line].length > 100 && isChecked(line) && !/\]\(|https?:/.test(line)) long.push(`${file}:${n + 1}`);
+        if ([...line].length > 120 && isChecked(line) && !/\]\(|https?:/.test(line)) long.push(`${file}:${n + 1}`);
       }
     };
     const blank = (code: string) => code.replace(/[^\n]+/g, '');
