@@ -8,8 +8,8 @@ import fs from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort } from '../../example/postgres-server.js';
+import { eventually } from './eventually.js';
 
 export type PoolMode = 'transaction' | 'session' | 'statement';
 
@@ -47,11 +47,11 @@ export class PgBouncer {
       auth_file: path.join(folder, 'users.txt'),
       auth_user: decodeURIComponent(username),
       pool_mode: mode,
-      max_client_conn: 500,
+      max_client_conn: 2000,
       // The pools of `appPool` send them.
       ignore_startup_parameters: 'options',
       // In session mode each client keeps one.
-      default_pool_size: mode === 'session' ? 150 : 20,
+      default_pool_size: mode === 'session' ? 500 : 60,
       logfile: path.join(folder, 'pgbouncer.log'),
       ...settings,
     };
@@ -70,10 +70,10 @@ export class PgBouncer {
     });
     const prepare = mode === 'session' ? '' : '?prepare=false';
     const pooler = new PgBouncer(`postgres://${username}@127.0.0.1:${port}${pathname}${prepare}`, child, folder);
-    while (!(await answers(port))) {
+    await eventually(() => {
       if (failure) throw failure;
-      await sleep(25);
-    }
+      return answers(port);
+    });
     return pooler;
   }
 
