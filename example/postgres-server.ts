@@ -195,8 +195,9 @@ export function temporaryFolder(): string {
 }
 
 /**
- * A port that is free now, below those that operating systems give to connections and to servers that ask for any port
- * (from 32768 or 49152 on). So it stays free while a server that has it is stopped.
+ * A port that is free now, below those that operating systems give to connections and to servers
+ * that ask for any port (from 32768 or 49152 on). So it stays free while a server that has it is
+ * stopped.
  */
 export async function freePort(): Promise<number> {
   for (;;) {

@@ -243,7 +243,8 @@ describe('faults: a server that refuses', () => {
     let pending = 0;
     let most = 0;
     let made = 0;
-    // Goes on until far fewer calls wait than were answered or given up. It would never end if they piled up.
+    // Goes on until far fewer calls wait than were answered or given up. It would never end if they
+    // piled up.
     while (made < 20_000 || made < 3 * most) {
       // 10,000 calls a second; the server takes about 1,000.
       await sleep(20);
@@ -320,7 +321,8 @@ describe('faults: a server that refuses', () => {
   it('app servers whose clocks are an hour off: no session ends early or lives on, none is deleted early', async () => {
     const table = freshTable();
     const ours = await openStore({ uri: server.uri, table });
-    // An hour is three times as long as these sessions live; the processes below may take minutes to start.
+    // An hour is three times as long as these sessions live; the processes below may take minutes
+    // to start.
     const minutes = 20;
     const maxAge = minutes * 60_000;
     await ours.set('ours', plain({}, maxAge));

@@ -18,8 +18,9 @@ describe('faults: the server goes away', () => {
   after(() => server.close());
 
   /**
-   * Runs a fault under 32 writers with default options: their `retry` lasts for 3.1 s at least. Where the machine takes
-   * longer to bring the server back, runs it again with a `retry` and a `timeout` of minutes.
+   * Runs a fault under 32 writers with default options: their `retry` lasts for 3.1 s at least. If
+   * the machine takes longer to bring the server back, runs the fault again with a `retry` and a
+   * `timeout` of minutes.
    *
    * @param fault resolves with how long the server was away at most, in milliseconds
    */

@@ -61,7 +61,8 @@ describe('PgBouncer in transaction mode', () => {
     const store = await openStore({ uri: address.uri, table: 'pooled', postgres: { prepare: false } });
     await Promise.all([store.length(), store.get('a'), store.set('b', plain()), store.destroy('c')]);
     const sql = postgres(bouncer?.uri ?? '', { prepare: false, max: 3 });
-    // Transactions that are open at the same time have a server connection each, so these are all three.
+    // Transactions that are open at the same time have a server connection each, so these are all
+    // three.
     const connections = await Promise.all([sql.reserve(), sql.reserve(), sql.reserve()]);
     const pids = new Set<number>();
     for (const connection of connections) {
@@ -78,7 +79,10 @@ describe('PgBouncer in transaction mode', () => {
     await sql.end();
   });
 
-  /** Under load; its `retry` and `timeout` last for as long as a busy machine may need to start a server. */
+  /**
+   * Under load; its `retry` and `timeout` last for as long as a busy machine may need to start a
+   * server.
+   */
   const openPatient = (table: string) =>
     openStore({
       uri: address.uri,

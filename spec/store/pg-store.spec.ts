@@ -155,7 +155,8 @@ describe('pg-store', () => {
       const [row] = await sql`select extract(epoch from expires_at - updated_at) * 1000 as ms from ${sql(table)}`;
       return Number(row?.ms);
     };
-    // Less than 500 ms pass between the call and the moment when the row is written, at the latest in the next try.
+    // Less than 500 ms pass between the call and the moment when the row is written, at the latest
+    // in the next try.
     await eventually(async () => {
       await store.set('a', generated(store, 'a', {}, 60_900));
       const ms = await lifetime();

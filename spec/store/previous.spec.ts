@@ -578,7 +578,8 @@ describe('option `previous`', () => {
   });
 
   it('loses no session and revives none, however calls, late saves and two processes interleave', async () => {
-    // Pauses of random lengths, so that the calls interleave in many ways. Nothing depends on their lengths.
+    // Pauses of random lengths, so that the calls interleave in many ways. Nothing depends on their
+    // lengths.
     const pause = (most: number) => sleep(Math.random() * most);
     const slow = watched(old);
     for (const method of ['get', 'destroy']) slow.before[method] = () => pause(4);

@@ -307,7 +307,8 @@ describe('sessions of a user', () => {
     const limit = 3;
     for (let n = 0; n < 6; n++) {
       await store.set(`s${n}`, ofAda({ n }));
-      // `createdAt` is in milliseconds: of two sessions of the same millisecond either may be the older one.
+      // `createdAt` is in milliseconds: of two sessions of the same millisecond either may be the
+      // older one.
       const created = Date.now();
       await eventually(() => Date.now() > created);
       // An old device at work does not outlive the new one.

@@ -78,7 +78,8 @@ export class Load {
       } catch (error) {
         this.errors.push(error);
       }
-      // Between the requests of a visitor. Without a pause 32 writers keep a core busy, and nothing else gets done.
+      // Between the requests of a visitor. Without a pause 32 writers keep a core busy, and nothing
+      // else gets done.
       await sleep(5);
     }
   }

@@ -10,6 +10,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { freePort } from '../../example/postgres-server.js';
 import { eventually } from './eventually.js';
+import { endWithProcess } from './guard.js';
 
 export type PoolMode = 'transaction' | 'session' | 'statement';
 
@@ -26,8 +27,6 @@ export class PgBouncer {
     this.uri = uri;
     this.#process = child;
     this.#folder = folder;
-    running.add(child);
-    child.once('exit', () => running.delete(child));
   }
 
   /** @param target where the server is: postgres://user@host:port/database, without a password */
@@ -61,6 +60,7 @@ export class PgBouncer {
     fs.writeFileSync(config.auth_file, `"${config.auth_user}" ""\n`);
     fs.writeFileSync(file, ['[databases]', database, '[pgbouncer]', ...lines, ''].join('\n'));
     const child = spawn('pgbouncer', [...asSomebody(folder), '-q', file], { stdio: 'ignore' });
+    endWithProcess(child);
     let failure: Error | undefined;
     child.once('error', (error) => {
       failure = error;
@@ -87,12 +87,6 @@ export class PgBouncer {
     fs.rmSync(this.#folder, { recursive: true, force: true, maxRetries: 3 });
   }
 }
-
-const running = new Set<ChildProcess>();
-
-process.on('exit', () => {
-  for (const child of running) child.kill('SIGKILL');
-});
 
 /** PgBouncer refuses to run as root. */
 function asSomebody(folder: string): string[] {
