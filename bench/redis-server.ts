@@ -6,6 +6,7 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { createClient } from 'redis';
 import { freePort, temporaryFolder } from '../example/postgres-server.js';
+import { endWithProcess } from '../spec/support/guard.js';
 
 export interface Redis {
   readonly url: string;
@@ -25,17 +26,15 @@ export async function startRedis(): Promise<Redis | undefined> {
   const port = await freePort();
   const settings = ['--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', temporaryFolder()];
   const server = spawn('redis-server', ['--port', String(port), ...settings], { stdio: 'ignore' });
-  const stop = () => server.kill('SIGKILL');
-  process.once('exit', stop);
+  endWithProcess(server);
   const url = `redis://127.0.0.1:${port}`;
   return {
     url,
     version: await versionOf(url),
     close: async () => {
       const exited = new Promise((resolve) => server.once('exit', resolve));
-      stop();
+      server.kill('SIGKILL');
       await exited;
-      process.off('exit', stop);
     },
   };
 }

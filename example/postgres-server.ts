@@ -194,12 +194,25 @@ export function temporaryFolder(): string {
   return folder;
 }
 
+/**
+ * A port that is free now, below those that operating systems give to connections and to servers
+ * that ask for any port (from 32768 or 49152 on). So it stays free while a server that has it is
+ * stopped.
+ */
 export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = 12_000 + Math.floor(Math.random() * 20_000);
+    if (await isFree(port)) return port;
+  }
+}
+
+async function isFree(port: number): Promise<boolean> {
   const server = net.createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as net.AddressInfo;
+  const isListening = await new Promise<boolean>((resolve) => {
+    server.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => resolve(true));
+  });
   await new Promise((resolve) => server.close(resolve));
-  return port;
+  return isListening;
 }
 
 async function embeddedBinaries(): Promise<string> {

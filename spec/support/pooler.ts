@@ -8,8 +8,9 @@ import fs from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort } from '../../example/postgres-server.js';
+import { eventually } from './eventually.js';
+import { endWithProcess } from './guard.js';
 
 export type PoolMode = 'transaction' | 'session' | 'statement';
 
@@ -26,8 +27,6 @@ export class PgBouncer {
     this.uri = uri;
     this.#process = child;
     this.#folder = folder;
-    running.add(child);
-    child.once('exit', () => running.delete(child));
   }
 
   /** @param target where the server is: postgres://user@host:port/database, without a password */
@@ -47,11 +46,11 @@ export class PgBouncer {
       auth_file: path.join(folder, 'users.txt'),
       auth_user: decodeURIComponent(username),
       pool_mode: mode,
-      max_client_conn: 500,
+      max_client_conn: 2000,
       // The pools of `appPool` send them.
       ignore_startup_parameters: 'options',
       // In session mode each client keeps one.
-      default_pool_size: mode === 'session' ? 150 : 20,
+      default_pool_size: mode === 'session' ? 500 : 60,
       logfile: path.join(folder, 'pgbouncer.log'),
       ...settings,
     };
@@ -61,6 +60,7 @@ export class PgBouncer {
     fs.writeFileSync(config.auth_file, `"${config.auth_user}" ""\n`);
     fs.writeFileSync(file, ['[databases]', database, '[pgbouncer]', ...lines, ''].join('\n'));
     const child = spawn('pgbouncer', [...asSomebody(folder), '-q', file], { stdio: 'ignore' });
+    endWithProcess(child);
     let failure: Error | undefined;
     child.once('error', (error) => {
       failure = error;
@@ -70,10 +70,10 @@ export class PgBouncer {
     });
     const prepare = mode === 'session' ? '' : '?prepare=false';
     const pooler = new PgBouncer(`postgres://${username}@127.0.0.1:${port}${pathname}${prepare}`, child, folder);
-    while (!(await answers(port))) {
+    await eventually(() => {
       if (failure) throw failure;
-      await sleep(25);
-    }
+      return answers(port);
+    });
     return pooler;
   }
 
@@ -87,12 +87,6 @@ export class PgBouncer {
     fs.rmSync(this.#folder, { recursive: true, force: true, maxRetries: 3 });
   }
 }
-
-const running = new Set<ChildProcess>();
-
-process.on('exit', () => {
-  for (const child of running) child.kill('SIGKILL');
-});
 
 /** PgBouncer refuses to run as root. */
 function asSomebody(folder: string): string[] {
