@@ -8,7 +8,7 @@ import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createApp } from '../../example/app.js';
-import { temporaryFolder } from '../../example/postgres-server.js';
+import { temporaryFolder } from '../support/folders.js';
 import { freshTable, postgresUri, sqlClient } from '../support/postgres.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
