@@ -7,8 +7,8 @@ import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { createApp } from '../../example/app.js';
-import { temporaryFolder } from '../../example/postgres-server.js';
 import { eventually } from '../support/eventually.js';
+import { temporaryFolder } from '../support/folders.js';
 import { freshTable, postgresUri, sqlClient } from '../support/postgres.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');

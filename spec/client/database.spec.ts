@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import net from 'node:net';
-import { PostgresServer } from '../../example/postgres-server.js';
 import { patiently } from '../support/eventually.js';
 import { closeStores, freshTable, ON_POOL, openStore, sqlClient } from '../support/postgres.js';
+import { PostgresServer } from '../support/postgres-server.js';
 import { plain } from '../support/sessions.js';
 
 describe('database', () => {

@@ -4,15 +4,14 @@
  */
 
 import assert from 'node:assert/strict';
-import fs from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import postgres, { type Sql } from 'postgres';
-import { PostgresServer } from '../../example/postgres-server.js';
 import { eventually, patiently } from '../support/eventually.js';
 import { type ChunkFault, FaultProxy } from '../support/fault-proxy.js';
 import { closeStores, freshTable, openOwnStore as openStore } from '../support/postgres.js';
+import { PASSWORD, PostgresServer } from '../support/postgres-server.js';
 import { plain } from '../support/sessions.js';
 
 describe('connection pool', () => {
@@ -131,9 +130,9 @@ describe('connection pool', () => {
   it('at the connection limit of its role, fails no call and tries nothing again', async () => {
     const table = freshTable();
     await (await openStore({ uri: server.uri, table })).ready();
-    await sql`create role limited login connection limit 2`;
+    await sql.unsafe(`create role limited login connection limit 2 password '${PASSWORD}'`);
     await sql`grant all on ${sql(table)} to limited`;
-    const uri = server.uri.replace('postgres@', 'limited@');
+    const uri = server.uri.replace('//postgres:', '//limited:');
     const store = await openStore({ uri, table, retry: { attempts: 1 } });
     for (let round = 0; round < 20; round++) {
       await Promise.all([
@@ -194,10 +193,10 @@ describe('connection pool', () => {
     it('is ended as the app or the role says, where they do', async () => {
       const table = freshTable();
       await (await openStore({ uri: server.uri, table })).ready();
-      await sql`create role hasty login`;
+      await sql.unsafe(`create role hasty login password '${PASSWORD}'`);
       await sql`grant all on ${sql(table)} to hasty`;
       await sql`alter role hasty set statement_timeout = '100ms'`;
-      const hasty = await openStore({ uri: server.uri.replace('postgres@', 'hasty@'), table, createTable: false });
+      const hasty = await openStore({ uri: server.uri.replace('//postgres:', '//hasty:'), table, createTable: false });
       const patient = await openStore({
         uri: server.uri,
         table,
@@ -224,6 +223,7 @@ describe('connection pool', () => {
           host: [dead, '127.0.0.1'],
           port: ports ? [1, server.port] : server.port,
           user: 'postgres',
+          password: PASSWORD,
           database: 'postgres',
         };
         const before = structuredClone(given);
@@ -242,7 +242,7 @@ describe('connection pool', () => {
       proxy.silence();
       const hosts = `127.0.0.1:${proxy.port},127.0.0.1:${server.port}`;
       const store = await openStore({
-        uri: `postgres://postgres@${hosts}/postgres`,
+        uri: `postgres://postgres:${PASSWORD}@${hosts}/postgres`,
         table: freshTable(),
         timeout: 3000,
       });
@@ -277,12 +277,8 @@ describe('connection pool', () => {
     let uri: string;
 
     before(async () => {
-      await sql`set password_encryption = 'scram-sha-256'`;
       await sql.unsafe(`create role careful login password '${SECRET}'`);
       await sql`grant all on schema public to careful`;
-      const file = path.join(server.dataDir, 'pg_hba.conf');
-      fs.writeFileSync(file, `host all careful all scram-sha-256\n${fs.readFileSync(file, 'utf8')}`);
-      await sql`select pg_reload_conf()`;
       uri = `postgres://careful@127.0.0.1`;
     });
 

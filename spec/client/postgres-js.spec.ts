@@ -9,9 +9,9 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import postgres from 'postgres';
-import { PostgresServer } from '../../example/postgres-server.js';
 import { eventually } from '../support/eventually.js';
 import { FaultProxy } from '../support/fault-proxy.js';
+import { PostgresServer } from '../support/postgres-server.js';
 
 describe('Postgres.js', () => {
   let server: PostgresServer;
@@ -97,7 +97,7 @@ describe('Postgres.js', () => {
     const admin = postgres(server.uri, { max: 1 });
     await admin.unsafe(`create role careful login password 'of the app'`);
     const file = path.join(server.dataDir, 'pg_hba.conf');
-    fs.writeFileSync(file, `host all careful all password\n${fs.readFileSync(file, 'utf8')}`);
+    server.writeFile('pg_hba.conf', `host all careful all password\n${fs.readFileSync(file, 'utf8')}`);
     await admin`select pg_reload_conf()`;
     await admin.end();
     const asked = `password: () => { setTimeout(() => process.send('asked'), 50); return new Promise((resolve) => setTimeout(resolve, 500, 'x')) }`;
@@ -105,7 +105,7 @@ describe('Postgres.js', () => {
       `${asked.replace("process.send('asked')", 'socket.resetAndDestroy()')},
        socket: async ({ host, port }) => (globalThis.socket = (await import('node:net')).connect(port[0], host[0]))`,
       'await sql`select 1`.catch(() => {}); await new Promise((resolve) => setTimeout(resolve, 1000));',
-      proxy.uri.replace('postgres@', 'careful@'),
+      `postgres://careful@127.0.0.1:${proxy.port}/postgres`,
     );
     assert.notEqual(code, 0);
     assert.match(stderr, /Cannot read properties of null \(reading 'write'\)/);

@@ -4,11 +4,12 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
 import postgres from 'postgres';
-import { PostgresServer, temporaryFolder } from '../../example/postgres-server.js';
 import type { PgStore } from '../../lib/index.js';
 import { eventually, patiently } from '../support/eventually.js';
 import { Load } from '../support/fault-load.js';
+import { temporaryFolder } from '../support/folders.js';
 import { closeStores, openStore } from '../support/postgres.js';
+import { PASSWORD, PostgresServer } from '../support/postgres-server.js';
 import { plain } from '../support/sessions.js';
 
 describe('failover to a standby', () => {
@@ -81,7 +82,7 @@ describe('failover to a standby', () => {
   /** Both hosts, in the order in which they are to be tried. */
   function hosts(...servers: PostgresServer[]): string {
     const list = servers.map(({ port }) => `127.0.0.1:${port}`).join(',');
-    return `postgres://postgres@${list}/postgres?target_session_attrs=primary`;
+    return `postgres://postgres:${PASSWORD}@${list}/postgres?target_session_attrs=primary`;
   }
 
   it('the primary killed under 32 writers and 4 sign-outs, the standby promoted: no call fails, nothing acknowledged is lost', async () => {

@@ -2,13 +2,13 @@
 
 import assert from 'node:assert/strict';
 import postgres from 'postgres';
-import { PostgresServer } from '../../example/postgres-server.js';
 import type { PgStoreOptions } from '../../lib/index.js';
 import { createTableSql } from '../../lib/sql/schema.js';
 import { assertAnswersDuringCuts, assertSurvivesCuts } from '../support/connection-cuts.js';
 import { eventually, patiently } from '../support/eventually.js';
 import { FaultProxy } from '../support/fault-proxy.js';
 import { closeStores, freshTable, ON_POOL, openStore } from '../support/postgres.js';
+import { PASSWORD, PostgresServer } from '../support/postgres-server.js';
 import { load, plain } from '../support/sessions.js';
 
 describe('faults: the network', () => {
@@ -64,7 +64,11 @@ describe('faults: the network', () => {
   it('with several hosts too: also the first statement of a connection is repeated', async () => {
     const table = freshTable();
     const host = `127.0.0.1:${proxy.port}`;
-    const store = await openStore({ uri: `postgres://postgres@${host},${host}/postgres`, table, createTable: false });
+    const store = await openStore({
+      uri: `postgres://postgres:${PASSWORD}@${host},${host}/postgres`,
+      table,
+      createTable: false,
+    });
     const sql = postgres(server.uri, { max: 2 });
     await sql.unsafe(createTableSql({ schema: 'public', table })).simple();
     await store.get('a');

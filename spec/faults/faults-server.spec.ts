@@ -8,13 +8,13 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import postgres, { type Sql } from 'postgres';
-import { PostgresServer } from '../../example/postgres-server.js';
 import type { PgStore } from '../../lib/index.js';
 import { runNode } from '../support/child.js';
 import { eventually, patiently } from '../support/eventually.js';
 import { everythingOf } from '../support/fault-load.js';
 import { FaultProxy } from '../support/fault-proxy.js';
 import { closeStores, freshTable, openStore } from '../support/postgres.js';
+import { PostgresServer } from '../support/postgres-server.js';
 import { plain } from '../support/sessions.js';
 
 describe('faults: a server that refuses', () => {

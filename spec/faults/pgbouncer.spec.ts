@@ -3,13 +3,13 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import postgres from 'postgres';
-import { PostgresServer } from '../../example/postgres-server.js';
 import type { PgStore } from '../../lib/index.js';
 import { eventually } from '../support/eventually.js';
 import { Load } from '../support/fault-load.js';
 import { FaultProxy } from '../support/fault-proxy.js';
 import { PgBouncer } from '../support/pooler.js';
 import { closeStores, openStore } from '../support/postgres.js';
+import { PostgresServer } from '../support/postgres-server.js';
 import { plain } from '../support/sessions.js';
 
 describe('PgBouncer in transaction mode', () => {

@@ -5,13 +5,13 @@
 
 import assert from 'node:assert/strict';
 import postgres, { type Sql } from 'postgres';
-import { PostgresServer } from '../../example/postgres-server.js';
 import type { PgStore } from '../../lib/index.js';
 import { certificate, writeCertificate } from '../support/certificate.js';
 import { assertAnswersDuringCuts, assertSurvivesCuts } from '../support/connection-cuts.js';
 import { eventually, patiently } from '../support/eventually.js';
 import { FaultProxy } from '../support/fault-proxy.js';
 import { closeStores, freshTable, ON_POOL, openOwnStore, openStore } from '../support/postgres.js';
+import { PASSWORD, PostgresServer } from '../support/postgres-server.js';
 import { plain } from '../support/sessions.js';
 
 describe('TLS', () => {
@@ -109,7 +109,7 @@ describe('TLS', () => {
   });
 
   it('a connection cut at any chunk of its start: the call is answered, no error reaches the process', async () => {
-    const uri = `postgres://postgres@127.0.0.1:${proxy.port}/postgres?sslmode=require`;
+    const uri = `postgres://postgres:${PASSWORD}@127.0.0.1:${proxy.port}/postgres?sslmode=require`;
     // Postgres.js begins to listen to its socket in a timer, which is late on a busy machine.
     const { setTimeout } = globalThis;
     const late = (callback: () => void, ms: number) => setTimeout(callback, ms === 0 ? 20 : ms);
@@ -128,7 +128,7 @@ describe('TLS', () => {
   });
 
   it('answers that come at any moment around `timeout`: no error reaches the process', async () => {
-    const uri = `postgres://postgres@127.0.0.1:${proxy.port}/postgres?sslmode=require`;
+    const uri = `postgres://postgres:${PASSWORD}@127.0.0.1:${proxy.port}/postgres?sslmode=require`;
     const stores = await Promise.all(
       Array.from({ length: 8 }, () => openStore({ uri, table: freshTable(), timeout: 60, maxConnections: 3 })),
     );
@@ -146,7 +146,7 @@ describe('TLS', () => {
 
   for (const [name, hosts] of Object.entries({ 'one host': 1, 'two hosts': 2 })) {
     const uri = () =>
-      `postgres://postgres@${Array(hosts).fill(`127.0.0.1:${proxy.port}`).join()}/postgres?sslmode=require`;
+      `postgres://postgres:${PASSWORD}@${Array(hosts).fill(`127.0.0.1:${proxy.port}`).join()}/postgres?sslmode=require`;
 
     it(`connections cut again and again, ${name}: no call fails, no acknowledged write is lost`, async () => {
       const table = freshTable();

@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
-import { temporaryFolder } from '../../example/postgres-server.js';
 import { run } from '../support/child.js';
+import { temporaryFolder } from '../support/folders.js';
 import { freshTable, postgresUri } from '../support/postgres.js';
 
 const root = path.join(import.meta.dirname, '../..');

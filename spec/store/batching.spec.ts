@@ -4,9 +4,9 @@ import { randomBytes } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import type { SessionData } from 'express-session';
-import { PostgresServer } from '../../example/postgres-server.js';
 import type { PgStore } from '../../lib/index.js';
 import { closeStores, freshTable, openStore, sqlClient } from '../support/postgres.js';
+import { PostgresServer } from '../support/postgres-server.js';
 import { type AnySession, load, plain } from '../support/sessions.js';
 
 const NEIGHBOURS = 200;

