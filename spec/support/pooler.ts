@@ -56,7 +56,6 @@ export class PgBouncer {
       ignore_startup_parameters: 'options',
       // In session mode each client keeps one.
       default_pool_size: mode === 'session' ? 500 : 60,
-      logfile: path.join(folder, 'pgbouncer.log'),
       ...settings,
     };
     const lines = Object.entries(config).map(([name, value]) => `${name} = ${value}`);
