@@ -48,7 +48,7 @@ export class Database implements StatementRunner {
    */
   async run<T>(what: string, deadline: number, work: (query: BoundQuery) => Promise<T>, batch?: Batch): Promise<T> {
     const query: BoundQuery = (text, values) => this.#client.query(text, values, deadline);
-    const attempts = new Attempts(this.#options.retry, deadline);
+    let attempts: Attempts | undefined;
     let isRecreated = false;
     for (;;) {
       try {
@@ -63,6 +63,7 @@ export class Database implements StatementRunner {
           isRecreated = true;
           continue;
         }
+        attempts ??= new Attempts(this.#options.retry, deadline);
         const pause = attempts.pauseAfter(error);
         if (pause === undefined) throw error;
         this.#onRetry(what, attempts.made, error);

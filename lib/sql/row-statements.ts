@@ -38,7 +38,8 @@ export function batched<Item, Result>(
     bytes,
     shouldIsolate: isRowLevelError,
   });
-  return (item, deadline) => batcher.send(item, deadline);
+  const send: Send<Item, Result> = (item, deadline) => batcher.send(item, deadline);
+  return send;
 }
 
 export class PgRowStatements implements RowStatements {
