@@ -38,8 +38,9 @@ export function batched<Item, Result>(
     bytes,
     shouldIsolate: isRowLevelError,
   });
-  const send: Send<Item, Result> = (item, deadline) => batcher.send(item, deadline);
-  return send;
+  return function send(item, deadline) {
+    return batcher.send(item, deadline);
+  };
 }
 
 export class PgRowStatements implements RowStatements {
