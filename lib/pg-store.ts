@@ -16,7 +16,7 @@ import { ConcurrentSessions } from './session/concurrency.js';
 import { type ListedSession, SessionListing, type UserSession } from './session/listing.js';
 import { makePermanent } from './session/permanent.js';
 import { checkTakeOver, PreviousSessions } from './session/previous.js';
-import type { Statements } from './session/row.js';
+import type { ExpiredRow, Statements } from './session/row.js';
 import { handleOf, SessionIds, validateSessionId } from './session/session-id.js';
 import { transferSnapshot } from './session/snapshot.js';
 import { checkUser } from './session/user.js';
@@ -278,9 +278,7 @@ export class PgStore extends EventStore {
       let rows = 0;
       for await (const page of this.#statements.deleteExpired()) {
         rows += page.length;
-        if (this.isHeard('expired')) {
-          for (const { key, user, wasSession } of page) if (wasSession) this.notify('expired', handleOf(key), user);
-        }
+        this.#notifyExpired(page);
         if (this.#closing) break;
       }
       return rows;
@@ -313,6 +311,13 @@ export class PgStore extends EventStore {
   #inStatements<T>(name: string, given: readonly unknown[], work: () => Promise<T> | T): Promise<T> {
     refuseCallback(name, ...given);
     return this.#calls.promise(name, async () => work(), NO_DEADLINE);
+  }
+
+  #notifyExpired(rows: readonly ExpiredRow[]): void {
+    if (!this.isHeard('expired')) return;
+    for (const { key, user, wasSession } of rows) {
+      if (wasSession) this.notify('expired', handleOf(key), user);
+    }
   }
 
   async #autodeleteByTimer(): Promise<void> {

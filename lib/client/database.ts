@@ -49,7 +49,7 @@ export class Database implements StatementRunner {
   async run<T>(what: string, deadline: number, work: (query: BoundQuery) => Promise<T>, batch?: Batch): Promise<T> {
     const query: BoundQuery = (text, values) => this.#client.query(text, values, deadline);
     let attempts: Attempts | undefined;
-    let isRecreated = false;
+    let mayRecreate = this.#options.createTable;
     for (;;) {
       try {
         const running = this.#slots
@@ -59,8 +59,8 @@ export class Database implements StatementRunner {
       } catch (error) {
         if (UNDEFINED_TABLE.has(codeOf(error))) {
           this.#tableExists = false;
-          if (!this.#options.createTable || isRecreated) throw error;
-          isRecreated = true;
+          if (!mayRecreate) throw error;
+          mayRecreate = false;
           continue;
         }
         attempts ??= new Attempts(this.#options.retry, deadline);
