@@ -191,8 +191,7 @@ export class ConcurrentSessions {
       const looked = await this.#send(call, snapshot, attempt, change);
       switch (looked.finding) {
         case 'is ours':
-          adopt(snapshot, { ...attempt, key: change.key, needsRekey: false, readFrom: call.statements.read });
-          if (change.movesExpiry) noteExpiry(snapshot, encoded.expires);
+          noteSaved(call, snapshot, attempt, change);
           if (hasMetOthers) this.#emit('conflict', handleOf(snapshot.key), tries);
           return change;
         case 'is gone':
@@ -363,6 +362,11 @@ function findingOn(row: StoredRow | undefined, attempt: Save, snapshot: Snapshot
 /** Whether the row holds already what a save would write. */
 function isStored(snapshot: Snapshot, { stored }: Save): boolean {
   return isSame(stored, snapshot.stored) && !snapshot.needsRekey;
+}
+
+function noteSaved({ statements }: Call, snapshot: Snapshot, attempt: Save, change: ChangedRow): void {
+  adopt(snapshot, { ...attempt, key: change.key, needsRekey: false, readFrom: statements.read });
+  if (change.movesExpiry) noteExpiry(snapshot, change.expires);
 }
 
 /** The row is as the request knows it now: no save is in doubt any more. */
