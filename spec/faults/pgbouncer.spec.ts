@@ -95,6 +95,19 @@ describe('PgBouncer in transaction mode', () => {
   /** Resolves once a call has failed and is tried again. */
   const failure = (store: PgStore) => new Promise((resolve) => store.once('retry', resolve));
 
+  it('a statement that is given up is cancelled behind it, too', async () => {
+    const store = await openStore({ uri: address.uri, table: 'given_up', timeout: 3000, postgres: { prepare: false } });
+    await store.set('a', plain({ n: 1 }));
+    const sql = postgres(server.uri, { max: 2 });
+    await sql.begin(async (lock) => {
+      await lock`lock table given_up in exclusive mode`;
+      await assert.rejects(store.set('a', plain({ n: 2 })), { code: 'TIMEOUT' });
+      assert.equal((await sql`select from pg_stat_activity where wait_event_type = 'Lock'`).length, 0);
+    });
+    await sql.end();
+    assert.equal(((await store.get('a')) as any).n, 1);
+  });
+
   it('restarted under 32 writers: no call fails, no acknowledged write is lost', async () => {
     const store = await openPatient('restarted');
     const load = await Load.start(store);
