@@ -29,7 +29,9 @@ export class Load {
 
   static async start(store: PgStore, writers = 32): Promise<Load> {
     const load = new Load(store);
-    for (let n = 0; n < writers / 2; n++) await store.set(`load-${n}`, plain({ secret: `data-of-${n}` }));
+    // They do not expire before a busy machine has done all.
+    const session = (n: number) => plain({ secret: `data-of-${n}` }, 3_600_000);
+    for (let n = 0; n < writers / 2; n++) await store.set(`load-${n}`, session(n));
     for (let n = 0; n < writers; n++) load.#writers.push(load.#write(`load-${n >> 1}`, n));
     return load;
   }
