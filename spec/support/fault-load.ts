@@ -120,7 +120,7 @@ export async function assertSurvives(
     assert.equal(await load.lost(uri(), table), 0);
     return { away, errors: load.errors };
   };
-  const { away, errors } = await run({});
+  const { away, errors } = await run({ timeout: 10_000 });
   assert.deepEqual(errors.length > 0 && away > BRIEFLY ? (await run(LASTING)).errors : errors, []);
 }
 
