@@ -18,6 +18,13 @@ export class PgStoreError extends Error {
   }
 }
 
+/** A wrong argument of a method: a mistake in the app, so a TypeError, as for wrong options. */
+export class ArgumentError extends TypeError {
+  constructor(method: string, what: string) {
+    super(`PgStore.${method}: ${what}`);
+  }
+}
+
 export function timeoutError(): PgStoreError {
   return new PgStoreError('no answer in time (option `timeout`)', 'TIMEOUT');
 }
@@ -35,6 +42,7 @@ export function codeOf(error: unknown): string {
  * parameters on them: none of these is kept.
  */
 export function toPgStoreError(call: string, error: unknown): Error {
+  if (error instanceof ArgumentError) return error;
   if (error instanceof PgStoreError) {
     return new PgStoreError(`PgStore.${call}: ${error.message}`, error.code, error.cause);
   }

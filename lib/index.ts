@@ -3,9 +3,9 @@
 export type { RetryOptions } from './calls/retry.js';
 export type { Callback } from './calls/tracker.js';
 export type { NodePostgresClient, NodePostgresPool } from './client/node-postgres.js';
-export type { PgStoreDiagnostics } from './diagnostics.js';
+
 export { PgStoreError } from './errors.js';
-export type { PgStoreEvents } from './events.js';
+export type { PgStoreDiagnostics, PgStoreEvents, StatementMessage } from './events.js';
 export type { PgStoreOptions, PreviousStore, TakeOverOptions } from './options.js';
 export { PgStore, PgStore as default } from './pg-store.js';
 export type { ListedSession, UserSession } from './session/listing.js';

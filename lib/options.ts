@@ -36,8 +36,13 @@ export interface PreviousStore {
 
 /** Options of `takeOver()`. */
 export interface TakeOverOptions {
-  /** Gets how many of the listed sessions are done, and how many there are. */
-  onProgress?: (done: number, total: number) => void;
+  /**
+   * IDs of the sessions to take over, for a store that cannot list its own: an array, or an async iterable such as the rows
+   * of a query. Default: all that the store's method `all` lists.
+   */
+  sids?: readonly string[] | AsyncIterable<string>;
+  /** Gets how many sessions are done, and how many there are, where that is known. */
+  onProgress?: (done: number, total: number | undefined) => void;
 }
 
 /** Options of `new PgStore(options)`. All are optional. */

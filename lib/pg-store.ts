@@ -1,30 +1,26 @@
-/** The store as express-session sees it: each method with a callback or a promise. */
+/** The store as express-session sees it, and what it offers beyond that. */
 
-import { nextTick } from 'node:process';
 import type session from 'express-session';
 import type { SessionData } from 'express-session';
-import { startAutodelete } from './calls/autodelete.js';
+import { Interval } from './calls/interval.js';
 import { KeyedReadWriteLock } from './calls/order.js';
-import { type Callback, OperationTracker } from './calls/tracker.js';
+import { type Callback, CallTracker, NO_DEADLINE, refuseCallback } from './calls/tracker.js';
+import { UnderWay } from './calls/under-way.js';
 import { Database } from './client/database.js';
-import { publish } from './diagnostics.js';
-import { PgStoreError, toPgStoreError } from './errors.js';
-import { type Emit, emitLater, TypedStore } from './events.js';
+import { ArgumentError, PgStoreError, toPgStoreError } from './errors.js';
+import { EventStore } from './events.js';
 import { type Options, type PgStoreOptions, parseOptions, type TakeOverOptions } from './options.js';
-import { type ConcurrentSessions, concurrentSessions } from './session/concurrency.js';
-import type { ListedSession, UserSession } from './session/listing.js';
+import { BulkDestruction, type Saves } from './session/bulk.js';
+import { Codec } from './session/codec.js';
+import { ConcurrentSessions } from './session/concurrency.js';
+import { type ListedSession, SessionListing, type UserSession } from './session/listing.js';
 import { makePermanent } from './session/permanent.js';
-import { type PreviousSessions, previousSessions } from './session/previous.js';
-import { RowCodec } from './session/row-codec.js';
-import { type SessionIds, sessionIds, validateSessionId } from './session/session-id.js';
+import { checkTakeOver, PreviousSessions } from './session/previous.js';
+import type { Statements } from './session/row.js';
+import { handleOf, SessionIds, validateSessionId } from './session/session-id.js';
 import { transferSnapshot } from './session/snapshot.js';
-import { userId } from './session/user.js';
-import { batchedStatements } from './sql/batched-statements.js';
-import { BulkStatements } from './sql/bulk-statements.js';
-import { orderedDeletion } from './sql/ordered-deletion.js';
-import type { Query } from './sql/query.js';
-import { sessionListing } from './sql/session-listing.js';
-import { SessionsTable } from './sql/sessions-table.js';
+import { checkUser } from './session/user.js';
+import { PgStatements } from './sql/statements.js';
 
 type Request = Parameters<session.Store['createSession']>[0];
 
@@ -36,49 +32,47 @@ type Request = Parameters<session.Store['createSession']>[0];
  * app.use(session({ store, secret: 'keyboard cat', resave: false, saveUninitialized: false }))
  * ```
  *
- * Connects to nothing until first use, creates the table then if it is missing, and tries again at
- * the next call if that failed. Each method takes a callback as express-session's README has it
- * ("Session Store Implementation"), or returns a promise without one. A failed call gives a
- * `PgStoreError` that names the call.
+ * Connects to nothing until first use, creates the table then if it is missing, and tries again at the next call if that
+ * failed. The methods of express-session's store interface (its README, "Session Store Implementation") take a callback, or
+ * return a promise without one; all others return promises. A failed call gives a `PgStoreError` that names the call, wrong
+ * arguments a `TypeError`.
  */
-export class PgStore extends TypedStore {
+export class PgStore extends EventStore {
+  protected readonly tableName: string;
   readonly #options: Options;
   readonly #ids: SessionIds;
-  readonly #codec: RowCodec;
-  readonly #calls: OperationTracker;
+  readonly #codec: Codec;
+  readonly #calls: CallTracker;
   readonly #order = new KeyedReadWriteLock();
+  readonly #saves: Saves = new UnderWay();
   readonly #database: Database;
-  readonly #bulk: BulkStatements;
-  readonly #listing: ReturnType<typeof sessionListing>;
-  readonly #deletion: ReturnType<typeof orderedDeletion>;
+  readonly #statements: Statements;
   readonly #sessions: ConcurrentSessions;
   readonly #previous: PreviousSessions | undefined;
-  readonly #stopAutodelete: () => void;
+  readonly #listing: SessionListing;
+  readonly #bulk: BulkDestruction;
+  readonly #autodelete: Interval;
   #closing: Promise<void> | undefined;
 
   /** @throws TypeError for an unknown option or a bad value; it names the option */
   constructor(options: PgStoreOptions = {}) {
     super();
     this.#options = parseOptions(options);
-    const { maxLifetime, timeout, previous } = this.#options;
-    this.#ids = sessionIds(this.#options);
-    this.#codec = new RowCodec(this.#options, this.#notify);
-    this.#calls = new OperationTracker(timeout);
-    this.#database = new Database(this.#options, (what, attempt, error) =>
-      this.#notify('retry', what, attempt, toPgStoreError(what, error)),
+    const { schema, table, maxLifetime, timeout, previous } = this.#options;
+    this.tableName = `${schema}.${table}`;
+    this.#ids = new SessionIds(this.#options);
+    this.#codec = new Codec(this.#options);
+    this.#calls = new CallTracker(timeout);
+    this.#database = new Database(this.#options, (kind, attempt, error) =>
+      this.notify('retry', kind, attempt, toPgStoreError(kind, error)),
     );
-    this.#bulk = new BulkStatements(this.#options, timeout, maxLifetime);
-    this.#listing = sessionListing(this.#bulk, this.#ids, this.#codec);
-    const statements = batchedStatements(new SessionsTable(this.#options, maxLifetime), this.#database);
-    this.#sessions = concurrentSessions(statements, this.#ids, this.#codec, this.#options, this.#notify);
-    this.#previous = previous && previousSessions(previous, this.#sessions, this.#ids, this.#options, this.#notify);
-    this.#deletion = orderedDeletion(this.#bulk, this.#order, this.#ids, this.#previous);
-    this.#stopAutodelete = startAutodelete(this.#options.autodelete, () =>
-      this.autodelete().then(
-        (rows) => this.#notify('autodelete', rows),
-        (error) => this.#notify('autodelete', 0, error),
-      ),
-    );
+    const deadline = () => this.#calls.deadline();
+    this.#statements = new PgStatements(this.#database, this.#options, this.#ids.range, maxLifetime, deadline);
+    this.#sessions = new ConcurrentSessions(this.#statements, this.#ids, this.#codec, this.#options, this.notify);
+    this.#previous = previous && new PreviousSessions(previous, this.#sessions, this.#ids, this.#options, this.notify);
+    this.#listing = new SessionListing(this.#statements, this.#ids, this.#codec, this.notify);
+    this.#bulk = new BulkDestruction(this.#statements, this.#ids, this.#saves, this.#previous, deadline);
+    this.#autodelete = new Interval(this.#options.autodelete, () => this.#autodeleteByTimer());
     if (this.#options.permanent) makePermanent(this, (session) => this.#codec.ttl(() => session));
   }
 
@@ -93,9 +87,8 @@ export class PgStore extends TypedStore {
   }
 
   /**
-   * Saves the session. One that was loaded from the store is merged with what others saved
-   * meanwhile, and discarded, with a `dropped` event, if it was destroyed meanwhile; any other
-   * object replaces the row.
+   * Saves the session. One that was loaded from the store is merged with what others saved meanwhile, and discarded, with a
+   * `dropped` event, if it was destroyed or changed hands meanwhile; any other object replaces the row.
    */
   override set(sid: string, session: SessionData): Promise<void>;
   override set(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
@@ -105,11 +98,16 @@ export class PgStore extends TypedStore {
       if (flaw) throw new PgStoreError(flaw, 'INVALID_SID');
       // In this tick: what the app changes afterwards is not part of this save.
       const encoded = this.#codec.encode(session);
-      return this.#order.write(sid, () => this.#sessions.save(sid, encoded, session, deadline));
+      const subject = { shard: this.#ids.shardOf(sid), user: () => this.#codec.userOf(encoded, encoded.expires) };
+      const save = this.#order.write(sid, () => this.#sessions.save(sid, encoded, session, deadline));
+      await this.#saves.add(subject, save);
     });
   }
 
-  /** Puts off expiry, stores the cookie; skips what `touchAfter` allows. Never creates a row. */
+  /**
+   * Puts off the session's expiry and stores its cookie, but not its data; skips what option `touchAfter` allows. Never
+   * creates a row.
+   */
   override touch(sid: string, session: SessionData): Promise<void>;
   override touch(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
   override touch(sid: string, session: SessionData, callback?: Callback<void>): Promise<void> | undefined {
@@ -120,7 +118,7 @@ export class PgStore extends TypedStore {
     });
   }
 
-  /** Destroys the session; no request that has it brings it back. No error where there is none. */
+  /** Destroys the session; no request that has it brings it back. Not an error where there is none. */
   override destroy(sid: string): Promise<void>;
   override destroy(sid: string, callback: Callback<void> | undefined): void;
   override destroy(sid: string, callback?: Callback<void>): Promise<void> | undefined {
@@ -134,113 +132,139 @@ export class PgStore extends TypedStore {
   override all(): Promise<ListedSession[]>;
   override all(callback: Callback<ListedSession[]>): void;
   override all(callback?: Callback<ListedSession[]>): Promise<ListedSession[]> | undefined {
-    return this.#inStatements('all', callback, async (query) => {
+    const list = async () => {
       const sessions: ListedSession[] = [];
-      for await (const session of this.#listing.all(query)) sessions.push(session);
+      for await (const page of this.#listing.pages('all')) sessions.push(...page);
       return sessions;
-    });
+    };
+    return this.#calls.run('all', callback, list, NO_DEADLINE);
   }
 
-  /** Unexpired sessions of the prefix, one by one, in order of row keys: memory stays flat. */
-  sessions(): AsyncGenerator<ListedSession, void, undefined> {
-    // Each page is a call of its own: closing the store does not wait for a slow reader.
-    const page: Query = (text, values) =>
-      this.#inStatements('sessions', undefined, (query) => query(text, values)) as ReturnType<Query>;
-    return this.#listing.all(page);
-  }
-
-  /** All unexpired session IDs of the prefix. With `hashIds` an error: nobody knows them. */
-  ids(): Promise<string[]>;
-  ids(callback: Callback<string[]>): void;
-  ids(callback?: Callback<string[]>): Promise<string[]> | undefined {
-    return this.#inStatements('ids', callback, (query) => this.#listing.ids(query));
-  }
-
-  /** Counts unexpired sessions of the prefix; with `secret`, without checking their signatures. */
+  /** Counts the unexpired sessions of the prefix; with `secret`, without checking their signatures. */
   override length(): Promise<number>;
   override length(callback: Callback<number>): void;
   override length(callback?: Callback<number>): Promise<number> | undefined {
-    return this.#inStatements('length', callback, (query) => this.#bulk.count(query, this.#ids.range));
+    return this.#calls.run('length', callback, () => this.#statements.count(), NO_DEADLINE);
   }
 
   /**
-   * Destroys all sessions of the prefix that are there at the call; one that is saved after the
-   * call stays. Option `previous`: all of that store first.
+   * Destroys all sessions of the prefix that are there, and those that calls of `set` of this process are saving. A session
+   * that is created after the call stays, by the database's clock. Option `previous`: all of that store first.
    */
   override clear(): Promise<void>;
   override clear(callback: Callback<void> | undefined): void;
   override clear(callback?: Callback<void>): Promise<void> | undefined {
-    return this.#inStatements('clear', callback, (query) => this.#deletion.all(query));
-  }
-
-  /** A user's unexpired sessions (option `user`), newest activity first. */
-  sessionsOf(user: string | number): Promise<UserSession[]>;
-  sessionsOf(user: string | number, callback: Callback<UserSession[]>): void;
-  sessionsOf(user: string | number, callback?: Callback<UserSession[]>): Promise<UserSession[]> | undefined {
-    return this.#inStatements('sessionsOf', callback, (query) => this.#listing.ofUser(query, userId(user)));
+    return this.#calls.run('clear', callback, () => this.#bulk.all(), NO_DEADLINE);
   }
 
   /**
-   * Destroys a user's sessions, all but the session ID in `except`; answers how many rows went,
-   * expired ones included.
+   * The unexpired sessions of the prefix, one by one, in the order of their row keys. They are read page by page, so memory
+   * stays flat, and closing the store does not wait for a slow reader.
    */
-  destroySessionsOf(user: string | number, options?: { except?: string } | null): Promise<number>;
-  destroySessionsOf(user: string | number, callback: Callback<number>): void;
-  destroySessionsOf(
-    user: string | number,
-    options: { except?: string } | null | undefined,
-    callback: Callback<number>,
-  ): void;
-  destroySessionsOf(
-    user: string | number,
-    options?: { except?: string } | null | Callback<number>,
-    callback?: Callback<number>,
-  ): Promise<number> | undefined {
-    if (typeof options === 'function') return this.destroySessionsOf(user, null, options) as undefined;
-    return this.#inStatements('destroySessionsOf', callback, (query) =>
-      this.#deletion.ofUser(query, userId(user), options ?? {}),
-    );
+  async *sessions(): AsyncGenerator<ListedSession, void, undefined> {
+    const pages = this.#listing.pages('sessions');
+    for (;;) {
+      const { done, value } = await this.#calls.promise('sessions', () => pages.next(), NO_DEADLINE);
+      if (done) return;
+      yield* value;
+    }
+  }
+
+  /** All unexpired session IDs of the prefix. With `hashIds` an error: nobody knows them. */
+  ids(): Promise<string[]>;
+  ids(...given: unknown[]): Promise<string[]> {
+    return this.#inStatements('ids', given, () => this.#listing.ids());
   }
 
   /**
-   * Destroys the session with a handle from `sessionsOf`, if it is that user's.
+   * A user's unexpired sessions (option `user`), newest activity first. Only those whose own data belong to that user.
+   *
+   * @param options `limit`: how many at most. Default 1,000
+   */
+  sessionsOf(user: string | number, options?: { limit?: number }): Promise<UserSession[]>;
+  sessionsOf(user: string | number, options?: { limit?: number }, ...given: unknown[]): Promise<UserSession[]> {
+    return this.#inStatements('sessionsOf', [options, ...given], () => {
+      const { limit = 1000 } = knownOptions('sessionsOf', options, ['limit']);
+      checkCount('sessionsOf', 'limit', limit);
+      return this.#listing.ofUser(checkUser(user), limit);
+    });
+  }
+
+  /**
+   * Destroys a user's sessions, all but the session ID in `except`: those that are there when its statement runs, and those
+   * that calls of `set` of this process are saving. What is created later stays.
+   *
+   * @returns how many rows were deleted, expired ones included; after a lost answer it may be fewer than that
+   */
+  destroySessionsOf(user: string | number, options?: { except?: string | undefined } | null): Promise<number>;
+  destroySessionsOf(
+    user: string | number,
+    options?: { except?: string | undefined } | null,
+    ...given: unknown[]
+  ): Promise<number> {
+    return this.#inStatements('destroySessionsOf', [options, ...given], () => {
+      const { except } = knownOptions('destroySessionsOf', options, ['except']);
+      return this.#bulk.ofUser(checkUser(user), checkExcept(except));
+    });
+  }
+
+  /**
+   * Keeps `most` of a user's sessions in all: the one in `except`, and the most recently active others. Destroys the rest.
+   *
+   * @returns how many rows were deleted, expired ones included
+   */
+  limitSessionsOf(
+    user: string | number,
+    most: number,
+    options?: { except?: string | undefined } | null,
+  ): Promise<number>;
+  limitSessionsOf(
+    user: string | number,
+    most: number,
+    options?: { except?: string | undefined } | null,
+    ...given: unknown[]
+  ): Promise<number> {
+    return this.#inStatements('limitSessionsOf', [options, ...given], () => {
+      const { except } = knownOptions('limitSessionsOf', options, ['except']);
+      checkCount('limitSessionsOf', 'most', most, 0);
+      return this.#bulk.limitOfUser(checkUser(user), most, checkExcept(except));
+    });
+  }
+
+  /**
+   * Destroys the session with a handle from `sessionsOf`, if it is that user's. A handle from before a rotation of `secret`
+   * still works, without `hashIds`.
    *
    * @returns whether there was one
    */
   destroyByHandle(handle: string, options: { user: string | number }): Promise<boolean>;
-  destroyByHandle(handle: string, options: { user: string | number }, callback: Callback<boolean>): void;
-  destroyByHandle(
-    handle: string,
-    options: { user: string | number },
-    callback?: Callback<boolean>,
-  ): Promise<boolean> | undefined {
-    return this.#inStatements('destroyByHandle', callback, (query) =>
-      this.#deletion.byHandle(query, userId(options?.user), handle),
+  destroyByHandle(handle: string, options: { user: string | number }, ...given: unknown[]): Promise<boolean> {
+    return this.#inStatements('destroyByHandle', [options, ...given], () =>
+      this.#bulk.byHandle(handle, checkUser(options?.user)),
     );
   }
 
   /**
-   * Takes over all sessions of the store in option `previous`, if it can list them (`all`). May be
-   * repeated. Option `timeout` applies to each of that store's answers, the list included.
+   * Takes over sessions of the store in option `previous`: those with the IDs in `sids`, else all, if that store can list
+   * them (`all`). May be repeated. Option `timeout` applies to each of that store's answers, the list included.
    *
    * @returns how many were taken over
    */
   takeOver(options?: TakeOverOptions | null): Promise<number>;
-  takeOver(options: TakeOverOptions | null | undefined, callback: Callback<number>): void;
-  takeOver(options?: TakeOverOptions | null, callback?: Callback<number>): Promise<number> | undefined {
-    return this.#inStatements('takeOver', callback, () => {
+  takeOver(options?: TakeOverOptions | null, ...given: unknown[]): Promise<number> {
+    return this.#inStatements('takeOver', [options, ...given], () => {
+      const checked = knownOptions('takeOver', options, ['sids', 'onProgress']);
+      checkTakeOver(checked);
       if (!this.#previous) throw new PgStoreError('needs option `previous`', 'UNSUPPORTED');
-      return this.#previous.takeOver((sid, task) => this.#order.write(sid, task), options?.onProgress);
+      return this.#previous.takeOverAll(checked, (sid, task) => this.#order.write(sid, task));
     });
   }
 
-  /** Creates the table now, or checks that it is there, instead of at first use. */
+  /** Creates the table now, or checks that it is there and has the store's columns, instead of at first use. */
   ready(): Promise<void>;
-  ready(callback: Callback<void>): void;
-  ready(callback?: Callback<void>): Promise<void> | undefined {
-    return this.#calls.run('ready', callback, (deadline) =>
-      this.#database.run('ready', deadline, () => this.#database.ensureTable()),
-    );
+  ready(...given: unknown[]): Promise<void> {
+    refuseCallback('ready', ...given);
+    return this.#calls.promise('ready', (deadline) => this.#database.ready(deadline));
   }
 
   /**
@@ -249,24 +273,27 @@ export class PgStore extends TypedStore {
    * @returns how many were deleted
    */
   autodelete(): Promise<number>;
-  autodelete(callback: Callback<number>): void;
-  autodelete(callback?: Callback<number>): Promise<number> | undefined {
-    return this.#inStatements('autodelete', callback, (query) =>
-      this.#bulk.deleteExpired(query, () => this.#closing !== undefined),
-    );
+  autodelete(...given: unknown[]): Promise<number> {
+    return this.#inStatements('autodelete', given, async () => {
+      let rows = 0;
+      for await (const page of this.#statements.deleteExpired()) {
+        rows += page.length;
+        if (this.isHeard('expired')) {
+          for (const { key, user, wasSession } of page) if (wasSession) this.notify('expired', handleOf(key), user);
+        }
+        if (this.#closing) break;
+      }
+      return rows;
+    });
   }
 
   /** Refuses new calls, finishes those under way, stops the timer, ends what the store opened. */
   close(): Promise<void>;
-  close(callback: Callback<void>): void;
-  close(callback?: Callback<void>): Promise<void> | undefined {
-    this.#stopAutodelete();
+  close(...given: unknown[]): Promise<void> {
+    refuseCallback('close', ...given);
+    this.#autodelete.stop();
     this.#closing ??= this.#calls.close().then(() => this.#database.close());
-    if (!callback) return this.#closing;
-    this.#closing.then(
-      () => nextTick(callback, null),
-      (error) => nextTick(callback, error),
-    );
+    return this.#closing;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -275,22 +302,50 @@ export class PgStore extends TypedStore {
 
   /** From the data of `get` to `req.session`; the store remembers what the request saw. */
   override createSession(req: Request, data: SessionData): session.Session & SessionData {
-    // express-session's Cookie fails on any other, which only a row written by hand has.
-    if (typeof data.cookie?.originalMaxAge !== 'number') data.cookie.originalMaxAge = null;
+    // express-session's Cookie fails on any other value, which only a row written by hand has.
+    if (data.cookie && typeof data.cookie.originalMaxAge !== 'number') data.cookie.originalMaxAge = null;
     const created = super.createSession(req, data);
     transferSnapshot(data, created);
     return created;
   }
 
-  /** Runs a call of many statements: each of them has a deadline of its own, the call has none. */
-  #inStatements<T>(call: string, callback: Callback<T> | undefined, work: (query: Query) => Promise<T>) {
-    const query: Query = (text, values) =>
-      this.#database.run(call, this.#calls.deadline(), (query) => query(text, values));
-    return this.#calls.run(call, callback, async () => work(query), Number.POSITIVE_INFINITY);
+  /** Runs a call of many statements, each of which has a deadline of its own. */
+  #inStatements<T>(name: string, given: readonly unknown[], work: () => Promise<T> | T): Promise<T> {
+    refuseCallback(name, ...given);
+    return this.#calls.promise(name, async () => work(), NO_DEADLINE);
   }
 
-  readonly #notify: Emit = (event, ...args) => {
-    if (this.listenerCount(event) > 0) emitLater(() => this.emit(event, ...args));
-    publish(`${this.#options.schema}.${this.#options.table}`, event, args);
-  };
+  async #autodeleteByTimer(): Promise<void> {
+    try {
+      this.notify('autodelete', await this.autodelete());
+    } catch (error) {
+      this.notify('autodelete', 0, error as Error);
+    }
+  }
+}
+
+/** The options of a method. A misspelt name would mean another thing: it is refused. */
+function knownOptions<T extends object>(method: string, options: T | null | undefined, known: readonly string[]): T {
+  if (options === undefined || options === null) return {} as T;
+  if (typeof options !== 'object')
+    throw new ArgumentError(method, `expected an object as options, got ${typeof options}`);
+  const unknown = Object.keys(options).find((name) => !known.includes(name));
+  if (unknown !== undefined) {
+    throw new ArgumentError(method, `unknown option \`${unknown}\`; it takes \`${known.join('` and `')}\``);
+  }
+  // Not what somebody has put into Object.prototype.
+  return Object.assign(Object.create(null), options);
+}
+
+function checkCount(method: string, name: string, count: unknown, least = 1): void {
+  if (typeof count === 'number' && Number.isInteger(count) && count >= least) return;
+  throw new ArgumentError(method, `\`${name}\`: expected a whole number, ${least} or more`);
+}
+
+/** @throws PgStoreError `INVALID_SID` */
+function checkExcept(except: string | null | undefined): string | undefined {
+  if (except === undefined || except === null) return undefined;
+  const flaw = validateSessionId(except);
+  if (flaw) throw new PgStoreError(`\`except\`: ${flaw}`, 'INVALID_SID');
+  return except;
 }

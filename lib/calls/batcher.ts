@@ -5,11 +5,10 @@ import { timeoutError } from '../errors.js';
 
 /** What bounds a batch, and how many batches may be under way at once. */
 export interface BatchLimits {
-  /** Statements in flight. With more, the process prepares the next one while the server works. */
+  /** Statements in flight. With more than one, the process prepares the next while the server works. */
   readonly maxInFlight: number;
   /**
-   * Items that must wait before a statement leaves beside one in flight; small statements cost more
-   * for each item.
+   * How many items must wait before a statement leaves beside one in flight: small statements cost more for each item.
    */
   readonly minRows: number;
   /** Items in one batch. */
@@ -25,14 +24,13 @@ export interface BatcherOptions<Item, Result> {
   /**
    * Runs one batch. Resolves with one result for each item, in the items' order.
    *
-   * @param waited milliseconds that the batch's first item has waited
+   * @param deadline the latest of the items' deadlines
+   * @param waited gives how many milliseconds the batch's first item has waited
    */
   execute(items: Item[], deadline: number, waited: () => number): Promise<Result[]>;
   /** Roughly how many bytes an item adds to the statement. */
   bytes(item: Item): number;
-  /**
-   * Whether a batch failed for a reason that may lie in a single item; then each goes again alone.
-   */
+  /** Whether a batch failed for a reason that may lie in a single item: then its halves are tried apart. */
   shouldIsolate(error: unknown): boolean;
   limits?: BatchLimits;
 }
@@ -40,27 +38,29 @@ export interface BatcherOptions<Item, Result> {
 interface Waiting<Item, Result> {
   readonly item: Item;
   readonly bytes: number;
+  /** When it was sent; like the deadline, in milliseconds on the clock of `performance.now()`. */
+  readonly since: number;
   readonly deadline: number;
-  /** When half of its time is over. */
-  readonly halfDeadline: number;
   resolve(result: Result): void;
   reject(error: unknown): void;
 }
 
 /**
- * Gathers items while statements are in flight and sends all that gathered as the next statement.
+ * Gathers items while statements are in flight, and sends all that have gathered as the next statement.
  *
- * No timer: with nothing in flight an item leaves once the event loop has run the callbacks that
- * are ready, so a lone call pays nothing for batching.
+ * No timer is involved. With nothing in flight, a burst of items leaves once the event loop has run the callbacks that are
+ * ready; where the last batch was a single item, the next item leaves at once, so a lone call pays nothing for batching.
  */
 export class Batcher<Item, Result> {
   readonly #options: BatcherOptions<Item, Result>;
   readonly #limits: BatchLimits;
   #queue: Waiting<Item, Result>[] = [];
+  /** Index of the first item in the queue that has not been taken. */
   #head = 0;
-  /** Items of a failed batch, each to be sent alone, before anything newer. */
-  #isolated: Waiting<Item, Result>[] = [];
+  /** Halves of failed batches, to be tried apart, before anything newer. */
+  readonly #halves: Waiting<Item, Result>[][] = [];
   #inFlight = 0;
+  #lastBatchSize = 0;
   #isScheduled = false;
 
   constructor(options: BatcherOptions<Item, Result>) {
@@ -68,26 +68,27 @@ export class Batcher<Item, Result> {
     this.#limits = options.limits ?? DEFAULT_LIMITS;
   }
 
-  /** How many items wait for a slot. */
+  /** How many items wait for a place in a statement. */
   get waiting(): number {
-    return this.#queue.length - this.#head + this.#isolated.length;
+    return this.#queue.length - this.#head + this.#halves.reduce((sum, half) => sum + half.length, 0);
   }
 
   /**
-   * @param deadline on the clock of `performance.now()`, in milliseconds: an item still waiting by
-   *                 then is not sent.
+   * @param deadline on the clock of `performance.now()`, in milliseconds: an item that still waits then is not sent
    */
   send(item: Item, deadline: number): Promise<Result> {
     return new Promise((resolve, reject) => {
-      const halfDeadline = (performance.now() + deadline) / 2;
-      this.#queue.push({ item, bytes: this.#options.bytes(item), deadline, halfDeadline, resolve, reject });
-      this.#schedule();
+      const since = performance.now();
+      this.#queue.push({ item, bytes: this.#options.bytes(item), since, deadline, resolve, reject });
+      const isLone = this.#inFlight === 0 && this.#lastBatchSize === 1 && this.waiting === 1 && !this.#isScheduled;
+      if (isLone) this.#fillSlots();
+      else this.#schedule();
     });
   }
 
   /**
-   * In the check phase, right after the poll phase: the calls of all requests that arrived together
-   * go together. `process.nextTick` would send those of each socket's callback apart.
+   * In the check phase, right after the poll phase: so the calls of all requests that arrived together go together.
+   * `process.nextTick` would send those of each socket's callback apart.
    */
   #schedule(): void {
     if (this.#isScheduled || this.#inFlight >= this.#limits.maxInFlight) return;
@@ -101,50 +102,43 @@ export class Batcher<Item, Result> {
   #fillSlots(): void {
     const { maxInFlight, minRows } = this.#limits;
     while (this.#inFlight < maxInFlight && (this.#inFlight === 0 || this.waiting >= minRows)) {
-      // What waits is shared among the free slots: the server works on one part while the next is
-      // being prepared.
+      // What waits is shared among the free slots: the server works on one part while the next is being prepared.
       const share = Math.ceil(this.waiting / (maxInFlight - this.#inFlight));
-      const batch = this.#take(Math.max(share, minRows));
+      const batch = this.#takeHalf() ?? this.#take(Math.max(share, minRows));
       if (batch.length === 0) return;
-      this.#inFlight++;
-      void this.#run(batch).then(() => {
-        this.#inFlight--;
-        this.#schedule();
-      });
+      void this.#run(batch);
     }
+  }
+
+  #takeHalf(): Waiting<Item, Result>[] | undefined {
+    for (let half = this.#halves.shift(); half; half = this.#halves.shift()) {
+      const now = performance.now();
+      const inTime = half.filter((waiting) => !rejectIfLate(waiting, now));
+      if (inTime.length > 0) return inTime;
+    }
+    return undefined;
   }
 
   #take(most: number): Waiting<Item, Result>[] {
     const now = performance.now();
-    while (this.#isolated.length > 0) {
-      const isolated = this.#isolated.shift() as Waiting<Item, Result>;
-      if (isolated.deadline > now) return [isolated];
-      isolated.reject(timeoutError());
-    }
     const oldest = () => this.#queue[this.#head];
-    for (let first = oldest(); first && first.deadline <= now; first = oldest()) {
-      this.#head++;
-      first.reject(timeoutError());
-    }
-    // Overload: oldest first, every answer would come too late; newest first, those that can come
-    // in time do.
-    const newestFirst = (oldest()?.halfDeadline ?? Number.POSITIVE_INFINITY) <= now;
+    for (let first = oldest(); first && rejectIfLate(first, now); first = oldest()) this.#head++;
+    // Under overload, oldest first, every answer would come too late; newest first, those that can come in time do.
+    const first = oldest();
+    const isOverloaded = first !== undefined && now - first.since > first.deadline - now;
     const batch: Waiting<Item, Result>[] = [];
     const rows = Math.min(most, this.#limits.maxRows);
     let bytes = 0;
     while (this.#head < this.#queue.length && batch.length < rows) {
-      const next = (newestFirst ? this.#queue.at(-1) : oldest()) as Waiting<Item, Result>;
+      const next = (isOverloaded ? this.#queue.at(-1) : oldest()) as Waiting<Item, Result>;
       if (batch.length > 0 && bytes + next.bytes > this.#limits.maxBytes) break;
-      if (newestFirst) this.#queue.pop();
+      if (isOverloaded) this.#queue.pop();
       else this.#head++;
-      if (next.deadline <= now) {
-        next.reject(timeoutError());
-        continue;
-      }
+      if (rejectIfLate(next, now)) continue;
       bytes += next.bytes;
       batch.push(next);
     }
-    // Cut off what was taken once it is most of the array: each item is moved once on average.
+    // What was taken is cut off once it is most of the array: so each item is moved once on average.
     if (this.#head * 2 >= this.#queue.length) {
       this.#queue = this.#queue.slice(this.#head);
       this.#head = 0;
@@ -153,17 +147,29 @@ export class Batcher<Item, Result> {
   }
 
   async #run(batch: Waiting<Item, Result>[]): Promise<void> {
+    this.#inFlight++;
+    this.#lastBatchSize = batch.length;
+    const items = batch.map(({ item }) => item);
+    const deadline = batch.reduce((latest, waiting) => Math.max(latest, waiting.deadline), 0);
+    const waited = () => performance.now() - Math.min(...batch.map(({ since }) => since));
     try {
-      const deadline = Math.max(...batch.map((waiting) => waiting.deadline));
-      const results = await this.#options.execute(
-        batch.map((waiting) => waiting.item),
-        deadline,
-        () => performance.now() - Math.min(...batch.map(({ halfDeadline, deadline }) => 2 * halfDeadline - deadline)),
-      );
-      for (let i = 0; i < batch.length; i++) batch[i]?.resolve(results[i] as Result);
+      const results = await this.#options.execute(items, deadline, waited);
+      for (const [n, waiting] of batch.entries()) waiting.resolve(results[n] as Result);
     } catch (error) {
-      if (batch.length > 1 && this.#options.shouldIsolate(error)) this.#isolated.push(...batch);
-      else for (const waiting of batch) waiting.reject(error);
+      if (batch.length > 1 && this.#options.shouldIsolate(error)) {
+        const middle = batch.length >> 1;
+        this.#halves.push(batch.slice(0, middle), batch.slice(middle));
+      } else {
+        for (const waiting of batch) waiting.reject(error);
+      }
     }
+    this.#inFlight--;
+    if (this.waiting > 0) this.#schedule();
   }
+}
+
+function rejectIfLate<Item, Result>({ deadline, reject }: Waiting<Item, Result>, now: number): boolean {
+  if (deadline > now) return false;
+  reject(timeoutError());
+  return true;
 }

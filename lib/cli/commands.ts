@@ -4,16 +4,14 @@ import type { parseArgs } from 'node:util';
 import { ConnectionPool } from '../client/pool.js';
 import { type Options, type PgStoreOptions, parseOptions } from '../options.js';
 import { PgStore } from '../pg-store.js';
-import type { Query } from '../sql/query.js';
+import type { BoundQuery } from '../sql/query.js';
 import { createSchemaSql, createTableSql } from '../sql/schema.js';
 import { FORMATS } from './formats.js';
-import { importSessions } from './import.js';
 import { stats } from './stats.js';
 
 export class UsageError extends Error {}
 
 const text = (value: string, help: string) => ({ type: 'string', value, help }) as const;
-const texts = (help: string) => ({ ...text('TEXT', help), multiple: true }) as const;
 const flag = (help: string) => ({ type: 'boolean', value: '', help }) as const;
 
 // As node:util's parseArgs takes them; `value` and `help` are for the help text.
@@ -38,21 +36,7 @@ const SERVER = {
   ...HELP,
 };
 const STATS = { prefix: text('TEXT', "the store's option prefix"), ...SERVER };
-const IMPORT = {
-  'dry-run': flag('only report what would be done'),
-  from: text('NAME', "connect-pg-simple's table (default: session)"),
-  'from-schema': text('NAME', 'its schema (default: public)'),
-  since: text('TIME', 'only sessions written since then: "started at" of an earlier import'),
-  ttl: text('SECONDS', "connect-pg-simple's option ttl, which --since needs (default: 86400)"),
-  secret: texts('option secret; repeatable, newest first (default: PG_STORE_SECRET)'),
-  'hash-ids': flag('option hashIds'),
-  'encryption-key': texts('option encryptionKey; repeatable (default: PG_STORE_ENCRYPTION_KEY)'),
-  user: text('PATH', 'where sessions have their user, such as userId (default: passport.user)'),
-  ...SHARDS,
-  ...STATS,
-};
-
-export type Flags = typeof SCHEMA & typeof IMPORT;
+export type Flags = typeof SCHEMA & typeof STATS;
 type Values = ReturnType<typeof parseArgs<{ options: Flags }>>['values'];
 
 export interface Command {
@@ -81,27 +65,6 @@ export const COMMANDS: Record<string, Command> = {
       return format(options, schema + createTableSql(options, partitions, citus));
     },
   },
-  import: {
-    summary: 'Copies the unexpired sessions of a connect-pg-simple table.',
-    more: `The table is in the same database and is only read; the store's table is created if it is missing.
-Users stay signed in if the app keeps the name and the secret of its cookie. Can be repeated: a
-session that the new app has saved or touched is left as it is. Give it the options of the new app's
-store; secrets are better in the variables, as other users of the machine can read a command line.`,
-    flags: IMPORT,
-    run: async (values, env) => {
-      const since = values.since === undefined ? undefined : new Date(values.since);
-      if (Number.isNaN(since?.getTime())) throw new UsageError(`--since: expected a time, got '${values.since}'`);
-      const settings = {
-        from: { schema: values['from-schema'] ?? 'public', table: values.from ?? 'session' },
-        since,
-        ttl: wholeNumber('ttl', values.ttl, 1e11) ?? 86_400,
-        dryRun: values['dry-run'] ?? false,
-      };
-      const options = { ...storeOptions(values, env), createTable: true };
-      if (!settings.dryRun) await withStore(options, (store) => store.ready());
-      return withConnection(options, (query) => importSessions(query, options, settings));
-    },
-  },
   prune: {
     summary: 'Deletes expired sessions.',
     more: "In short statements, as the store's timer (option autodelete) and its method autodelete() do.",
@@ -121,29 +84,24 @@ store; secrets are better in the variables, as other users of the machine can re
 };
 
 /** The flags that are options of the store, checked as those. */
-function storeOptions({ uri, table, schema, prefix, ...values }: Values, env: NodeJS.ProcessEnv): Options {
-  const secret = values.secret ?? (env.PG_STORE_SECRET || undefined);
-  const encryptionKey = values['encryption-key'] ?? (env.PG_STORE_ENCRYPTION_KEY || undefined);
-  const shards = wholeNumber('shards', values.shards, 32_767);
-  const hashIds = values['hash-ids'];
-  const path = values.user?.split('.');
-  const user = path && ((session: object) => path.reduce((value: any, name) => value?.[name], session));
-  const given = { uri, table, schema, shards, prefix, secret, encryptionKey, hashIds, user, createTable: false };
+function storeOptions({ uri, table, schema, prefix, shards }: Values, env: NodeJS.ProcessEnv): Options {
+  const count = wholeNumber('shards', shards, 32_767);
+  const given = { uri, table, schema, shards: count, prefix, createTable: false };
   return parseOptions(given as PgStoreOptions, env);
 }
 
 async function withStore<T>(options: Options, work: (store: PgStore) => Promise<T>): Promise<T> {
-  const { uri, table, schema, shards, createTable } = options;
-  const place = { table, schema, createTable, ...(uri !== undefined && { uri }), ...(shards && { shards }) };
+  const { uri, table, schema, shards } = options;
+  const place = { table, schema, createTable: false, ...(uri !== undefined && { uri }), ...(shards && { shards }) };
   await using store = new PgStore({ ...place, autodelete: false, retry: { attempts: 1 } });
   return await work(store);
 }
 
 /** One connection, for statements that may take long. */
-async function withConnection<T>(options: Options, work: (query: Query) => Promise<T>): Promise<T> {
+async function withConnection<T>(options: Options, work: (query: BoundQuery) => Promise<T>): Promise<T> {
   const connection = new ConnectionPool({ ...options, maxConnections: 1, timeout: 24 * 3_600_000 });
   try {
-    return await work(connection.query);
+    return await work((text, values) => connection.query(text, values, Number.POSITIVE_INFINITY));
   } finally {
     await connection.end();
   }

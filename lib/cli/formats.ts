@@ -12,12 +12,13 @@ const COLUMNS = [
   ['sid', 'sid', 'String @id', 'text().primaryKey()'],
   ['data', 'data', 'Json @db.Json', 'json().notNull()'],
   ['cookie', 'cookie', 'Json? @db.Json', 'json()'],
+  ['cookie_expires', 'cookieExpires', 'Float?', 'doublePrecision()'],
   ['user_id', 'userId', 'String?', 'text()'],
   ['version', 'version', 'Int @default(1)', 'integer().notNull().default(1)'],
   ['created_at', 'createdAt', 'DateTime @default(now()) @db.Timestamptz(6)', 'time().notNull().defaultNow()'],
   ['updated_at', 'updatedAt', 'DateTime @default(now()) @db.Timestamptz(6)', 'time().notNull().defaultNow()'],
   ['expires_at', 'expiresAt', 'DateTime @db.Timestamptz(6)', 'time().notNull()'],
-  ['expires_by', 'expiresBy', 'DateTime? @db.Timestamptz(6)', 'time()'],
+  ['delete_after', 'deleteAfter', 'DateTime @db.Timestamptz(6)', 'time().notNull()'],
 ] as const;
 
 /** With shards the key is of two columns. */
@@ -53,7 +54,7 @@ ${columnsOf(shards)
   ) => `// For queries, in a file that drizzle.config.ts does not name in \`schema\`.
 // The migration (drizzle-kit generate --custom):
 ${sql.trim().replace(/^/gm, '// ')}
-import { integer, json, pgSchema, pgTable, ${shards ? 'primaryKey, smallint, ' : ''}text, timestamp } from 'drizzle-orm/pg-core';
+import { doublePrecision, integer, json, pgSchema, pgTable, ${shards ? 'primaryKey, smallint, ' : ''}text, timestamp } from 'drizzle-orm/pg-core';
 
 const time = (name: string) => timestamp(name, { withTimezone: true });
 

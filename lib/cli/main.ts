@@ -27,7 +27,7 @@ export async function main(args: string[], env: NodeJS.ProcessEnv): Promise<Outc
   } catch (error) {
     const { message } = error as Error;
     if (!(error instanceof UsageError || codeOf(error).startsWith('ERR_PARSE_ARGS') || /^PgStore: /.test(message))) {
-      return { code: 1, out: '', err: `express-pg-store: ${explain(error, name, env)}\n` };
+      return { code: 1, out: '', err: `express-pg-store: ${explain(error, env)}\n` };
     }
     const help = command ? `help ${name}` : 'help';
     const err = `express-pg-store: ${message.replace('PgStore: ', '')}\nTry 'express-pg-store ${help}'.\n`;
@@ -53,13 +53,11 @@ function lines(result: object): string {
 }
 
 /** In words that may be shown: PostgreSQL's own messages on bad data quote them. */
-function explain(error: unknown, command: string, env: NodeJS.ProcessEnv): string {
+function explain(error: unknown, env: NodeJS.ProcessEnv): string {
   const { message } = error instanceof PgStoreError ? error : toPgStoreError('', error);
   const reason = message.replace(/^PgStore\.\w*: |, and option `createTable` is false$/g, '');
   if (codeOf(error) === '42P01') {
-    return command === 'import'
-      ? `${reason}\n--from and --from-schema name connect-pg-simple's table.`
-      : `${reason}\n'express-pg-store schema' prints the SQL that creates the store's table.`;
+    return `${reason}\n'express-pg-store schema' prints the SQL that creates the store's table.`;
   }
   const isSet = Object.keys(env).some((name) => env[name] && /^(DATABASE_URL|PG[A-Z]+)$/.test(name));
   return isSet ? reason : `${reason}\nNeither --uri nor DATABASE_URL nor a PG* variable is set.`;

@@ -9,7 +9,11 @@ const KEY_ID_END = 5;
 const NONCE_END = 17;
 const TAG_END = 33;
 
-type Key = ReturnType<typeof deriveKey>;
+interface Key {
+  /** Says in an envelope which key opens it. */
+  readonly id: Buffer;
+  readonly secret: Buffer;
+}
 
 /**
  * AES-256-GCM (NIST SP 800-38D) with a fresh random nonce per write, and the row key as additional
@@ -81,7 +85,7 @@ export class Encryption {
 /**
  * HKDF-SHA-256 (RFC 5869), no salt: the key's own 32 bytes, and an id that says nothing about them.
  */
-function deriveKey(keyMaterial: string) {
+function deriveKey(keyMaterial: string): Key {
   const derive = (info: string, bytes: number) => Buffer.from(hkdfSync('sha256', keyMaterial, '', info, bytes));
   return { id: derive('express-pg-store key id', 4), secret: derive('express-pg-store data', 32) };
 }

@@ -1,16 +1,14 @@
-/**
- * Option `previous`: sessions of the store that the app used before are taken over when they are
- * first requested.
- */
+/** Option `previous`: sessions of the store that the app used before are taken over when they are first requested. */
 
 import type { SessionData } from 'express-session';
+import { deadlines } from '../calls/deadline.js';
 import { withRetries } from '../calls/retry.js';
-import { within } from '../client/client.js';
-import { PgStoreError, toPgStoreError } from '../errors.js';
+import { ArgumentError, PgStoreError, toPgStoreError } from '../errors.js';
 import type { Emit } from '../events.js';
-import type { Options, PreviousStore } from '../options.js';
+import type { Options, PreviousStore, TakeOverOptions } from '../options.js';
+import type { PreviousDestroyer } from './bulk.js';
 import type { ConcurrentSessions } from './concurrency.js';
-import type { ListedRow } from './row.js';
+import type { RowName } from './row.js';
 import { handleOf, type SessionIds, validateSessionId } from './session-id.js';
 
 type Answer = (error?: any, result?: unknown) => void;
@@ -18,129 +16,174 @@ type Answer = (error?: any, result?: unknown) => void;
 /** Sessions that `takeOver` moves at a time. */
 const PAGE = 256;
 
-export type PreviousSessions = ReturnType<typeof previousSessions>;
+/** Runs a task in the order of the calls on a session ID. */
+type InOrder = (sid: string, task: () => Promise<boolean>) => Promise<boolean>;
 
 /**
- * The calls that concern both stores. No crash between two writes loses a session or brings one
- * back: a session is kept here before it is destroyed there, and destroyed there before it is
- * destroyed here. Here it leaves a tombstone, since a process of the old app that still has the
- * session may save it there once more.
+ * The calls that concern both stores. No crash between two writes loses a session or brings one back: a session is kept here
+ * before it is destroyed there, and destroyed there before it is destroyed here. Here it leaves a tombstone, since a process
+ * of the old app that still has the session may save it there once more.
  */
-export function previousSessions(
-  store: PreviousStore,
-  sessions: ConcurrentSessions,
-  ids: SessionIds,
-  { retry, timeout }: Options,
-  emit: Emit,
-) {
-  /** Calls the previous store, again after transient errors. */
-  function ask(call: string, deadline: number, start: (answer: Answer) => unknown): Promise<unknown> {
-    const name = `previous.${call}`;
-    const onRetry = (attempt: number, error: unknown) => emit('retry', name, attempt, toPgStoreError(name, error));
-    return withRetries(retry, deadline, onRetry, () => answered(deadline, start)).catch((error) => {
-      throw toPgStoreError(name, error);
-    });
+export class PreviousSessions implements PreviousDestroyer {
+  readonly #store: PreviousStore;
+  readonly #sessions: ConcurrentSessions;
+  readonly #ids: SessionIds;
+  readonly #options: Options;
+  readonly #emit: Emit;
+  /** By session ID: requests of one session that come in parallel take it over once. */
+  readonly #underWay = new Map<string, Promise<boolean>>();
+
+  constructor(store: PreviousStore, sessions: ConcurrentSessions, ids: SessionIds, options: Options, emit: Emit) {
+    this.#store = store;
+    this.#sessions = sessions;
+    this.#ids = ids;
+    this.#options = options;
+    this.#emit = emit;
   }
 
-  const deadlineFromNow = () => performance.now() + timeout;
-  const destroyThere = (sid: string, deadline: number) =>
-    ask('destroy', deadline, (answer) => store.destroy(sid, answer));
+  async load(sid: string, deadline: number): Promise<SessionData | null> {
+    const session = await this.#sessions.load(sid, deadline);
+    if (session !== null) return session;
+    await this.takeOver(sid, deadline);
+    // Also where there was nothing to take over: another request may have been faster.
+    return this.#sessions.load(sid, deadline);
+  }
 
-  const underWay = new Map<string, Promise<boolean>>();
+  async destroy(sid: string, deadline: number): Promise<void> {
+    await this.#destroyThere(sid, deadline);
+    await this.#sessions.bury(this.#ids.rowKeysFor(sid), this.#ids.shardOf(sid), deadline);
+  }
 
-  /** Requests of one session that come in parallel take it over once. */
-  function takeOver(sid: string, deadline: number): Promise<boolean> {
-    const running = underWay.get(sid) ?? takeOverOnce(sid, deadline).finally(() => underWay.delete(sid));
-    underWay.set(sid, running);
+  /** With `hashIds` nobody knows the session's ID, and only the tombstone keeps it from coming back. */
+  async destroyRow({ key, shard }: RowName): Promise<void> {
+    const sid = this.#ids.sessionIdFrom(key);
+    if (sid !== undefined) return this.destroy(sid, this.#newDeadline());
+    await this.#sessions.bury([key], shard, this.#newDeadline());
+  }
+
+  async clear(): Promise<void> {
+    const { clear } = this.#store;
+    if (!clear) throw unsupported('`clear`');
+    await this.#ask('clear', this.#newDeadline(), (answer) => clear.call(this.#store, answer));
+  }
+
+  /**
+   * Takes over all sessions that the other store lists, or those with the given session IDs.
+   *
+   * @returns how many were taken over
+   */
+  async takeOverAll({ sids, onProgress }: TakeOverOptions, inOrder: InOrder): Promise<number> {
+    const listed = sids ?? (await this.#list());
+    const total = Array.isArray(listed) ? listed.length : undefined;
+    let done = 0;
+    let taken = 0;
+    const takePage = async (page: readonly string[]) => {
+      const results = await Promise.all(page.map((sid) => inOrder(sid, () => this.takeOver(sid, this.#newDeadline()))));
+      taken += results.filter((isTaken) => isTaken).length;
+      done += page.length;
+      onProgress?.(done, total);
+    };
+    let page: string[] = [];
+    for await (const sid of listed) {
+      const flaw = validateSessionId(sid);
+      if (flaw) {
+        await takePage(page);
+        throw new ArgumentError('takeOver', `\`sids\`: element ${done}: ${flaw}; ${taken} sessions were taken over`);
+      }
+      page.push(sid);
+      if (page.length < PAGE) continue;
+      await takePage(page);
+      page = [];
+    }
+    if (page.length > 0) await takePage(page);
+    return taken;
+  }
+
+  /** Takes a session over, unless it has a row here. @returns whether it was taken over */
+  takeOver(sid: string, deadline: number): Promise<boolean> {
+    const running =
+      this.#underWay.get(sid) ?? this.#takeOverOnce(sid, deadline).finally(() => this.#underWay.delete(sid));
+    this.#underWay.set(sid, running);
     return running;
   }
 
-  async function takeOverOnce(sid: string, deadline: number): Promise<boolean> {
-    if (validateSessionId(sid)) return false;
-    const session = await ask('get', deadline, (answer) => store.get(sid, answer));
-    // What is no session, such as one without a cookie, is none here either.
-    const cookie: unknown = (session as SessionData | null | undefined)?.cookie;
-    if (typeof cookie !== 'object' || cookie === null) return false;
-    const isTaken = await sessions.adopt(sid, session, deadline);
-    if (isTaken) emit('takenOver', handleOf(ids.rowKeysFor(sid)[0]));
-    await destroyThere(sid, deadline);
+  async #takeOverOnce(sid: string, deadline: number): Promise<boolean> {
+    const session = await this.#getThere(sid, deadline);
+    if (typeof session !== 'object' || session === null) return false;
+    const isTaken = await this.#sessions.adopt(sid, session, deadline);
+    if (isTaken && !(await this.#getThere(sid, deadline))) {
+      // It was destroyed there since the first look, in a process of the old app: so it is here.
+      await this.#sessions.bury(this.#ids.rowKeysFor(sid), this.#ids.shardOf(sid), deadline);
+      return false;
+    }
+    if (isTaken) this.#emit('takenOver', handleOf(this.#ids.rowKeysFor(sid)[0]));
+    await this.#destroyThere(sid, deadline);
     return isTaken;
   }
 
-  return {
-    async load(sid: string, deadline: number): Promise<SessionData | null> {
-      const session = await sessions.load(sid, deadline);
-      if (session !== null) return session;
-      await takeOver(sid, deadline);
-      // Also where there was nothing to take over: another request may have been faster.
-      return sessions.load(sid, deadline);
-    },
+  #getThere(sid: string, deadline: number): Promise<unknown> {
+    return this.#ask('get', deadline, (answer) => this.#store.get(sid, answer));
+  }
 
-    async destroy(sid: string, deadline: number): Promise<void> {
-      await destroyThere(sid, deadline);
-      await sessions.leaveTombstone(ids.rowKeysFor(sid), ids.shardOf(sid), deadline);
-    },
+  #destroyThere(sid: string, deadline: number): Promise<unknown> {
+    return this.#ask('destroy', deadline, (answer) => this.#store.destroy(sid, answer));
+  }
 
-    /**
-     * The session of a row. With `hashIds` nobody knows its ID, and only the tombstone keeps it
-     * from coming back.
-     */
-    async destroyRow({ key, shard }: ListedRow): Promise<void> {
-      const sid = ids.sessionIdFrom(key);
-      if (sid !== undefined) return this.destroy(sid, deadlineFromNow());
-      await sessions.leaveTombstone([key], shard, deadlineFromNow());
-    },
+  /** The session IDs that the other store lists. */
+  async #list(): Promise<string[]> {
+    const { all } = this.#store;
+    if (!all) throw unsupported('`all`, which lists its sessions; give `takeOver` their IDs in `sids`');
+    const sessions = await this.#ask('all', this.#newDeadline(), (answer) => all.call(this.#store, answer));
+    // An object by session ID (MemoryStore), or an array of sessions with their `id` (connect-redis).
+    const sids = Array.isArray(sessions) ? sessions.map((session) => session?.id) : Object.keys(sessions ?? {});
+    if (sids.every((sid) => typeof sid === 'string')) return sids;
+    throw unsupported('session IDs in the answer of `all`; give `takeOver` these in `sids`');
+  }
 
-    async clear(): Promise<void> {
-      if (!store.clear) throw unsupported('`clear`');
-      await ask('clear', deadlineFromNow(), (answer) => store.clear?.(answer));
-    },
+  /** Calls the other store, again after transient errors. */
+  async #ask(call: string, deadline: number, start: (answer: Answer) => unknown): Promise<unknown> {
+    const name = `previous.${call}`;
+    const onRetry = (attempt: number, error: unknown) => {
+      this.#emit('retry', name, attempt, toPgStoreError(name, error));
+    };
+    try {
+      return await withRetries(this.#options.retry, deadline, onRetry, () => deadlines.race(deadline, answerOf(start)));
+    } catch (error) {
+      throw toPgStoreError(name, error);
+    }
+  }
 
-    /**
-     * @param inOrder runs a task in the order of the calls on a session ID
-     * @returns how many sessions were taken over
-     */
-    async takeOver(
-      inOrder: (sid: string, task: () => Promise<boolean>) => Promise<boolean>,
-      onProgress?: (done: number, total: number) => void,
-    ): Promise<number> {
-      if (!store.all) throw unsupported('`all`, which lists its sessions');
-      if (onProgress && typeof onProgress !== 'function') throw new TypeError('`onProgress`: expected a function');
-      const sids = idsOf(await ask('all', deadlineFromNow(), (answer) => store.all?.(answer)));
-      let count = 0;
-      for (let done = 0; done < sids.length; onProgress?.(done, sids.length)) {
-        const page = sids.slice(done, done + PAGE);
-        const taken = await Promise.all(page.map((sid) => inOrder(sid, () => takeOver(sid, deadlineFromNow()))));
-        count += taken.filter(Boolean).length;
-        done += page.length;
-      }
-      return count;
-    },
-  };
+  #newDeadline(): number {
+    return performance.now() + this.#options.timeout;
+  }
+}
+
+/** Checks the options of `takeOver`. @throws ArgumentError */
+export function checkTakeOver({ sids, onProgress }: TakeOverOptions): void {
+  if (onProgress !== undefined && typeof onProgress !== 'function') {
+    throw new ArgumentError('takeOver', '`onProgress`: expected a function');
+  }
+  if (sids === undefined) return;
+  const isIterable = typeof (sids as AsyncIterable<string> | null)?.[Symbol.asyncIterator] === 'function';
+  if (!Array.isArray(sids) && !isIterable) {
+    throw new ArgumentError('takeOver', '`sids`: expected an array or an async iterable of session IDs');
+  }
+  if (!Array.isArray(sids)) return;
+  const place = sids.findIndex((sid) => validateSessionId(sid) !== undefined);
+  if (place >= 0) throw new ArgumentError('takeOver', `\`sids\`: element ${place}: ${validateSessionId(sids[place])}`);
 }
 
 /**
- * What the store calls back with. A promise that it returns as well counts only where it is
- * rejected. Stores that keep files report a missing session as `ENOENT`; where a socket is missing,
- * it is an error.
+ * What a store calls back with. A promise that it returns as well counts only where it is rejected. Stores that keep files
+ * report a missing session as `ENOENT`; where a socket is missing, it is an error.
  */
-function answered(deadline: number, start: (answer: Answer) => unknown): Promise<unknown> {
-  const answer = new Promise((resolve, reject) => {
+function answerOf(start: (answer: Answer) => unknown): Promise<unknown> {
+  return new Promise((resolve, reject) => {
     const fail = (error: any) =>
       error.code === 'ENOENT' && error.syscall !== 'connect' ? resolve(null) : reject(error);
-    Promise.resolve(start((error, result) => (error ? fail(error) : resolve(result)))).catch(reject);
+    const answer: Answer = (error, result) => (error ? fail(error) : resolve(result));
+    Promise.resolve(start(answer)).catch(reject);
   });
-  return within(deadline - performance.now(), answer);
-}
-
-/**
- * `all` answers with an object by session ID (MemoryStore) or an array of sessions with their `id`
- * (connect-redis).
- */
-function idsOf(sessions: unknown): string[] {
-  const ids = Array.isArray(sessions) ? sessions.map((session) => session?.id) : Object.keys(sessions ?? {});
-  if (ids.every((id) => typeof id === 'string')) return ids;
-  throw unsupported('session IDs in the answer of `all`');
 }
 
 function unsupported(what: string): PgStoreError {

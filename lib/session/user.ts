@@ -5,14 +5,22 @@ import { PgStoreError } from '../errors.js';
 import type { Options } from '../options.js';
 import { textFlaw } from './session-id.js';
 
-/** The user as the table has it. @throws PgStoreError `INVALID_USER` */
+/**
+ * Whose session it is, as the table stores it; `null`: nobody's.
+ *
+ * @throws PgStoreError `INVALID_USER`, and whatever option `user` throws
+ */
 export function userOf(session: SessionData, option: Options['user'] = passportUser): string | null {
   const user: unknown = option(session);
-  return user === undefined || user === null ? null : userId(user, 'option `user`: ');
+  return user === undefined || user === null ? null : checkUser(user, 'option `user`: ');
 }
 
-/** The same of a user that a method got. */
-export function userId(user: unknown, where = ''): string {
+/**
+ * Checks a user that was passed to a method, and returns it as the table stores it.
+ *
+ * @throws PgStoreError `INVALID_USER`
+ */
+export function checkUser(user: unknown, where = ''): string {
   const isText = typeof user === 'string' || typeof user === 'number';
   const flaw = isText ? textFlaw(String(user)) : typeof user;
   if (flaw) throw new PgStoreError(`${where}expected a string or a number as user, got ${flaw}`, 'INVALID_USER');
@@ -20,8 +28,8 @@ export function userId(user: unknown, where = ''): string {
 }
 
 /**
- * Passport keeps what its `serializeUser` returned in `session.passport.user`; an object there says
- * nothing we could use.
+ * Passport keeps what its `serializeUser` returned in `session.passport.user`; an object there does not say whose session
+ * it is.
  */
 function passportUser(session: SessionData): string | number | undefined {
   const user = (session as { passport?: { user?: unknown } }).passport?.user;

@@ -80,7 +80,7 @@ describe('package', () => {
 
   it('has documentation whose links lead to files that it has', () => {
     const pages = files.filter((file) => file.endsWith('.md'));
-    assert(pages.includes('README.md') && pages.includes('docs/api.md'));
+    assert(pages.includes('README.md') && pages.includes('docs/reference.md'));
     for (const page of pages) {
       const text = fs.readFileSync(path.join(root, page), 'utf8').replace(/^```.*?^```$/gms, '');
       for (const [, link = ''] of text.matchAll(/\]\(([^)\s#]+)/g)) {

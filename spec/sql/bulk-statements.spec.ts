@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import type { Sql } from 'postgres';
 import type { ListedRow } from '../../lib/session/row.js';
 import { BulkStatements } from '../../lib/sql/bulk-statements.js';
-import type { Query } from '../../lib/sql/query.js';
+import type { BoundQuery as Query } from '../../lib/sql/query.js';
 import { createTableSql } from '../../lib/sql/schema.js';
 import { freshTable, sqlClient } from '../support/postgres.js';
 

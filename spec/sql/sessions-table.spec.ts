@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import type { Sql } from 'postgres';
 import type { NewRow } from '../../lib/session/row.js';
-import { arrayLiteral, type Query } from '../../lib/sql/query.js';
+import { arrayLiteral, type BoundQuery as Query } from '../../lib/sql/query.js';
 import { createTableSql } from '../../lib/sql/schema.js';
 import { SessionsTable } from '../../lib/sql/sessions-table.js';
 import { freshTable, sqlClient } from '../support/postgres.js';

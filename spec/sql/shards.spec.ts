@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { crc32 } from 'node:zlib';
 import type { PgStore, PgStoreOptions } from '../../lib/index.js';
 import { BulkStatements } from '../../lib/sql/bulk-statements.js';
-import { onShard, type Query } from '../../lib/sql/query.js';
+import { onShard, type BoundQuery as Query } from '../../lib/sql/query.js';
 import { createTableSql } from '../../lib/sql/schema.js';
 import { SessionsTable } from '../../lib/sql/sessions-table.js';
 import { closeStores, freshTable, ON_CITUS, openStore, postgresUri, sqlClient } from '../support/postgres.js';

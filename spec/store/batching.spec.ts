@@ -187,8 +187,7 @@ describe('batching on PostgreSQL', () => {
     await assert.rejects(store.get('s0'), { code: 'CLOSED' });
   });
 
-  it('causes no deadlock while four processes save, replace, touch and destroy the same 300 sessions', async function () {
-    this.timeout(120_000);
+  it('causes no deadlock while four processes save, replace, touch and destroy the same 300 sessions', async () => {
     const server = await PostgresServer.start({ settings: { fsync: 'off' } });
     try {
       const script = fileURLToPath(new URL('../support/same-sessions.ts', import.meta.url));

@@ -10,6 +10,7 @@ import session from 'express-session';
 import postgres, { type Sql } from 'postgres';
 import request from 'supertest';
 import { PgStore, type PgStoreOptions } from '../../lib/index.js';
+import { patiently } from '../support/eventually.js';
 import { freePort } from '../support/free-port.js';
 import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
 import { generated, load, plain } from '../support/sessions.js';
@@ -260,6 +261,7 @@ describe('leaks', () => {
       assertClean('retry', told);
       await (await open()).ready();
       const waiting = await open({ timeout: 300 });
+      await patiently(() => waiting.get(SID));
       await sql.begin(async (locking) => {
         await locking.unsafe(`lock table ${table} in access exclusive mode`);
         assert.equal((await failureOf('timeout', waiting.set(SID, session1()))).code, 'TIMEOUT');

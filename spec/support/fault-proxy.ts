@@ -72,6 +72,11 @@ export class FaultProxy {
     return [...this.#links].filter(({ client }) => !client.destroyed).length;
   }
 
+  /** Chunks that wait until it forwards again. */
+  get held(): number {
+    return [...this.#links].reduce((sum, { held }) => sum + held.length, 0);
+  }
+
   /** Resets every connection, whatever it is doing. */
   cut(): void {
     for (const link of this.#links) reset(link);

@@ -5,6 +5,7 @@ import fs from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { eventually } from './eventually.js';
 import { removeFolder, temporaryFolder } from './folders.js';
 import { freePort } from './free-port.js';
 import { guardServer } from './guard.js';
@@ -50,11 +51,12 @@ export class PgBouncer {
       // As this user it asks the server for the passwords of all others.
       auth_user: user,
       pool_mode: mode,
-      max_client_conn: 500,
+      max_client_conn: 2000,
       // The pools of `appPool` send them.
       ignore_startup_parameters: 'options',
       // In session mode each client keeps one.
-      default_pool_size: mode === 'session' ? 150 : 20,
+      default_pool_size: mode === 'session' ? 500 : 60,
+      logfile: path.join(folder, 'pgbouncer.log'),
       ...settings,
     };
     const lines = Object.entries(config).map(([name, value]) => `${name} = ${value}`);
@@ -78,10 +80,10 @@ export class PgBouncer {
     uri.host = `127.0.0.1:${port}`;
     if (mode !== 'session') uri.searchParams.set('prepare', 'false');
     const pooler = new PgBouncer(uri.href, child, folder);
-    while (!(await answers(port))) {
+    await eventually(() => {
       if (failure) throw failure;
-      await sleep(25);
-    }
+      return answers(port);
+    });
     return pooler;
   }
 

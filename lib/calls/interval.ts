@@ -1,0 +1,36 @@
+/** A task that is repeated at an interval. */
+
+/** Varies an interval at random, so that processes which were started together do not work at the same moments. */
+export type Jitter = (milliseconds: number) => number;
+
+/** At most a quarter shorter or longer. */
+export const aroundIt: Jitter = (milliseconds) => milliseconds * (0.75 + Math.random() / 2);
+
+/**
+ * Runs a task at an interval, with `setInterval`: never while it is still running, and without keeping the process alive.
+ */
+export class Interval {
+  readonly #timer: NodeJS.Timeout | undefined;
+  #isRunning = false;
+
+  /** @param seconds between two starts, varied once; `false`: it never runs */
+  constructor(seconds: number | false, task: () => Promise<void>, jitter: Jitter = aroundIt) {
+    if (seconds === false) return;
+    this.#timer = setInterval(() => this.#run(task), jitter(seconds * 1000));
+    this.#timer.unref();
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+
+  async #run(task: () => Promise<void>): Promise<void> {
+    if (this.#isRunning) return;
+    this.#isRunning = true;
+    try {
+      await task();
+    } finally {
+      this.#isRunning = false;
+    }
+  }
+}

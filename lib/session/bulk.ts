@@ -1,0 +1,157 @@
+/** Destroys many sessions at once: those of the prefix, or those of a user. */
+
+import { backOffFromLockedRow } from '../calls/backoff.js';
+import type { UnderWay } from '../calls/under-way.js';
+import type { Deletion, RowName, Statements, UserRow, WrittenRow } from './row.js';
+import type { SessionIds } from './session-id.js';
+
+/** How many rows of one call may be in statements at the same time, so that those of other calls have room beside them. */
+const ROWS_AT_ONCE = 512;
+
+/** The store in option `previous`, as far as it takes part. */
+export interface PreviousDestroyer {
+  clear(): Promise<void>;
+  /** Destroys the session of a row in both stores. @returns whether it is gone here */
+  destroyRow(row: RowName): Promise<void>;
+}
+
+/** The session that a `set` saves which is under way. */
+export interface SavedSession {
+  readonly shard: number | undefined;
+  user(): string | null;
+}
+
+export type Saves = UnderWay<SavedSession, WrittenRow | undefined>;
+
+/**
+ * Each of these calls finds the rows that are there at the moment of its statement, and deletes exactly these: found by key
+ * and time of creation, so a session that is created later under the same ID stays. It waits for no call on a session and no
+ * such call waits for it. Locked rows are skipped, and tried again.
+ */
+export class BulkDestruction {
+  readonly #statements: Statements;
+  readonly #ids: SessionIds;
+  readonly #saves: Saves;
+  readonly #previous: PreviousDestroyer | undefined;
+  readonly #deadline: () => number;
+
+  /**
+   * @param saves calls of `set` of this process that are under way
+   * @param deadline of a statement that starts now; a row that is locked until then fails the call
+   */
+  constructor(
+    statements: Statements,
+    ids: SessionIds,
+    saves: Saves,
+    previous: PreviousDestroyer | undefined,
+    deadline: () => number,
+  ) {
+    this.#statements = statements;
+    this.#ids = ids;
+    this.#saves = saves;
+    this.#previous = previous;
+    this.#deadline = deadline;
+  }
+
+  /** Destroys all sessions of the prefix. */
+  async all(): Promise<void> {
+    const saves = this.#saves.now(() => true);
+    await this.#previous?.clear();
+    const moment = await this.#statements.now();
+    for await (const rows of this.#statements.names(moment)) await this.#destroy(rows);
+    await this.#destroyWritten(saves, () => true);
+  }
+
+  /**
+   * Destroys a user's sessions.
+   *
+   * @param except the session ID of one that stays
+   * @returns how many rows were deleted, expired ones included
+   */
+  async ofUser(user: string, except: string | undefined): Promise<number> {
+    const kept = this.#keysOf(except);
+    const saves = this.#saves.now((save) => save.user() === user);
+    const rows = await this.#statements.findOfUser(user, this.#deadline());
+    const destroyed = await this.#destroy(rows.filter(({ key }) => !kept.includes(key)));
+    return destroyed + (await this.#destroyWritten(saves, (row) => row.user === user && !kept.includes(row.key)));
+  }
+
+  /**
+   * Destroys a user's sessions, all but the excepted one and the most recently active others.
+   *
+   * @param most how many stay in all
+   * @returns how many rows were deleted, expired ones included
+   */
+  async limitOfUser(user: string, most: number, except: string | undefined): Promise<number> {
+    const kept = this.#keysOf(except);
+    const others = (await this.#statements.findOfUser(user, this.#deadline())).filter(({ key }) => !kept.includes(key));
+    const places = Math.max(0, except === undefined ? most : most - 1);
+    const unexpired = others.filter(({ isExpired }) => !isExpired).sort(byActivity);
+    const staying = new Set(unexpired.slice(0, places));
+    return this.#destroy(others.filter((row) => !staying.has(row)));
+  }
+
+  /** Destroys the user's session with this handle. @returns whether there was one */
+  async byHandle(handle: string, user: string): Promise<boolean> {
+    const rows = await this.#statements.findOfUser(user, this.#deadline());
+    const named = rows.filter(({ key }) => this.#ids.hasHandle(key, handle));
+    return (await this.#destroy(named)) > 0;
+  }
+
+  #keysOf(sid: string | undefined): readonly string[] {
+    return sid === undefined ? [] : this.#ids.rowKeysFor(sid);
+  }
+
+  /** @returns how many of the rows were deleted */
+  async #destroy(rows: readonly RowName[]): Promise<number> {
+    let destroyed = 0;
+    for (let start = 0; start < rows.length; start += ROWS_AT_ONCE) {
+      const chunk = rows.slice(start, start + ROWS_AT_ONCE);
+      const results = await Promise.all(chunk.map((row) => this.#destroyRow(row)));
+      destroyed += results.filter((isDeleted) => isDeleted).length;
+    }
+    return destroyed;
+  }
+
+  async #destroyRow(row: RowName): Promise<boolean> {
+    if (this.#previous && row.user !== undefined) {
+      await this.#previous.destroyRow(row);
+      return true;
+    }
+    const { destroyNamed } = this.#statements.onShard(row.shard);
+    return untilUnlocked((deadline) => destroyNamed(row, deadline), this.#deadline);
+  }
+
+  /**
+   * Waits for saves that were under way when the call was made, and deletes exactly what they wrote: so a `save()` that the
+   * app did not await before the call is destroyed too, and what is saved later stays.
+   */
+  async #destroyWritten(saves: ReturnType<Saves['now']>, concerns: (row: WrittenRow) => boolean): Promise<number> {
+    const deletions = saves.map(async ({ subject, ended }) => {
+      const row = await ended.catch(() => undefined);
+      if (!row || !concerns(row)) return false;
+      const { destroyWritten } = this.#statements.onShard(subject.shard);
+      return untilUnlocked((deadline) => destroyWritten(row, deadline), this.#deadline);
+    });
+    return (await Promise.all(deletions)).filter((isDeleted) => isDeleted).length;
+  }
+}
+
+/** Newest activity first; by key where a batch gave two sessions the same time. */
+function byActivity(one: UserRow, other: UserRow): number {
+  if (one.updatedAt !== other.updatedAt) return other.updatedAt - one.updatedAt;
+  return one.key < other.key ? -1 : 1;
+}
+
+/** Tries a deletion again while its row is locked. @returns whether it deleted the row */
+async function untilUnlocked(
+  destroy: (deadline: number) => Promise<Deletion>,
+  newDeadline: () => number,
+): Promise<boolean> {
+  const deadline = newDeadline();
+  for (let tries = 1; ; tries++) {
+    const deletion = await destroy(deadline);
+    if (deletion !== 'locked') return deletion === 'deleted';
+    await backOffFromLockedRow(tries, deadline);
+  }
+}

@@ -1,0 +1,51 @@
+/** Cookies as texts: whether two are the same, and how they are merged. Pure. */
+
+import { isObject, merge } from './merge.js';
+
+type Cookie = Record<string, unknown>;
+
+/**
+ * express-session resets `maxAge` with each request, and its Cookie's `expires` setter thereby sometimes takes a millisecond
+ * off `originalMaxAge`. A difference of so many milliseconds is not a change.
+ */
+const DRIFT_MS = 10;
+
+/** Whether two cookies' JSON say the same. */
+export function isSameCookie(before: string | null, after: string | null): boolean {
+  if (before === after) return true;
+  if (before === null || after === null) return false;
+  return JSON.stringify(withoutDrift(JSON.parse(before), JSON.parse(after))) === before;
+}
+
+/** Merges cookies attribute by attribute, as a session's keys are merged. */
+export function mergeCookies(base: string | null, ours: string | null, theirs: string | null): string | null {
+  if (isSameCookie(base, ours)) return theirs;
+  if (isSameCookie(base, theirs)) return ours;
+  const before = parse(base);
+  const merged = merge(before, withoutDrift(before, parse(ours)), withoutDrift(before, parse(theirs)));
+  return isObject(merged) ? JSON.stringify(merged) : null;
+}
+
+/** Whether two cookies give their session the same lifetime: then the expiry of one is right for the other. */
+export function hasSameLifetime(one: string | null, other: string | null): boolean {
+  if (one === other) return true;
+  const a = parse(one) ?? {};
+  const b = parse(other) ?? {};
+  return a.expires === b.expires && isNear(a.originalMaxAge, b.originalMaxAge);
+}
+
+function withoutDrift(before: Cookie | null, after: Cookie): Cookie;
+function withoutDrift(before: Cookie | null, after: Cookie | null): Cookie | null;
+function withoutDrift(before: Cookie | null, after: Cookie | null): Cookie | null {
+  if (!before || !after || !isNear(before.originalMaxAge, after.originalMaxAge)) return after;
+  return { ...after, originalMaxAge: before.originalMaxAge };
+}
+
+function isNear(a: unknown, b: unknown): boolean {
+  return a === b || (typeof a === 'number' && typeof b === 'number' && Math.abs(a - b) <= DRIFT_MS);
+}
+
+function parse(cookie: string | null): Cookie | null {
+  const parsed: unknown = cookie === null ? null : JSON.parse(cookie);
+  return isObject(parsed) ? parsed : null;
+}

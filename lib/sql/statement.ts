@@ -1,0 +1,66 @@
+/** A statement on rows, in a form for one row and a form for many, and how its input travels. */
+
+import type { BoundQuery, Row } from './query.js';
+import { arrayLiteral } from './query.js';
+
+/**
+ * A statement that takes rows as its input. The form for one row plans and runs faster; the form for many takes each column
+ * of the input as an array.
+ *
+ * Both forms begin with the input rows as `i`, in a materialized CTE: so the planner does not know the values, and plans a
+ * statement on a partitioned table once, not for each call. Types match exactly, and `unnest` has its schema, so that nothing
+ * which others put into a schema of the search path is a better match (CVE-2018-1058).
+ */
+export interface RowStatement<Item> {
+  readonly one: string;
+  readonly many: string;
+  /** The values of an item, in the order of the parameters. None is null: SQL makes nulls of them. */
+  values(item: Item): readonly string[];
+  /** Which of the values are JSON. */
+  readonly json: readonly number[];
+}
+
+/**
+ * U+001F separates JSON texts that travel together: JSON.stringify escapes control characters, so none of them contains it.
+ * In the text form of an array, each of JSON's many quotes would have to be escaped.
+ */
+export const SEPARATOR = '\x1f';
+/** The same as an SQL literal. */
+export const SEPARATOR_SQL = "e'\\x1f'";
+
+/** Runs a statement on items. With shards, the shard is its last parameter. */
+export function run<Item>(
+  query: BoundQuery,
+  statement: RowStatement<Item>,
+  items: readonly Item[],
+  shard: number | undefined,
+): Promise<Row[]> {
+  const [first] = items;
+  const isOne = items.length === 1 && first !== undefined;
+  const values = isOne ? [...statement.values(first)] : columns(statement, items);
+  if (shard !== undefined) values.push(String(shard));
+  return query(isOne ? statement.one : statement.many, values);
+}
+
+/** Runs a statement that returns the keys of the rows which it wrote. @returns for each item whether it was written */
+export async function write<Item>(
+  query: BoundQuery,
+  statement: RowStatement<Item>,
+  items: readonly Item[],
+  shard: number | undefined,
+  keyOf: (item: Item) => string,
+): Promise<boolean[]> {
+  const rows = await run(query, statement, items, shard);
+  if (items.length === 1) return [rows.length > 0];
+  const written = new Set(rows.map(([key]) => key));
+  return items.map((item) => written.has(keyOf(item)));
+}
+
+function columns<Item>({ json, values }: RowStatement<Item>, items: readonly Item[]): string[] {
+  const rows = items.map(values);
+  const count = rows[0]?.length ?? 0;
+  return Array.from({ length: count }, (_, n) => {
+    const column = rows.map((row) => row[n] as string);
+    return json.includes(n) ? column.join(SEPARATOR) : arrayLiteral(column);
+  });
+}

@@ -1,0 +1,157 @@
+/** The statements of a store on its table: those on many rows, and for each shard those on single rows. */
+
+import type {
+  ExpiredRow,
+  KeyRange,
+  ListedRow,
+  Moment,
+  RowName,
+  RowStatements,
+  Send,
+  Statements,
+  UserRow,
+} from '../session/row.js';
+import { deleteExpiredSql, postponeSql } from './autodelete.js';
+import { countSql, findOfUsersSql, listOfUserSql, NOW_SQL, namesSql, pageSql } from './find.js';
+import { arrayLiteral, type BoundQuery, type Row, type StatementRunner, type TableName } from './query.js';
+import { batched, RowStatementsByShard } from './row-statements.js';
+import { RowReader } from './row-text.js';
+import { tableSql } from './table.js';
+
+/** Rows in one page of a listing or a deletion: some milliseconds of work, whatever the table's size. */
+const PAGE = 500;
+/** Names in one page: they are small. */
+const NAMES_PAGE = 2000;
+
+/** The first key after a key, in the order of `collate "C"`: PostgreSQL's text has no NUL. */
+function nextKey(key: string): string {
+  return `${key}\u0001`;
+}
+
+export class PgStatements implements Statements {
+  readonly onShard: (shard: number | undefined) => RowStatements;
+  readonly findOfUser: Send<string, UserRow[]>;
+  readonly #runner: StatementRunner;
+  readonly #range: KeyRange;
+  readonly #deadline: () => number;
+  readonly #reader: RowReader;
+  readonly #pageSql: string;
+  readonly #namesSql: string;
+  readonly #countSql: string;
+  readonly #listOfUserSql: string;
+  readonly #findOfUsersSql: string;
+  readonly #deleteExpiredSql: string;
+  readonly #postponeSql: string;
+  /** All shards; of a table without shards, `undefined` alone. */
+  readonly #shards: readonly (number | undefined)[];
+
+  /**
+   * @param range the keys of the store's prefix
+   * @param maxLifetime seconds
+   * @param deadline of a statement that starts now
+   */
+  constructor(
+    runner: StatementRunner,
+    name: TableName,
+    range: KeyRange,
+    maxLifetime: number | undefined,
+    deadline: () => number,
+  ) {
+    this.#runner = runner;
+    this.#range = range;
+    this.#deadline = deadline;
+    this.#reader = new RowReader(maxLifetime);
+    const sql = tableSql(name, maxLifetime);
+    this.onShard = new RowStatementsByShard(runner, sql, this.#reader).onShard;
+    this.#pageSql = pageSql(sql);
+    this.#namesSql = namesSql(sql);
+    this.#countSql = countSql(sql);
+    this.#listOfUserSql = listOfUserSql(sql);
+    this.#findOfUsersSql = findOfUsersSql(sql);
+    this.#deleteExpiredSql = deleteExpiredSql(sql);
+    this.#postponeSql = postponeSql(sql);
+    this.#shards = name.shards === undefined ? [undefined] : [...Array(name.shards).keys()];
+    const size = (user: string) => user.length;
+    this.findOfUser = batched(runner, 'destroySessionsOf', size, (query, users) => this.#findOfUsers(query, users));
+  }
+
+  async listOfUser(user: string, limit: number): Promise<ListedRow[]> {
+    const rows = await this.#query('sessionsOf', this.#listOfUserSql, [...this.#range, user, String(limit)]);
+    return rows.map((row) => this.#reader.listed(row));
+  }
+
+  async *pages(kind: string): AsyncGenerator<ListedRow[]> {
+    const [first, end] = this.#range;
+    for (const shard of this.#shards) {
+      for (let from = first; ; ) {
+        const rows = await this.#query(kind, this.#pageSql, [from, end, String(PAGE)], shard);
+        const page = rows.map((row) => this.#reader.listed(row));
+        if (page.length > 0) yield page;
+        if (page.length < PAGE) break;
+        from = nextKey(page.at(-1)?.key as string);
+      }
+    }
+  }
+
+  async *names({ time }: Moment): AsyncGenerator<RowName[]> {
+    const [first, end] = this.#range;
+    for (const shard of this.#shards) {
+      for (let from = first; ; ) {
+        const rows = await this.#query('clear', this.#namesSql, [from, end, String(NAMES_PAGE), time], shard);
+        const page = rows.map(([key, createdAt]) => {
+          return { key: key as string, createdAt: createdAt as string, user: undefined, shard };
+        });
+        if (page.length > 0) yield page;
+        if (page.length < NAMES_PAGE) break;
+        from = nextKey(page.at(-1)?.key as string);
+      }
+    }
+  }
+
+  async count(): Promise<number> {
+    const [[count] = []] = await this.#query('length', this.#countSql, [...this.#range]);
+    return Number(count);
+  }
+
+  async now(): Promise<Moment> {
+    const [[time] = []] = await this.#query('clear', NOW_SQL, []);
+    return { time: String(time) };
+  }
+
+  async *deleteExpired(): AsyncGenerator<ExpiredRow[]> {
+    for (const shard of this.#shards) {
+      for (let from = '-Infinity'; ; ) {
+        const values = [from, String(PAGE)];
+        const [[found, last] = [], ...deleted] = await this.#query('autodelete', this.#deleteExpiredSql, values, shard);
+        if (Number(found) > deleted.length) await this.#query('autodelete', this.#postponeSql, [from], shard);
+        yield deleted.map(([key, user, wasSession]) => {
+          return { key: key as string, user: user as string | null, wasSession: wasSession === 'true' };
+        });
+        if (Number(found) < PAGE) break;
+        from = String(last);
+      }
+    }
+  }
+
+  async #findOfUsers(query: BoundQuery, users: readonly string[]): Promise<UserRow[][]> {
+    const found = new Map(users.map((user) => [user, [] as UserRow[]]));
+    const values = [...this.#range, arrayLiteral([...found.keys()])];
+    for (const [user, key, createdAt, updatedAt, isExpired, shard] of await query(this.#findOfUsersSql, values)) {
+      found.get(user as string)?.push({
+        key: key as string,
+        user: user as string,
+        createdAt: createdAt as string,
+        updatedAt: Number(updatedAt),
+        isExpired: isExpired === 'true',
+        shard: shard === undefined ? undefined : Number(shard),
+      });
+    }
+    return users.map((user) => found.get(user) ?? []);
+  }
+
+  /** Runs a statement that is not batched, with a deadline of its own. */
+  #query(kind: string, text: string, values: readonly string[], shard?: number): Promise<Row[]> {
+    const all = shard === undefined ? [...values] : [...values, String(shard)];
+    return this.#runner.run(kind, this.#deadline(), (query) => query(text, all));
+  }
+}
