@@ -53,11 +53,15 @@ describe('autodelete', () => {
     const table = await SqlTable.create();
     const { sql, name } = table;
     await table.fill('a', 1203);
-    await sql`update ${sql(name)} set delete_after = now() - interval '1 s'`;
+    await sql`update ${sql(name)} set delete_after = now() - interval '1 h' + substr(sid, 2)::integer * interval '1 s'`;
     // Most were prolonged.
     await sql`update ${sql(name)} set expires_at = now() - interval '2 s' where sid < 'a0003'`;
-    const deleted = await deleteExpired(table);
-    assert.deepEqual(deleted.map(({ key }) => key).sort(), ['a0000', 'a0001', 'a0002']);
+    const pages = table.statements().deleteExpired();
+    const { value: deleted } = await pages.next();
+    assert.deepEqual(deleted.map(({ key }: ExpiredRow) => key).sort(), ['a0000', 'a0001', 'a0002']);
+    const corrected = await sql`select from ${sql(name)} where delete_after = expires_at`;
+    assert.equal(corrected.length, 497, 'no statement corrects more than a page');
+    for await (const page of pages) assert.deepEqual(page, []);
     const [left] =
       await sql`select count(*)::integer, count(*) filter (where delete_after = expires_at)::integer as corrected
       from ${sql(name)}`;
