@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { PgStore, PgStoreOptions } from '../../lib/index.js';
-import { closeStores, openStore, SHARDS } from '../support/postgres.js';
-import { load, plain } from '../support/sessions.js';
+import { closeStores, freshTable, openStore, SHARDS, sqlClient } from '../support/postgres.js';
+import { load, loaded, plain } from '../support/sessions.js';
 
 /** A statement as the client sends it: its kind, and the row keys that it carries. */
 interface Sent {
@@ -115,5 +115,41 @@ describe('statements', () => {
       }),
     );
     assert.deepEqual(sent, []);
+  });
+
+  it('never share one with a session that moves to the key of a new secret', async () => {
+    const table = freshTable();
+    const before = await openStore({ table, secret: 'old' });
+    await Promise.all(sids(20).map((sid) => before.set(sid, plain())));
+    const { store, sent } = await watchedStore({ table, secret: ['new', 'old'], touchAfter: 0 });
+    const sessions = await Promise.all(sids(20).map((sid) => loaded(store, sid)));
+    await store.set('key-20', plain());
+    const other = await loaded(store, 'key-20');
+    sent.length = 0;
+    const saves = sessions.map((session, n) => store.set(`key-${n}`, Object.assign(session, { n })));
+    await Promise.all([...saves, store.set('key-20', Object.assign(other, { n: 20 }))]);
+    assert.equal(sent.length, 21);
+    assert(sent.every(({ keys }) => keys.length === 1));
+    sent.length = 0;
+    await Promise.all(sessions.map((session, n) => store.set(`key-${n}`, Object.assign(session, { again: n }))));
+    assert(sent.length <= 2 * (SHARDS ?? 1), 'once moved, they are saved together');
+  });
+
+  it('try the halves of a batch apart where the server refuses one of its rows', async () => {
+    const table = freshTable();
+    const { store, sent } = await watchedStore({ table });
+    const sql = await sqlClient();
+    await sql.unsafe(`alter table ${table} add check (data ->> 'bad' is null)`);
+    const count = 64;
+    const answers = await Promise.allSettled(
+      sids(count).map((sid, n) => store.set(sid, plain(n === 40 ? { bad: true } : {}))),
+    );
+    assert.deepEqual(
+      answers.flatMap(({ status }, n) => (status === 'rejected' ? [n] : [])),
+      [40],
+    );
+    assert.equal((answers[40] as PromiseRejectedResult).reason.code, '23514');
+    assert.equal(await store.length(), count - 1);
+    assert(sent.length <= 20 * (SHARDS ?? 1), `${sent.length} statements`);
   });
 });
