@@ -10,3 +10,4 @@ export type { PgStoreOptions, PreviousStore, TakeOverOptions } from './options.j
 export { PgStore, PgStore as default } from './pg-store.js';
 export type { ListedSession, UserSession } from './session/listing.js';
 export type { Merge } from './session/merge.js';
+export type { MergeRule, MergeRules } from './session/merge-rules.js';
