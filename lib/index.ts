@@ -11,3 +11,4 @@ export { PgStore, PgStore as default } from './pg-store.js';
 export type { ListedSession, UserSession } from './session/listing.js';
 export type { Merge } from './session/merge.js';
 export type { MergeRule, MergeRules } from './session/merge-rules.js';
+export type { Change } from './session/update.js';

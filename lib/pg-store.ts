@@ -19,6 +19,7 @@ import { checkTakeOver, PreviousSessions } from './session/previous.js';
 import type { Statements } from './session/row.js';
 import { handleOf, SessionIds, validateSessionId } from './session/session-id.js';
 import { transferSnapshot } from './session/snapshot.js';
+import { type Change, SessionUpdates } from './session/update.js';
 import { checkUser } from './session/user.js';
 import { PgStatements } from './sql/statements.js';
 
@@ -51,6 +52,7 @@ export class PgStore extends EventStore {
   readonly #previous: PreviousSessions | undefined;
   readonly #listing: SessionListing;
   readonly #bulk: BulkDestruction;
+  readonly #updates: SessionUpdates;
   readonly #autodelete: Interval;
   #closing: Promise<void> | undefined;
 
@@ -72,6 +74,7 @@ export class PgStore extends EventStore {
     this.#previous = previous && new PreviousSessions(previous, this.#sessions, this.#ids, this.#options, this.notify);
     this.#listing = new SessionListing(this.#statements, this.#ids, this.#codec, this.notify);
     this.#bulk = new BulkDestruction(this.#statements, this.#ids, this.#saves, this.#previous, deadline);
+    this.#updates = new SessionUpdates(this.#statements, this.#ids, this.#codec, this.#previous, deadline, this.notify);
     this.#autodelete = new Interval(this.#options.autodelete, () => this.#autodeleteByTimer());
     if (this.#options.permanent) makePermanent(this, (session) => this.#codec.ttl(() => session));
   }
@@ -245,6 +248,50 @@ export class PgStore extends EventStore {
   }
 
   /**
+   * Changes a stored session outside of a request: atomically, whatever others save meanwhile. Nothing is written where
+   * `change` changes nothing. The session's cookie and expiry stay as they are, unless `change` changes the cookie: its
+   * `maxAge` or `expires` sets how long the session lives. Option `previous`: the session is taken over first.
+   *
+   * ```ts
+   * await store.update(sid, (session) => { session.credits = (session.credits ?? 0) + 1 })
+   * ```
+   *
+   * In one case `change` may count twice: if the answer to a write was lost, and another process has saved the session
+   * before the write could be looked for.
+   *
+   * @param change gets the session as `get` gives it, and changes it or returns another one; synchronous. It is called
+   * again, with the session parsed anew, where another request has saved it meanwhile. What it throws fails the call, and
+   * nothing is written.
+   * @returns the session as it is stored; `null` where there is none
+   */
+  update(sid: string, change: Change): Promise<SessionData | null> {
+    return this.#calls.promise('update', async (deadline) => {
+      const flaw = validateSessionId(sid);
+      if (flaw) throw new PgStoreError(flaw, 'INVALID_SID');
+      checkFunction('update', 'change', change);
+      return this.#order.write(sid, () => this.#updates.one(sid, change, deadline));
+    });
+  }
+
+  /**
+   * Changes each of a user's unexpired sessions (option `user`), as `update` does: those whose own data belong to that user.
+   * Sessions that are still in the store in option `previous` are not among them. If `change` throws, the call fails with
+   * that; sessions that were changed before stay so.
+   *
+   * @returns how many were changed
+   */
+  updateSessionsOf(user: string | number, change: Change): Promise<number> {
+    return this.#calls.promise(
+      'updateSessionsOf',
+      async () => {
+        checkFunction('updateSessionsOf', 'change', change);
+        return this.#updates.ofUser(checkUser(user), change, (sid, task) => this.#order.write(sid, task));
+      },
+      NO_DEADLINE,
+    );
+  }
+
+  /**
    * Takes over sessions of the store in option `previous`: those with the IDs in `sids`, else all, if that store can list
    * them (`all`). May be repeated. Option `timeout` applies to each of that store's answers, the list included.
    *
@@ -335,6 +382,10 @@ function knownOptions<T extends object>(method: string, options: T | null | unde
   }
   // Not what somebody has put into Object.prototype.
   return Object.assign(Object.create(null), options);
+}
+
+function checkFunction(method: string, name: string, value: unknown): void {
+  if (typeof value !== 'function') throw new ArgumentError(method, `\`${name}\`: expected a function`);
 }
 
 function checkCount(method: string, name: string, count: unknown, least = 1): void {
