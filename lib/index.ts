@@ -12,3 +12,4 @@ export type { ListedSession, UserSession } from './session/listing.js';
 export type { Merge } from './session/merge.js';
 export type { MergeRule, MergeRules } from './session/merge-rules.js';
 export type { Change } from './session/update.js';
+export type { SessionEnd } from './session/watch.js';

@@ -130,6 +130,11 @@ export interface PgStoreOptions {
    * 900; `false`: never.
    */
   autodelete?: number | false;
+  /**
+   * Seconds between two checks of the sessions that `watch` watches, varied by up to a quarter, but
+   * never longer: so late it is noticed at most that a session has ended. At least 0.1. Default 5.
+   */
+  watchInterval?: number;
   /** Most connections that the store opens. Default 10. */
   maxConnections?: number;
   /**
@@ -186,6 +191,7 @@ const DEFAULTS: Options = {
   permanent: false,
   touchAfter: 60,
   autodelete: 900,
+  watchInterval: 5,
   maxConnections: 10,
   retry: { attempts: 6, delay: 100 },
   timeout: 10_000,
@@ -228,6 +234,9 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
   autodelete: expectation(
     'a number of seconds above 0 (at most 1,700,000), or false',
     (value) => value === false || isPositive(value, 1_700_000),
+  ),
+  watchInterval: expectation('a number of seconds, 0.1 or more (at most 2,000,000)', (value) =>
+    isNumber(value, 0.1, 2_000_000),
   ),
   maxConnections: aCount,
   retry: anObject,

@@ -21,6 +21,7 @@ import { handleOf, SessionIds, validateSessionId } from './session/session-id.js
 import { transferSnapshot } from './session/snapshot.js';
 import { type Change, SessionUpdates } from './session/update.js';
 import { checkUser } from './session/user.js';
+import { type SessionEnd, SessionWatches } from './session/watch.js';
 import { PgStatements } from './sql/statements.js';
 
 type Request = Parameters<session.Store['createSession']>[0];
@@ -53,6 +54,7 @@ export class PgStore extends EventStore {
   readonly #listing: SessionListing;
   readonly #bulk: BulkDestruction;
   readonly #updates: SessionUpdates;
+  readonly #watches: SessionWatches;
   readonly #autodelete: Interval;
   #closing: Promise<void> | undefined;
 
@@ -73,7 +75,17 @@ export class PgStore extends EventStore {
     this.#sessions = new ConcurrentSessions(this.#statements, this.#ids, this.#codec, this.#options, this.notify);
     this.#previous = previous && new PreviousSessions(previous, this.#sessions, this.#ids, this.#options, this.notify);
     this.#listing = new SessionListing(this.#statements, this.#ids, this.#codec, this.notify);
-    this.#bulk = new BulkDestruction(this.#statements, this.#ids, this.#saves, this.#previous, deadline);
+    this.#watches = new SessionWatches(
+      this.#statements,
+      this.#ids,
+      this.#order,
+      this.#previous,
+      this.#options.watchInterval,
+      (work) => this.#calls.promise('watch', work),
+      this.notify,
+    );
+    const onDestroyed = (key: string) => this.#watches.checkKey(key);
+    this.#bulk = new BulkDestruction(this.#statements, this.#ids, this.#saves, this.#previous, deadline, onDestroyed);
     this.#updates = new SessionUpdates(this.#statements, this.#ids, this.#codec, this.#previous, deadline, this.notify);
     this.#autodelete = new Interval(this.#options.autodelete, () => this.#autodeleteByTimer());
     if (this.#options.permanent) makePermanent(this, (session) => this.#codec.ttl(() => session));
@@ -127,7 +139,10 @@ export class PgStore extends EventStore {
   override destroy(sid: string, callback?: Callback<void>): Promise<void> | undefined {
     return this.#calls.run('destroy', callback, async (deadline) => {
       if (validateSessionId(sid)) return;
-      return this.#order.write(sid, () => (this.#previous ?? this.#sessions).destroy(sid, deadline));
+      // Not those that come after this call: they may be about a session that is saved after it.
+      const watches = this.#watches.on(sid);
+      await this.#order.write(sid, () => (this.#previous ?? this.#sessions).destroy(sid, deadline));
+      this.#watches.end(watches);
     });
   }
 
@@ -292,6 +307,29 @@ export class PgStore extends EventStore {
   }
 
   /**
+   * Calls back once when a session has ended: `'destroyed'`, or `'expired'`. Whoever ended it: this process, at once; another
+   * process, SQL by hand or its expiry, within option `watchInterval` and the time of one statement. While the database does
+   * not answer nothing is called; what has ended meanwhile is reported afterwards.
+   *
+   * ```ts
+   * const stop = store.watch(req.sessionID, () => socket.close())
+   * socket.on('close', stop)
+   * ```
+   *
+   * A session that is not stored has ended: save it first, unless it is being saved at the call. What `onEnd` throws is an
+   * uncaught exception. The watch keeps no process alive, and `close()` ends it without calling back.
+   *
+   * @returns a function that ends the watch
+   * @throws TypeError for what is not a session ID, or not a function
+   */
+  watch(sid: string, onEnd: (reason: SessionEnd) => void): () => void {
+    const flaw = validateSessionId(sid);
+    if (flaw) throw new ArgumentError('watch', flaw);
+    checkFunction('watch', 'onEnd', onEnd);
+    return this.#watches.watch(sid, onEnd);
+  }
+
+  /**
    * Takes over sessions of the store in option `previous`: those with the IDs in `sids`, else all, if that store can list
    * them (`all`). May be repeated. Option `timeout` applies to each of that store's answers, the list included.
    *
@@ -339,6 +377,7 @@ export class PgStore extends EventStore {
   close(...given: unknown[]): Promise<void> {
     refuseCallback('close', ...given);
     this.#autodelete.stop();
+    this.#watches.close();
     this.#closing ??= this.#calls.close().then(() => this.#database.close());
     return this.#closing;
   }
