@@ -291,10 +291,11 @@ export class SessionWatches {
 /** Takes as many watches as fit into a statement. */
 function takePage(due: Set<Watch>): Watch[] {
   const page: Watch[] = [];
-  let keys = 0;
+  const keys = new Set<string>();
   for (const watch of due) {
-    keys += keysOf(watch).length;
-    if (page.length > 0 && keys > PAGE) break;
+    const more = keysOf(watch).filter((key) => !keys.has(key));
+    if (page.length > 0 && keys.size + more.length > PAGE) break;
+    for (const key of more) keys.add(key);
     due.delete(watch);
     if (!watch.isOver) page.push(watch);
   }
