@@ -26,6 +26,16 @@ export class ArgumentError extends TypeError {
   }
 }
 
+/** What a function of the app threw in the course of a call: the call fails with exactly that. */
+export class AppError extends Error {
+  readonly thrown: unknown;
+
+  constructor(thrown: unknown) {
+    super();
+    this.thrown = thrown;
+  }
+}
+
 export function timeoutError(): PgStoreError {
   return new PgStoreError('no answer in time (option `timeout`)', 'TIMEOUT');
 }
@@ -44,6 +54,7 @@ export function codeOf(error: unknown): string {
  */
 export function toPgStoreError(call: string, error: unknown): Error {
   if (error instanceof ArgumentError) return error;
+  if (error instanceof AppError) return error.thrown as Error;
   if (error instanceof PgStoreError) {
     return new PgStoreError(`PgStore.${call}: ${error.message}`, error.code, error.cause);
   }

@@ -20,6 +20,7 @@ import {
   isWhole,
 } from './option-check.js';
 import type { Merge } from './session/merge.js';
+import { type MergeRules, parseRules } from './session/merge-rules.js';
 
 /**
  * What option `previous` needs of a store. Each method calls back, as express-session's README has
@@ -129,6 +130,11 @@ export interface PgStoreOptions {
    * 900; `false`: never.
    */
   autodelete?: number | false;
+  /**
+   * Seconds between two checks of the sessions that `watch` watches, varied by up to a quarter, but
+   * never longer: so late it is noticed at most that a session has ended. At least 0.1. Default 5.
+   */
+  watchInterval?: number;
   /** Most connections that the store opens. Default 10. */
   maxConnections?: number;
   /**
@@ -143,9 +149,11 @@ export interface PgStoreOptions {
   timeout?: number;
   /**
    * Merges a session that several requests changed. Default: a three-way merge, key by key at any
-   * depth.
+   * depth, in which the later save counts where both changed the same value. Rules by path say
+   * otherwise for some values: `{ visits: 'sum', flash: 'append', 'stats.seen': 'max' }`. A
+   * function merges the data as a whole.
    */
-  merge?: Merge;
+  merge?: Merge | MergeRules;
   /**
    * Whose session it is: at most 2,000 bytes. The function gets the session as it is stored.
    * Default: Passport's `session.passport.user`, where that is a string or a number.
@@ -183,6 +191,7 @@ const DEFAULTS: Options = {
   permanent: false,
   touchAfter: 60,
   autodelete: 900,
+  watchInterval: 5,
   maxConnections: 10,
   retry: { attempts: 6, delay: 100 },
   timeout: 10_000,
@@ -226,12 +235,15 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
     'a number of seconds above 0 (at most 1,700,000), or false',
     (value) => value === false || isPositive(value, 1_700_000),
   ),
+  watchInterval: expectation('a number of seconds, 0.1 or more (at most 2,000,000)', (value) =>
+    isNumber(value, 0.1, 2_000_000),
+  ),
   maxConnections: aCount,
   retry: anObject,
   timeout: expectation('a number of milliseconds above 0 (at most 2,147,483,647)', (value) =>
     isPositive(value, LONGEST_TIMER_MS),
   ),
-  merge: aFunction,
+  merge: (value) => (typeof value === 'function' ? undefined : anObject(value) && 'a function, or rules by path'),
   user: aFunction,
   previous: expectation('an express-session store, with `get` and `destroy`', (value) => {
     const { get, destroy } = (value ?? {}) as Partial<PreviousStore>;
@@ -262,6 +274,7 @@ export function parseOptions(given: PgStoreOptions = {}, env: NodeJS.ProcessEnv 
   check('', CHECKS, given);
   if (given.retry) check('retry.', RETRY_CHECKS, given.retry);
   if (given.postgres) check('postgres.', POSTGRES_CHECKS, given.postgres);
+  checkMerge(given.merge);
   const clients = (['uri', 'sql', 'pool'] as const).filter((name) => given[name] !== undefined);
   if (clients.length > 1) throw new TypeError(`PgStore: options \`${clients.join('` and `')}\` exclude each other`);
   const unused = given.pool && Object.keys(given.postgres ?? {}).find((name) => name !== 'prepare');
@@ -278,6 +291,16 @@ export function parseOptions(given: PgStoreOptions = {}, env: NodeJS.ProcessEnv 
     encryptionKeys: [encryptionKey ?? []].flat(),
     retry: { ...DEFAULTS.retry, ...defined(given.retry ?? {}) },
   };
+}
+
+/** @throws TypeError that names the path of a rule that is wrong */
+function checkMerge(merge: PgStoreOptions['merge']): void {
+  if (merge === undefined || typeof merge === 'function') return;
+  try {
+    parseRules(merge);
+  } catch (error) {
+    throw new TypeError(`PgStore: option \`merge\`: ${(error as Error).message}`);
+  }
 }
 
 function defined<T extends object>(given: T): T {

@@ -19,7 +19,9 @@ import { checkTakeOver, PreviousSessions } from './session/previous.js';
 import type { ExpiredRow, Statements } from './session/row.js';
 import { handleOf, SessionIds, validateSessionId } from './session/session-id.js';
 import { transferSnapshot } from './session/snapshot.js';
+import { type Change, SessionUpdates } from './session/update.js';
 import { checkUser } from './session/user.js';
+import { type SessionEnd, SessionWatches } from './session/watch.js';
 import { PgStatements } from './sql/statements.js';
 
 type Request = Parameters<session.Store['createSession']>[0];
@@ -51,6 +53,8 @@ export class PgStore extends EventStore {
   readonly #previous: PreviousSessions | undefined;
   readonly #listing: SessionListing;
   readonly #bulk: BulkDestruction;
+  readonly #updates: SessionUpdates;
+  readonly #watches: SessionWatches;
   readonly #autodelete: Interval;
   #closing: Promise<void> | undefined;
 
@@ -71,7 +75,18 @@ export class PgStore extends EventStore {
     this.#sessions = new ConcurrentSessions(this.#statements, this.#ids, this.#codec, this.#options, this.notify);
     this.#previous = previous && new PreviousSessions(previous, this.#sessions, this.#ids, this.#options, this.notify);
     this.#listing = new SessionListing(this.#statements, this.#ids, this.#codec, this.notify);
-    this.#bulk = new BulkDestruction(this.#statements, this.#ids, this.#saves, this.#previous, deadline);
+    this.#watches = new SessionWatches(
+      this.#statements,
+      this.#ids,
+      this.#order,
+      this.#previous,
+      this.#options.watchInterval,
+      (work) => this.#calls.promise('watch', work),
+      this.notify,
+    );
+    const onDestroyed = (key: string) => this.#watches.checkKey(key);
+    this.#bulk = new BulkDestruction(this.#statements, this.#ids, this.#saves, this.#previous, deadline, onDestroyed);
+    this.#updates = new SessionUpdates(this.#statements, this.#ids, this.#codec, this.#previous, deadline, this.notify);
     this.#autodelete = new Interval(this.#options.autodelete, () => this.#autodeleteByTimer());
     if (this.#options.permanent) makePermanent(this, (session) => this.#codec.ttl(() => session));
   }
@@ -124,7 +139,10 @@ export class PgStore extends EventStore {
   override destroy(sid: string, callback?: Callback<void>): Promise<void> | undefined {
     return this.#calls.run('destroy', callback, async (deadline) => {
       if (validateSessionId(sid)) return;
-      return this.#order.write(sid, () => (this.#previous ?? this.#sessions).destroy(sid, deadline));
+      // Not those that come after this call: they may be about a session that is saved after it.
+      const watches = this.#watches.on(sid);
+      await this.#order.write(sid, () => (this.#previous ?? this.#sessions).destroy(sid, deadline));
+      this.#watches.end(watches);
     });
   }
 
@@ -245,6 +263,73 @@ export class PgStore extends EventStore {
   }
 
   /**
+   * Changes a stored session outside of a request: atomically, whatever others save meanwhile. Nothing is written where
+   * `change` changes nothing. The session's cookie and expiry stay as they are, unless `change` changes the cookie: its
+   * `maxAge` or `expires` sets how long the session lives. Option `previous`: the session is taken over first.
+   *
+   * ```ts
+   * await store.update(sid, (session) => { session.credits = (session.credits ?? 0) + 1 })
+   * ```
+   *
+   * In one case `change` may count twice: if the answer to a write was lost, and another process has saved the session
+   * before the write could be looked for.
+   *
+   * @param change gets the session as `get` gives it, and changes it or returns another one; synchronous. It is called
+   * again, with the session parsed anew, where another request has saved it meanwhile. What it throws fails the call, and
+   * nothing is written.
+   * @returns the session as it is stored; `null` where there is none
+   */
+  update(sid: string, change: Change): Promise<SessionData | null> {
+    return this.#calls.promise('update', async (deadline) => {
+      const flaw = validateSessionId(sid);
+      if (flaw) throw new PgStoreError(flaw, 'INVALID_SID');
+      checkFunction('update', 'change', change);
+      return this.#order.write(sid, () => this.#updates.one(sid, change, deadline));
+    });
+  }
+
+  /**
+   * Changes each of a user's unexpired sessions (option `user`), as `update` does: those whose own data belong to that user.
+   * Sessions that are still in the store in option `previous` are not among them. If `change` throws, the call fails with
+   * that; sessions that were changed before stay so.
+   *
+   * @returns how many were changed
+   */
+  updateSessionsOf(user: string | number, change: Change): Promise<number> {
+    return this.#calls.promise(
+      'updateSessionsOf',
+      async () => {
+        checkFunction('updateSessionsOf', 'change', change);
+        return this.#updates.ofUser(checkUser(user), change, (sid, task) => this.#order.write(sid, task));
+      },
+      NO_DEADLINE,
+    );
+  }
+
+  /**
+   * Calls back once when a session has ended: `'destroyed'`, or `'expired'`. Whoever ended it: this process, at once; another
+   * process, SQL by hand or its expiry, within option `watchInterval` and the time of one statement. While the database does
+   * not answer nothing is called; what has ended meanwhile is reported afterwards.
+   *
+   * ```ts
+   * const stop = store.watch(req.sessionID, () => socket.close())
+   * socket.on('close', stop)
+   * ```
+   *
+   * A session that is not stored has ended: save it first, unless it is being saved at the call. What `onEnd` throws is an
+   * uncaught exception. The watch keeps no process alive, and `close()` ends it without calling back.
+   *
+   * @returns a function that ends the watch
+   * @throws TypeError for what is not a session ID, or not a function
+   */
+  watch(sid: string, onEnd: (reason: SessionEnd) => void): () => void {
+    const flaw = validateSessionId(sid);
+    if (flaw) throw new ArgumentError('watch', flaw);
+    checkFunction('watch', 'onEnd', onEnd);
+    return this.#watches.watch(sid, onEnd);
+  }
+
+  /**
    * Takes over sessions of the store in option `previous`: those with the IDs in `sids`, else all, if that store can list
    * them (`all`). May be repeated. Option `timeout` applies to each of that store's answers, the list included.
    *
@@ -290,6 +375,7 @@ export class PgStore extends EventStore {
   close(...given: unknown[]): Promise<void> {
     refuseCallback('close', ...given);
     this.#autodelete.stop();
+    this.#watches.close();
     this.#closing ??= this.#calls.close().then(() => this.#database.close());
     return this.#closing;
   }
@@ -340,6 +426,10 @@ function knownOptions<T extends object>(method: string, options: T | null | unde
   }
   // Not what somebody has put into Object.prototype.
   return Object.assign(Object.create(null), options);
+}
+
+function checkFunction(method: string, name: string, value: unknown): void {
+  if (typeof value !== 'function') throw new ArgumentError(method, `\`${name}\`: expected a function`);
 }
 
 function checkCount(method: string, name: string, count: unknown, least = 1): void {
