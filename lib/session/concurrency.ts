@@ -18,6 +18,7 @@ import {
   type Save,
   type Snapshot,
   snapshotFor,
+  snapshotForTouch,
 } from './snapshot.js';
 
 /** With more saves than this in a row without an answer, the oldest is taken for one that was not written. */
@@ -96,7 +97,7 @@ export class ConcurrentSessions {
   /** Puts off the expiry of a session, and stores its cookie. */
   async touch(sid: string, encoded: EncodedSession, session: object, deadline: number): Promise<void> {
     const call = this.#callOn('touch', sid, deadline);
-    const snapshot = snapshotFor(session, sid, call.keys);
+    const snapshot = snapshotForTouch(session, sid, call.keys);
     if (!snapshot) return this.#overwriteCookie(call, encoded);
     // Whatever the request has changed in the data is not part of a touch.
     const touched = { ...encoded, data: snapshot.seen.data };
