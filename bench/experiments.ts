@@ -5,9 +5,9 @@
 
 import fs from 'node:fs';
 import postgres, { type Sql } from 'postgres';
-import { PostgresServer } from '../example/postgres-server.js';
 import type { BatchLimits } from '../lib/calls/batcher.js';
 import type { PgStoreOptions } from '../lib/index.js';
+import { PostgresServer } from '../spec/support/postgres-server.js';
 import { build, builtModule } from './build.js';
 import { type Call, measure } from './measure.js';
 import { openPgStore, type Servers } from './peers.js';

@@ -6,14 +6,14 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import postgres from 'postgres';
-import { PostgresServer } from '../example/postgres-server.js';
+import { PostgresServer } from '../spec/support/postgres-server.js';
+import { random as randomFrom } from '../spec/support/random.js';
 import { build } from './build.js';
 import { sessionIdFrom, sessionOf } from './data.js';
 import { median } from './measure.js';
 import { type LoadedSession, load, openPgStore, type Peer, type Servers, saveAll } from './peers.js';
 import { figure, table } from './report.js';
 import { sidsOf } from './store-level.js';
-import { generator } from './visitors.js';
 
 const [ROWS, ROUNDS, IN_FLIGHT] = [20_000, 5, 128];
 
@@ -91,7 +91,7 @@ async function allRows(
   operation: 'touch' | 'set',
   round: number,
 ): Promise<Round> {
-  const random = generator(round);
+  const random = randomFrom(round);
   const call = (store[operation] as typeof store.set).bind(store);
   const order = Array.from({ length: ROWS }, (_, n) => ({ n, at: random() })).sort((a, b) => a.at - b.at);
   const before = await state(name, (round - 1) * ROWS);

@@ -3,7 +3,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import postgres, { type Sql } from 'postgres';
-import type { PostgresServer } from '../example/postgres-server.js';
+import type { PostgresServer } from '../spec/support/postgres-server.js';
 import { SESSIONS, sessionIdFrom, sessionOf } from './data.js';
 import { type Call, measure, median, percentiles } from './measure.js';
 import { loadAll, openPgStore, type Peer, type Servers, save } from './peers.js';

@@ -12,7 +12,7 @@ import { PgStore } from '../lib/index.js';
 import { nameOf, passport } from './accounts.js';
 import { browserName, devicesOf } from './devices.js';
 import { Lab, type Race } from './lab.js';
-import { headers, sameOriginOnly } from './security.js';
+import { headers, ownHostsOnly, sameOriginOnly } from './security.js';
 import { page, type StoredRow } from './views.js';
 
 declare module 'express-session' {
@@ -31,6 +31,8 @@ export interface ExampleOptions {
   sql: Sql;
   secret: string;
   table?: string;
+  /** Names by which the app is reached, beside `localhost`. */
+  hosts?: readonly string[] | undefined;
 }
 
 export interface Example {
@@ -38,7 +40,7 @@ export interface Example {
   close(): Promise<void>;
 }
 
-export async function createApp({ sql, secret, table = 'example_sessions' }: ExampleOptions): Promise<Example> {
+export async function createApp({ sql, secret, table = 'example_sessions', hosts }: ExampleOptions): Promise<Example> {
   // The page shows rows to everybody: hashed IDs are of no use as session IDs.
   const store = new PgStore({ sql, table, hashIds: true, secret });
   const labStore = new PgStore({ sql, table: `${table}_lab` });
@@ -47,7 +49,7 @@ export async function createApp({ sql, secret, table = 'example_sessions' }: Exa
 
   const app = express();
   app.disable('x-powered-by');
-  app.use(headers, sameOriginOnly);
+  app.use(headers, ownHostsOnly(hosts), sameOriginOnly);
   app.use(express.static(path.join(import.meta.dirname, 'public')));
   app.use(express.urlencoded({ extended: false, limit: '10kb' }));
   app.use(

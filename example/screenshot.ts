@@ -9,8 +9,8 @@ import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { chromium, type Page } from 'playwright-core';
 import postgres from 'postgres';
+import { PostgresServer } from '../spec/support/postgres-server.js';
 import { createApp } from './app.js';
-import { PostgresServer } from './postgres-server.js';
 
 const FILE = path.join(import.meta.dirname, '..', 'docs', 'screenshot.png');
 const PHONE = 'Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 Version/18.0 Safari/604.1';

@@ -7,7 +7,7 @@ import type { Emit } from '../events.js';
 import type { Options } from '../options.js';
 import type { Codec, Content, EncodedSession } from './codec.js';
 import { hasSameLifetime, isSameCookie } from './cookie.js';
-import { isSame, Reconciler } from './reconcile.js';
+import { Reconciler } from './reconcile.js';
 import type { RowStatements, Statements, StoredRow, WrittenRow } from './row.js';
 import { handleOf, type RowKeys, type SessionIds } from './session-id.js';
 import {
@@ -239,7 +239,9 @@ export class ConcurrentSessions {
     let { seen } = snapshot;
     let stored: Content | undefined = snapshot.stored;
     for (const next of [...snapshot.inDoubt.map((save) => save.seen), ours]) {
-      if (!isUnchanged(seen, next)) stored = this.#reconciler.reconcile(seen, next, stored);
+      // Nobody else has saved: what the request holds is what is stored.
+      if (isSame(stored, seen)) stored = next;
+      else if (!isUnchanged(seen, next)) stored = this.#reconciler.reconcile(seen, next, stored);
       if (!stored) return undefined;
       seen = next;
     }
@@ -346,6 +348,10 @@ function findingOn(row: StoredRow | undefined, attempt: Save, snapshot: Snapshot
 
 export function isLive(row: StoredRow | undefined): row is StoredRow {
   return row !== undefined && row.expiresInMs > 0;
+}
+
+function isSame(one: Content, other: Content): boolean {
+  return one.data === other.data && one.cookie === other.cookie;
 }
 
 function isUnchanged(seen: Content, now: Content): boolean {

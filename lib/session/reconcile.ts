@@ -44,7 +44,6 @@ export class Reconciler {
    * @throws whatever options `user` and `merge` throw
    */
   reconcile(base: Content, ours: Content, theirs: Content): Content | undefined {
-    if (isSame(theirs, base)) return ours;
     const userOf = (content: Content) => this.#codec.userOf(content);
     switch (sideThatCounts(userOf(base), userOf(ours), userOf(theirs))) {
       case 'both':
@@ -70,8 +69,4 @@ export class Reconciler {
     }
     return text;
   }
-}
-
-export function isSame(one: Content, other: Content): boolean {
-  return one.data === other.data && one.cookie === other.cookie;
 }

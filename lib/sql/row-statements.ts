@@ -122,6 +122,26 @@ export class PgRowStatements implements RowStatements {
   }
 }
 
+/** The statements on single rows of each shard, made when they are first needed. */
+export class RowStatementsByShard {
+  readonly #byShard = new Map<number | undefined, RowStatements>();
+  readonly #newStatements: (shard: number | undefined) => RowStatements;
+
+  constructor(runner: StatementRunner, table: TableSql, reader: RowReader) {
+    this.#newStatements = (shard) => new PgRowStatements(runner, table, reader, shard);
+  }
+
+  /** Those of a shard; of a table without shards, those of `undefined`. */
+  readonly onShard = (shard: number | undefined): RowStatements => {
+    let statements = this.#byShard.get(shard);
+    if (!statements) {
+      statements = this.#newStatements(shard);
+      this.#byShard.set(shard, statements);
+    }
+    return statements;
+  };
+}
+
 /** Does for the items that a first statement has left what a second statement does. */
 async function completed<Item>(
   items: readonly Item[],

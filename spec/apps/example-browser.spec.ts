@@ -30,9 +30,7 @@ function findChromium(): string | undefined {
     .find((file) => fs.existsSync(file));
 }
 
-describe('the example app in a browser', function () {
-  this.timeout(120_000);
-
+describe('the example app in a browser', () => {
   const table = freshTable();
   const complaints: string[] = [];
   let example: Example;

@@ -6,9 +6,9 @@ import fs from 'node:fs';
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { createApp } from '../../example/app.js';
-import { temporaryFolder } from '../../example/postgres-server.js';
+import { eventually } from '../support/eventually.js';
+import { temporaryFolder } from '../support/folders.js';
 import { freshTable, postgresUri, sqlClient } from '../support/postgres.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
@@ -64,9 +64,7 @@ function isRunning(pid: number): boolean {
   }
 }
 
-describe('npm start', function () {
-  this.timeout(120_000);
-
+describe('npm start', () => {
   afterEach(async () => {
     for (const run of runs.splice(0)) {
       if (run.child.exitCode === null && run.child.signalCode === null) interrupt(run);
@@ -86,7 +84,7 @@ describe('npm start', function () {
     assert(isRunning(postgres));
     interrupt(first);
     await first.ended;
-    while (isRunning(postgres)) await sleep(20);
+    await eventually(() => !isRunning(postgres));
     assert.match(fs.readFileSync(path.join(DATA_DIR, 'postgres.log'), 'utf8'), /database system is shut down\s*$/);
     assert.doesNotMatch(first.output(), /Error|\bat /);
 

@@ -2,13 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { setTimeout as sleep } from 'node:timers/promises';
 import postgres from 'postgres';
-import { PostgresServer } from '../../example/postgres-server.js';
+import type { PgStore } from '../../lib/index.js';
+import { eventually } from '../support/eventually.js';
 import { Load } from '../support/fault-load.js';
 import { FaultProxy } from '../support/fault-proxy.js';
 import { PgBouncer } from '../support/pooler.js';
 import { closeStores, openStore } from '../support/postgres.js';
+import { PostgresServer } from '../support/postgres-server.js';
 import { plain } from '../support/sessions.js';
 
 describe('PgBouncer in transaction mode', () => {
@@ -60,20 +61,48 @@ describe('PgBouncer in transaction mode', () => {
     const store = await openStore({ uri: address.uri, table: 'pooled', postgres: { prepare: false } });
     await Promise.all([store.length(), store.get('a'), store.set('b', plain()), store.destroy('c')]);
     const sql = postgres(bouncer?.uri ?? '', { prepare: false, max: 3 });
-    const seen = await Promise.all(
-      Array.from({ length: 3 }, () => sql`select current_setting('statement_timeout') as limit, pg_sleep(0.1)`),
-    );
-    assert.deepEqual(new Set(seen.map(([row]) => row?.limit)), new Set(['0']));
+    // Transactions that are open at the same time have a server connection each, so these are all
+    // three.
+    const connections = await Promise.all([sql.reserve(), sql.reserve(), sql.reserve()]);
+    const pids = new Set<number>();
+    for (const connection of connections) {
+      await connection`begin`;
+      const [row] = await connection`select current_setting('statement_timeout') as limit, pg_backend_pid() as pid`;
+      assert.equal(row?.limit, '0');
+      pids.add(row?.pid);
+    }
+    assert.equal(pids.size, 3);
+    for (const connection of connections) {
+      await connection`commit`;
+      connection.release();
+    }
     await sql.end();
   });
 
+  /**
+   * Under load; its `retry` and `timeout` last for as long as a busy machine may need to start a
+   * server.
+   */
+  const openPatient = (table: string) =>
+    openStore({
+      uri: address.uri,
+      table,
+      postgres: { prepare: false },
+      retry: { attempts: 11 },
+      timeout: 150_000,
+    });
+
+  /** Resolves once a call has failed and is tried again. */
+  const failure = (store: PgStore) => new Promise((resolve) => store.once('retry', resolve));
+
   it('restarted under 32 writers: no call fails, no acknowledged write is lost', async () => {
-    const store = await openStore({ uri: address.uri, table: 'restarted', postgres: { prepare: false } });
+    const store = await openPatient('restarted');
     const load = await Load.start(store);
     for (let n = 0; n < 3; n++) {
       await load.progress();
+      const failed = failure(store);
       await stop();
-      await sleep(300);
+      await failed;
       await start();
     }
     await load.progress();
@@ -82,12 +111,12 @@ describe('PgBouncer in transaction mode', () => {
     assert.equal(await load.lost(server.uri, 'restarted'), 0);
   });
 
-  it('the server behind it killed under 32 writers, back after 1 s: the same', async () => {
-    const store = await openStore({ uri: address.uri, table: 'behind', postgres: { prepare: false } });
+  it('the server behind it killed under 32 writers, back once all of them wait: the same', async () => {
+    const store = await openPatient('behind');
     const load = await Load.start(store);
     await load.progress();
     await server.stop('kill');
-    await sleep(1000);
+    await eventually(() => load.waiting === 32);
     await server.start();
     await load.progress();
     await load.stop();

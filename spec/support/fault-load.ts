@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import postgres from 'postgres';
 import type { PgStore } from '../../lib/index.js';
+import { eventually } from './eventually.js';
 import { load, plain } from './sessions.js';
 
 /**
@@ -12,6 +13,8 @@ import { load, plain } from './sessions.js';
  */
 export class Load {
   calls = 0;
+  /** Calls that have not been answered. */
+  waiting = 0;
   readonly errors: any[] = [];
   readonly #acknowledged: { sid: string; key: string }[] = [];
   readonly #store: PgStore;
@@ -36,7 +39,7 @@ export class Load {
   /** Resolves when so many more writes were acknowledged. */
   async progress(writes = 100): Promise<void> {
     const goal = this.acknowledged + writes;
-    while (this.acknowledged < goal && !this.#stopped) await sleep(10);
+    await eventually(() => this.acknowledged >= goal || this.#stopped);
   }
 
   async stop(): Promise<void> {
@@ -53,20 +56,30 @@ export class Load {
     return this.#acknowledged.filter(({ sid, key }) => found.get(sid)?.[key] !== key).length;
   }
 
+  async #call<T>(call: () => Promise<T>): Promise<T> {
+    this.calls++;
+    this.waiting++;
+    try {
+      return await call();
+    } finally {
+      this.waiting--;
+    }
+  }
+
   async #write(sid: string, writer: number): Promise<void> {
     for (let n = 0; !this.#stopped; n++) {
       const key = `${writer}-${n}`;
       try {
-        this.calls++;
-        const session = await load(this.#store, sid);
+        const session = await this.#call(() => load(this.#store, sid));
         if (!session) throw new Error(`${sid} is gone`);
         session[key] = key;
-        this.calls++;
-        await this.#store.set(sid, session);
+        await this.#call(() => this.#store.set(sid, session));
         this.#acknowledged.push({ sid, key });
       } catch (error) {
         this.errors.push(error);
       }
+      // Between the requests of a visitor. Without a pause 32 writers keep a core busy, and nothing
+      // else gets done.
       await sleep(5);
     }
   }

@@ -1,27 +1,40 @@
 /**
  * The PostgreSQL that specs share: an embedded one of their own, or the one that DATABASE_URL
- * names.
+ * names. Specs run at the same time in several processes, so each has tables, roles and databases
+ * of its own names on it.
  */
 
 import { randomBytes } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import pg from 'pg';
 import postgres, { type Sql } from 'postgres';
-import { PostgresServer } from '../../example/postgres-server.js';
 import { PgStore, type PgStoreOptions } from '../../lib/index.js';
 import { createTableSql } from '../../lib/sql/schema.js';
+import { PostgresServer } from './postgres-server.js';
 
 let starting: Promise<PostgresServer> | undefined;
 let admin: Sql | undefined;
 
 /**
- * Where the specs' PostgreSQL is. `fsync` is off there: specs that pull the plug start a server of
- * their own.
+ * Settings of a server for specs. `fsync` is off: specs that pull the plug start a server of their
+ * own. The specs of up to six processes connect at the same time.
  */
+export const SPECS_SETTINGS = { fsync: 'off', max_connections: 600 };
+
+/** Names the PostgreSQL that Mocha's main process has started, for its worker processes. */
+const SHARED = 'SPECS_POSTGRES_URL';
+
+/** Where the specs' PostgreSQL is; starts it if nobody has. */
 export async function postgresUri(): Promise<string> {
-  if (process.env.DATABASE_URL) return process.env.DATABASE_URL;
-  starting ??= PostgresServer.start({ settings: { fsync: 'off' } });
+  const given = process.env.DATABASE_URL || process.env[SHARED];
+  if (given) return given;
+  starting ??= PostgresServer.start({ settings: SPECS_SETTINGS });
   return (await starting).uri;
+}
+
+/** Starts the specs' PostgreSQL for this process and those that it starts from now on. */
+export async function sharePostgres(): Promise<void> {
+  process.env[SHARED] = await postgresUri();
 }
 
 /** The same past a pooler, for specs that count the connections which the server has. */

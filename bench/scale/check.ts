@@ -1,17 +1,17 @@
 /**
- * Does bench/simulate.ts foretell what a real table does? The same visitors, ten times as hasty, in
+ * Does bench/scale/simulate.ts foretell what a real table does? The same visitors, ten times as hasty, in
  * the simulation and on a PostgreSQL of one's own with autovacuum on:
- * `npx tsx bench/simulate-check.ts`, four minutes.
+ * `npx tsx bench/scale/check.ts`, four minutes.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import postgres, { type Sql } from 'postgres';
-import { PostgresServer } from '../example/postgres-server.js';
-import { createTableSql } from '../lib/sql/schema.js';
-import { build } from './build.js';
-import { sessionIdFrom, sessionOf } from './data.js';
-import { load, openPgStore, type Peer, save } from './peers.js';
-import { figure, table } from './report.js';
+import { createTableSql } from '../../lib/sql/schema.js';
+import { PostgresServer } from '../../spec/support/postgres-server.js';
+import { build } from '../build.js';
+import { sessionIdFrom, sessionOf } from '../data.js';
+import { load, openPgStore, type Peer, save } from '../peers.js';
+import { figure, table } from '../report.js';
 import { DEFAULTS, type Scenario, simulate, stepOf } from './simulate.js';
 import { Visitors } from './visitors.js';
 

@@ -3,11 +3,11 @@
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import { PostgresServer } from '../example/postgres-server.js';
-import { Gate, listen, raceApp, Visitor } from '../spec/support/race-app.js';
-import { build } from './build.js';
-import { clearRedis, openPeer, type Peer, type PeerName, peersOn, type Servers } from './peers.js';
-import { type Redis, startRedis } from './redis-server.js';
+import { build } from '../../bench/build.js';
+import { clearRedis, openPeer, type Peer, type PeerName, peersOn, type Servers } from '../../bench/peers.js';
+import { PostgresServer } from '../support/postgres-server.js';
+import { Gate, listen, raceApp, Visitor } from '../support/race-app.js';
+import { type Redis, startRedis } from '../support/redis-server.js';
 
 const COUNT = 20;
 const COLUMNS = [

@@ -5,9 +5,9 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
-import { PgStore } from '../lib/index.js';
-import { load, plain } from '../spec/support/sessions.js';
-import { random } from './chaos-random.js';
+import { PgStore } from '../../lib/index.js';
+import { random } from '../support/random.js';
+import { load, plain } from '../support/sessions.js';
 
 export interface AppOptions {
   name: string;
@@ -46,7 +46,7 @@ export type FromApp = { report: Report } | { destroying: string };
 export type ToApp = { created: string } | 'stop';
 
 const VISITORS = 12;
-const { name, uri, table, seed, timeout, client } = JSON.parse(process.argv[2] ?? '') as AppOptions;
+const { name, uri, table, seed, timeout, client } = JSON.parse(process.env.CHAOS_APP ?? '') as AppOptions;
 const pick = random(seed);
 const pool = client === 'pg' ? new pg.Pool({ connectionString: uri, statement_timeout: 0.9 * timeout }) : undefined;
 // As node-postgres has it: without one, an idle connection that breaks would end the process.

@@ -2,6 +2,8 @@
  * A random population that creates, loads, changes and leaves sessions; the same for the same seed.
  */
 
+import { random } from '../../spec/support/random.js';
+
 export interface Traffic {
   /** Sessions that are alive at any time. */
   readonly sample: number;
@@ -48,7 +50,7 @@ export class Visitors {
     seed = 1,
   ) {
     const { sample, ttl, active, visit, seconds } = traffic;
-    this.#random = generator(seed);
+    this.#random = random(seed);
     const most = Math.ceil(sample * (1.1 + (2 * seconds * active) / visit));
     this.expiresAt = Float64Array.from({ length: most }, () => ttl * this.#random());
     this.#leavesAt = new Float64Array(most);
@@ -122,15 +124,4 @@ export class Visitors {
   #exponential(): number {
     return -Math.log(1 - this.#random());
   }
-}
-
-/** Mulberry32. */
-export function generator(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
 }

@@ -1,11 +1,11 @@
-/**
- * The Redis that is measured: that of REDIS_URL, or one of its own where `redis-server` is
- * installed.
- */
+/** The Redis of the benchmark and the specs: that of REDIS_URL, or one of their own where `redis-server` is installed. */
 
 import { execFileSync, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { createClient } from 'redis';
-import { freePort, temporaryFolder } from '../example/postgres-server.js';
+import { temporaryFolder } from './folders.js';
+import { freePort } from './free-port.js';
+import { guardServer } from './guard.js';
 
 export interface Redis {
   readonly url: string;
@@ -23,19 +23,21 @@ export async function startRedis(): Promise<Redis | undefined> {
     return undefined;
   }
   const port = await freePort();
-  const settings = ['--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', temporaryFolder()];
-  const server = spawn('redis-server', ['--port', String(port), ...settings], { stdio: 'ignore' });
-  const stop = () => server.kill('SIGKILL');
-  process.once('exit', stop);
-  const url = `redis://127.0.0.1:${port}`;
+  const password = randomBytes(24).toString('hex');
+  const server = spawn('redis-server', ['-'], { cwd: '/', stdio: ['pipe', 'ignore', 'ignore'] });
+  guardServer(server, 'KILL');
+  // Not on the command line, which all users of the machine can see.
+  server.stdin?.end(
+    `port ${port}\nbind 127.0.0.1\nrequirepass ${password}\nsave ""\nappendonly no\ndir ${temporaryFolder()}\n`,
+  );
+  const url = `redis://:${password}@127.0.0.1:${port}`;
   return {
     url,
     version: await versionOf(url),
     close: async () => {
       const exited = new Promise((resolve) => server.once('exit', resolve));
-      stop();
+      server.kill('SIGKILL');
       await exited;
-      process.off('exit', stop);
     },
   };
 }

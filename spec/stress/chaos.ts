@@ -10,12 +10,12 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import postgres from 'postgres';
-import { PostgresServer } from '../example/postgres-server.js';
-import { PgStore } from '../lib/index.js';
-import { FaultProxy } from '../spec/support/fault-proxy.js';
+import { PgStore } from '../../lib/index.js';
+import { FaultProxy } from '../support/fault-proxy.js';
+import { PostgresServer } from '../support/postgres-server.js';
+import { random } from '../support/random.js';
 import type { AppOptions, FromApp, ToApp } from './chaos-app.js';
 import { Log } from './chaos-log.js';
-import { random } from './chaos-random.js';
 
 const { values } = parseArgs({
   options: {
@@ -67,9 +67,9 @@ function startApp(slot: number): void {
     timeout: TIMEOUT,
     client,
   };
-  const child = fork(path.join(import.meta.dirname, 'chaos-app.ts'), [JSON.stringify(options)], {
-    execArgv: ['--import', 'tsx'],
-  });
+  // Not as an argument: all users of the machine can see those, and the URI has the password.
+  const env = { ...process.env, CHAOS_APP: JSON.stringify(options) };
+  const child = fork(path.join(import.meta.dirname, 'chaos-app.ts'), { execArgv: ['--import', 'tsx'], env });
   const ended = new Promise<number | null>((resolve) => child.once('close', (code) => resolve(code)));
   const running = Promise.race([new Promise((resolve) => child.once('message', resolve)), ended]);
   const app: App = { child, running, ended, open: 0 };

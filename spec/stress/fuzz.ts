@@ -9,13 +9,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import pg from 'pg';
 import postgres from 'postgres';
-import { PostgresServer } from '../example/postgres-server.js';
-import { PgStore, type PgStoreOptions } from '../lib/index.js';
-import { writeCertificate } from '../spec/support/certificate.js';
-import { Load } from '../spec/support/fault-load.js';
-import { type ChunkFault, FaultProxy } from '../spec/support/fault-proxy.js';
-import { plain } from '../spec/support/sessions.js';
-import { random } from './chaos-random.js';
+import { PgStore, type PgStoreOptions } from '../../lib/index.js';
+import { writeCertificate } from '../support/certificate.js';
+import { Load } from '../support/fault-load.js';
+import { type ChunkFault, FaultProxy } from '../support/fault-proxy.js';
+import { PASSWORD, PostgresServer } from '../support/postgres-server.js';
+import { random } from '../support/random.js';
+import { plain } from '../support/sessions.js';
 
 const { values } = parseArgs({
   options: {
@@ -115,11 +115,11 @@ async function round(): Promise<void> {
   const hosts = between(1, 2);
   const host = Array(hosts).fill(`127.0.0.1:${proxy.port}`).join();
   const attributes = oneOf(['', '&target_session_attrs=primary']);
-  const uri = `postgres://postgres@${host}/postgres?sslmode=${isTls ? 'require' : 'disable'}${attributes}`;
+  const uri = `postgres://postgres:${PASSWORD}@${host}/postgres?sslmode=${isTls ? 'require' : 'disable'}${attributes}`;
   const table = `fuzz_${total.rounds++}`;
   const maxConnections = between(1, 4);
   const pool = new pg.Pool({
-    connectionString: `postgres://postgres@127.0.0.1:${proxy.port}/postgres`,
+    connectionString: proxy.uri,
     ssl: isTls && { rejectUnauthorized: false },
     max: maxConnections,
     // Without it node-postgres waits for an unresponsive server for ever.

@@ -1,6 +1,4 @@
-/** Random faults and calls, the same again with the same seed. */
-
-/** Numbers from 0 to below 1 (mulberry32). */
+/** Random numbers from 0 to below 1, the same again with the same seed (mulberry32). */
 export function random(seed: number): () => number {
   let state = seed >>> 0;
   return () => {

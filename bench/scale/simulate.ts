@@ -1,7 +1,7 @@
 /**
  * How many writes do visitors cause, how many dead rows lie in the table, how large does it grow,
- * and does autovacuum keep up? The tables of docs/scale.md: `npx tsx bench/simulate.ts`. The model
- * beside a real server: `npx tsx bench/simulate-check.ts`.
+ * and does autovacuum keep up? The tables of docs/scale.md: `npx tsx bench/scale/simulate.ts`. The model
+ * beside a real server: `npx tsx bench/scale/check.ts`.
  *
  * A sample of the sessions is simulated, request by request; what vacuum and deletion do in a
  * second is as much smaller. Left out: analyze, freezing, truncation, waits for the disk, and a
@@ -9,9 +9,10 @@
  */
 
 import { pathToFileURL } from 'node:url';
-import { figure, table } from './report.js';
+import { random as randomFrom } from '../../spec/support/random.js';
+import { figure, table } from '../report.js';
 import { type Storage, TableModel } from './table-model.js';
-import { generator, type Traffic, Visitors } from './visitors.js';
+import { type Traffic, Visitors } from './visitors.js';
 
 export interface Scenario extends Traffic, Storage {
   /** How many there are in truth; `sample` of them are simulated. */
@@ -60,7 +61,7 @@ export const DEFAULTS: Scenario = {
 const [WORKERS, COST_LIMIT] = [3, 200];
 /**
  * Seconds that vacuum works on a page that is in memory or is not, besides its pauses; as
- * bench/simulate-check.ts measured them.
+ * bench/scale/check.ts measured them.
  */
 const [WORK, WORK_AND_READ] = [7e-6, 40e-6];
 
@@ -145,7 +146,7 @@ export function simulate(scenario: Scenario, seed = 1): Outcome {
     },
     seed,
   );
-  const random = generator(seed + 1);
+  const random = randomFrom(seed + 1);
   for (let row = 0; row < sample; row++) {
     pageOf[row] = partOf(row).insert();
     started[row] = visitors.expiresAt[row] - scenario.ttl - step * random();
