@@ -4,7 +4,6 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { eventually } from './eventually.js';
 import { removeFolder, temporaryFolder } from './folders.js';
 import { freePort } from './free-port.js';

@@ -2,11 +2,12 @@
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { Answer } from './app.js';
-import type { Load, LoadResult } from './load.js';
-import type { Sample } from './measure.js';
-import type { PeerName, Servers } from './peers.js';
+import type { Sample } from '../figures/measure.js';
+import type { PeerName, Servers } from '../stores/peers.js';
+import type { Answer } from './app-process.js';
+import type { Load, LoadResult } from './load-process.js';
 
 export const CONNECTIONS = 100;
 
@@ -23,7 +24,8 @@ export class App {
   }
 
   static async start(name: PeerName, servers: Servers): Promise<App> {
-    const child = start('app.ts', [JSON.stringify({ name, servers })]);
+    // Not as an argument: all users of the machine can see those, and the servers' addresses have passwords.
+    const child = start('app-process.ts', { BENCH_APP: JSON.stringify({ name, servers }) });
     const { port } = await answer<Answer>(child);
     return new App(name, port as number, child);
   }
@@ -42,7 +44,7 @@ export class App {
 
 /** The load generator in a process of its own. */
 export class LoadGenerator {
-  readonly #process = start('load.ts', []);
+  readonly #process = start('load-process.ts');
 
   async run(load: Load): Promise<LoadResult> {
     const answered = answer<LoadResult>(this.#process);
@@ -69,9 +71,9 @@ export async function measureApp(app: App, generator: LoadGenerator, path: strin
   return { rate, p50, p99, cpu: (cpu - before.cpu) / requests, delay };
 }
 
-function start(script: string, args: string[]): ChildProcess {
+function start(script: string, variables: NodeJS.ProcessEnv = {}): ChildProcess {
   const file = fileURLToPath(new URL(script, import.meta.url));
-  return fork(file, args, { execArgv: ['--import', 'tsx'] });
+  return fork(file, { execArgv: ['--import', 'tsx'], env: { ...process.env, ...variables } });
 }
 
 /** Both scripts end when they are disconnected. */
@@ -84,7 +86,8 @@ async function stop(child: ChildProcess): Promise<void> {
 /** The child's next message; an error if it ends instead. */
 function answer<T>(child: ChildProcess): Promise<T> {
   return new Promise((resolve, reject) => {
-    const gone = (code: number | null) => reject(new Error(`${child.spawnargs.slice(-2).join(' ')} ended (${code})`));
+    const gone = (code: number | null) =>
+      reject(new Error(`${path.basename(child.spawnargs.at(-1) ?? '')} ended (${code})`));
     child.once('exit', gone);
     child.once('message', (message) => {
       child.off('exit', gone);

@@ -1,8 +1,8 @@
 /** The WAL that requests write which only read, with sessions that are `rolling`. */
 
 import type { Sql } from 'postgres';
-import { App, type LoadGenerator } from './app-level.js';
-import type { PeerName, Servers } from './peers.js';
+import type { PeerName, Servers } from '../stores/peers.js';
+import { App, type LoadGenerator } from './apps.js';
 
 /** @returns bytes of WAL a request */
 export async function walPerRequest(

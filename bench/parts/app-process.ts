@@ -7,8 +7,8 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 
 import express, { type RequestHandler } from 'express';
 import session from 'express-session';
-import { SECRET, SESSIONS, sessionIdFrom, sessionOf } from './data.js';
-import { openPeer, type PeerName, type Servers, saveAll } from './peers.js';
+import { SECRET, SESSIONS, sessionIdFrom, sessionOf, textSessionIdFrom, textSessionOf } from '../stores/data.js';
+import { openPeer, type PeerName, type Servers, saveAll } from '../stores/peers.js';
 
 /** What the parent process gets: the port first, then the rest each time it asks. */
 export interface Answer {
@@ -19,14 +19,12 @@ export interface Answer {
   delay?: number;
 }
 
-const { name, servers } = JSON.parse(process.argv[2] as string) as { name: PeerName; servers: Servers };
+const { name, servers } = JSON.parse(process.env.BENCH_APP as string) as { name: PeerName; servers: Servers };
 
 const peer = await openPeer(name, servers);
-await saveAll(
-  peer,
-  Array.from({ length: SESSIONS }, (_, n) => sessionIdFrom(n)),
-  sessionOf,
-);
+const numbers = Array.from({ length: SESSIONS }, (_, n) => n);
+await saveAll(peer, numbers.map(sessionIdFrom), sessionOf);
+await saveAll(peer, numbers.map(textSessionIdFrom), textSessionOf);
 
 const sessions = (rolling: boolean) =>
   session({
@@ -46,6 +44,10 @@ const app = express();
 app.get('/rolling', sessions(true), read);
 app.use(sessions(false));
 app.get('/read', read);
+app.get('/read-text', (req, res) => {
+  const { text } = req.session as unknown as { text: string };
+  res.send(`${text.length} characters`);
+});
 app.get('/change', (req, res) => {
   const session = req.session as unknown as { views: number };
   session.views++;

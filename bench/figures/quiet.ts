@@ -5,9 +5,9 @@
 
 import os from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { prepare } from '../parts/calls.js';
+import { openPeer, type Servers } from '../stores/peers.js';
 import { measure, spreadOf } from './measure.js';
-import { openPeer, type Servers } from './peers.js';
-import { prepare } from './store-level.js';
 
 export interface Quietness {
   /** Share of all cores that other processes used while this one slept. */

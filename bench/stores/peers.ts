@@ -6,7 +6,7 @@ import session, { type SessionData } from 'express-session';
 import pg from 'pg';
 import { createClient } from 'redis';
 import { createClient as createClient5 } from 'redis5';
-import type { PgStoreOptions } from '../lib/index.js';
+import type { PgStoreOptions } from '../../lib/index.js';
 import { builtModule } from './build.js';
 import { PlainStore } from './plain-store.js';
 
@@ -78,8 +78,9 @@ export async function openPeer(name: PeerName, servers: Servers, options: PgStor
   }
 }
 
+/** A store of the build, whose methods beyond express-session's are tried by name: not each version has them all. */
 export async function openPgStore(servers: Servers, options: PgStoreOptions, name = 'PgStore'): Promise<Peer> {
-  const { PgStore } = await builtModule<typeof import('../lib/index.js')>('index');
+  const { PgStore } = await builtModule<typeof import('../../lib/index.js')>('index');
   const store = new PgStore({ ...(options.pool ? {} : { uri: servers.postgres }), autodelete: false, ...options });
   return { name, store, close: () => store.close() };
 }

@@ -1,8 +1,9 @@
 /** Measures each store alone, without HTTP. */
 
-import { SESSIONS, sessionIdFrom, sessionOf } from './data.js';
-import { type Call, measure, type Sample } from './measure.js';
-import { type LoadedSession, loadAll, type Peer, saveAll } from './peers.js';
+import diagnostics from 'node:diagnostics_channel';
+import { type Call, measure, type Sample } from '../figures/measure.js';
+import { SESSIONS, sessionIdFrom, sessionOf } from '../stores/data.js';
+import { type LoadedSession, loadAll, openPgStore, type Peer, type Servers, saveAll } from '../stores/peers.js';
 
 /** `set`: of a loaded session with changed data; `replace`: the store's `set` of a plain object. */
 export const OPERATIONS = ['get', 'set', 'replace', 'touch'] as const;
@@ -61,22 +62,6 @@ export function callsOf({ store }: Peer, sids: string[], sessions: LoadedSession
   };
 }
 
-/** Samples by operation, calls in flight and store, one for each round. */
-export class Samples {
-  readonly #samples = new Map<string, Sample[]>();
-
-  add(name: string, what: string, inFlight: number, sample: Sample): void {
-    const key = JSON.stringify([name, what, inFlight]);
-    const samples = this.#samples.get(key);
-    if (samples) samples.push(sample);
-    else this.#samples.set(key, [sample]);
-  }
-
-  of(name: string, what: string, inFlight: number): Sample[] {
-    return this.#samples.get(JSON.stringify([name, what, inFlight])) ?? [];
-  }
-}
-
 /** One interleaved round: for each operation every store in turn, each round in another order. */
 export async function round(
   subjects: Subject[],
@@ -95,4 +80,21 @@ export async function round(
       }
     }
   }
+}
+
+/** Of sessions that were just saved, with the default `touchAfter`. */
+export async function skippedTouches(servers: Servers): Promise<{ touches: number; statements: number }> {
+  let statements = 0;
+  const count = () => {
+    statements++;
+  };
+  const peer = await openPgStore(servers, {});
+  const { calls } = await prepare(peer);
+  diagnostics.subscribe('express-pg-store:statement', count);
+  const touches = 2_000;
+  const touch = (n: number) => new Promise<void>((resolve) => calls.touch(n, () => resolve()));
+  await Promise.all(Array.from({ length: touches }, (_, n) => touch(n)));
+  diagnostics.unsubscribe('express-pg-store:statement', count);
+  await peer.close();
+  return { touches, statements };
 }

@@ -1,6 +1,6 @@
 /** The benchmark's sessions: about 600 bytes of JSON each, the same for every store. */
 
-import session from 'express-session';
+import session, { type SessionData } from 'express-session';
 
 export const SESSIONS = 2_000;
 
@@ -19,10 +19,26 @@ export function dataOf(n: number): Record<string, unknown> {
 }
 
 /** A new session's data with a cookie that lasts a day. */
-export function sessionOf(n: number): session.SessionData {
+export function sessionOf(n: number): SessionData {
+  return withCookie(dataOf(n));
+}
+
+/**
+ * Sessions of one long string: JSON of these is cheap to parse and to print, which MemoryStore does once more than
+ * others in each request that only reads.
+ */
+export function textSessionIdFrom(n: number): string {
+  return `bench-text-${String(n).padStart(8, '0')}`;
+}
+
+export function textSessionOf(): SessionData {
+  return withCookie({ text: 'a long text '.repeat(50) });
+}
+
+function withCookie(data: Record<string, unknown>): SessionData {
   const cookie = new session.Cookie();
   cookie.maxAge = 86_400_000;
-  return { ...dataOf(n), cookie } as unknown as session.SessionData;
+  return { ...data, cookie } as unknown as SessionData;
 }
 
 /** Signs the session cookies of the app under load. */

@@ -5,7 +5,7 @@
 
 import autocannon from 'autocannon';
 import { sign } from 'cookie-signature';
-import { SECRET, SESSIONS, sessionIdFrom } from './data.js';
+import { SECRET, SESSIONS, sessionIdFrom, textSessionIdFrom } from '../stores/data.js';
 
 export interface Load {
   port: number;
@@ -38,11 +38,12 @@ process.on('message', async ({ port, path, connections, seconds, requests }: Loa
         answers++;
       });
       const first = client++ * perClient;
+      const sessionId = path === '/read-text' ? textSessionIdFrom : sessionIdFrom;
       connection.setRequests(
         Array.from({ length: perClient }, (_, n) => ({
           method: 'GET',
           path,
-          headers: { cookie: cookieOf(first + n) },
+          headers: { cookie: cookieOf(sessionId(first + n)) },
         })),
       );
     },
@@ -60,6 +61,6 @@ process.on('message', async ({ port, path, connections, seconds, requests }: Loa
 });
 process.on('disconnect', () => process.exit());
 
-function cookieOf(n: number): string {
-  return `connect.sid=${encodeURIComponent(`s:${sign(sessionIdFrom(n), SECRET)}`)}`;
+function cookieOf(sid: string): string {
+  return `connect.sid=${encodeURIComponent(`s:${sign(sid, SECRET)}`)}`;
 }

@@ -2,10 +2,12 @@
 
 import fs from 'node:fs';
 import os from 'node:os';
-import type { Deletion, Growth, Heap } from './long.js';
+import type { Deletion, Growth, Heap } from '../parts/long.js';
+import type { SignOuts } from '../parts/sign-outs.js';
+import type { Watches } from '../parts/watches.js';
 import { median, ratios, type Sample, type Spread, spreadOf } from './measure.js';
 import { isQuiet, type Quietness } from './quiet.js';
-import type { Samples } from './store-level.js';
+import type { Samples } from './samples.js';
 
 export interface Results {
   readonly samples: Samples;
@@ -14,6 +16,11 @@ export interface Results {
   skipped?: { touches: number; statements: number };
   /** Bytes of WAL a request that reads: PgStore's and connect-pg-simple's. */
   wal?: { ours: number; theirs: number };
+  /** For each number of concurrent sign-ins. */
+  signOuts?: SignOuts[];
+  /** `update` beside `get` and `set`. */
+  updates?: Samples;
+  watches?: Watches;
   growth?: Growth;
   deletion?: Deletion;
   heap?: Heap;
@@ -49,7 +56,7 @@ export function describe({ date, cpu, cores, versions, quietness }: Machine): st
 
 export function machine(postgres: string, redis: string | undefined, quietness: Quietness[]): Machine {
   const versionOf = (name: string) => {
-    const file = new URL(`../node_modules/${name}/package.json`, import.meta.url);
+    const file = new URL(`../../node_modules/${name}/package.json`, import.meta.url);
     return [name, JSON.parse(fs.readFileSync(file, 'utf8')).version];
   };
   const servers = { node: process.versions.node, PostgreSQL: postgres, ...(redis ? { Redis: redis } : {}) };
@@ -70,12 +77,14 @@ export interface Row {
   readonly inFlight: number;
   readonly store: string;
   readonly rate: Spread;
-  /** Of its rate to connect-pg-simple's, and of an app's to that with MemoryStore. */
+  /** Its rate as a multiple of connect-pg-simple's, and for an app also of the rate with MemoryStore. */
   readonly ratio: Spread;
   readonly ofMemory?: Spread;
   readonly p50: number;
   readonly p99: number;
+  /** Microseconds of the process, and as a multiple of those with connect-pg-simple. */
   readonly cpu: number;
+  readonly cpuRatio: Spread;
   readonly delay?: number;
 }
 
@@ -85,11 +94,28 @@ export function rowsOf(samples: Samples, stores: readonly string[], what: string
     const own = samples.of(store, what, inFlight);
     if (own.length === 0) return [];
     const of = (figure: keyof Sample) => own.map((sample) => sample[figure]);
-    const [p50, p99, cpu, delay] = [median(of('p50')), median(of('p99')), median(of('cpu')), median(of('delay'))];
-    const [rate, ratio] = [spreadOf(of('rate')), ratios(own, reference)];
+    const delay = median(of('delay'));
     const app = Number.isNaN(delay) ? {} : { delay, ofMemory: ratios(own, samples.of('MemoryStore', what, inFlight)) };
-    return [{ what, inFlight, store, rate, ratio, p50, p99, cpu, ...app }];
+    const row: Row = {
+      what,
+      inFlight,
+      store,
+      rate: spreadOf(of('rate')),
+      ratio: ratios(own, reference),
+      p50: median(of('p50')),
+      p99: median(of('p99')),
+      cpu: median(of('cpu')),
+      cpuRatio: ratios(own, reference, 'cpu'),
+      ...app,
+    };
+    return [row];
   });
+}
+
+/** What is kept of `update`: its rate as a multiple of that of a `get` and then a `set`. */
+export interface UpdateRow {
+  readonly inFlight: number;
+  readonly ratio: Spread;
 }
 
 export function ratioOf(samples: Samples, store: string, reference: string, what: string, inFlight: number): Spread {

@@ -3,11 +3,12 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import postgres, { type Sql } from 'postgres';
-import type { PostgresServer } from '../spec/support/postgres-server.js';
-import { SESSIONS, sessionIdFrom, sessionOf } from './data.js';
-import { type Call, measure, median, percentiles } from './measure.js';
-import { loadAll, openPgStore, type Peer, type Servers, save } from './peers.js';
-import { callsOf, prepare } from './store-level.js';
+import type { PostgresServer } from '../../spec/support/postgres-server.js';
+import { type Call, measure, median, percentiles } from '../figures/measure.js';
+import { SESSIONS, sessionIdFrom, sessionOf } from '../stores/data.js';
+import { loadAll, openPgStore, type Peer, type Servers, save } from '../stores/peers.js';
+import { callsOf, prepare } from './calls.js';
+import { copyModel } from './tables.js';
 
 export interface Growth {
   readonly rows: number[];
@@ -168,11 +169,12 @@ function client({ postgres: uri }: Servers): Sql {
 
 /** Copies of one session that the store itself saved, from `first` on. */
 async function fill(sql: Sql, peer: Peer, table: string, rows: number, expiry: string, first = 0): Promise<void> {
-  const model = 'model';
-  await save(peer, model, sessionOf(0));
-  await sql`insert into ${sql(table)} (sid, data, cookie, expires_at)
-    select 'bench-session-' || lpad(n::text, 8, '0'), data, cookie, now() + ${expiry}::interval
-    from ${sql(table)}, generate_series(${first}::int, ${first + rows - 1}::int) n where sid = ${model}`;
-  await sql`delete from ${sql(table)} where sid = ${model}`;
+  await save(peer, 'model', sessionOf(0));
+  const expiresAt = `now() + interval '${expiry}'`;
+  await copyModel(sql, table, `generate_series(${first}, ${first + rows - 1}) n`, {
+    sid: "'bench-session-' || lpad(n::text, 8, '0')",
+    expires_at: expiresAt,
+    delete_after: expiresAt,
+  });
   await sql`vacuum analyze ${sql(table)}`;
 }
