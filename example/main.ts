@@ -1,17 +1,20 @@
-/**
- * `npm start`: the example app, on a PostgreSQL of its own or on the one that DATABASE_URL names.
- */
+/** `npm start`: the example app, on a PostgreSQL of its own or on the one that DATABASE_URL names. */
 
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
+import pg from 'pg';
 import postgres from 'postgres';
+import { privateFolder } from '../spec/support/folders.js';
+import { isReachable } from '../spec/support/postgres-binaries.js';
+import { isDataFolder, PostgresServer } from '../spec/support/postgres-server.js';
+import { isRoot } from '../spec/support/server-user.js';
 import { createApp } from './app.js';
-import { PostgresServer } from './postgres-server.js';
 
 const FOLDER = path.resolve(process.env.DATA_DIR ?? defaultFolder());
+const PASSWORD_FILE = 'postgres-password';
 
 /** Undone in reverse order at the end. */
 const started: (() => Promise<unknown>)[] = [];
@@ -26,13 +29,22 @@ async function start(): Promise<void> {
   const uri = process.env.DATABASE_URL || (await ownPostgres());
   const sql = postgres(uri, { onnotice: () => {} });
   started.push(() => sql.end());
-  const { app: ready, close } = await createApp({ sql, secret: cookieSecret() });
+  const pool = new pg.Pool({ connectionString: uri });
+  // A connection that is lost while nobody uses it would otherwise end the process.
+  pool.on('error', () => {});
+  started.push(() => pool.end());
+  const hosts = process.env.HOSTS?.split(',');
+  const { app: ready, close } = await createApp({ sql, pool, secret: cookieSecret(), hosts });
   started.push(close);
   app = ready;
 
   const { address, port } = server.address() as AddressInfo;
-  const host = address === '127.0.0.1' ? 'localhost' : address.includes(':') ? `[${address}]` : address;
-  console.log(`http://${host}:${port} is ready. Ctrl-C stops it.`);
+  console.log(`http://${urlHostOf(address)}:${port} is ready. Ctrl-C stops it.`);
+}
+
+function urlHostOf(address: string): string {
+  if (address === '127.0.0.1') return 'localhost';
+  return address.includes(':') ? `[${address}]` : address;
 }
 
 async function listen(server: http.Server, port: string, host: string): Promise<void> {
@@ -51,10 +63,17 @@ async function listen(server: http.Server, port: string, host: string): Promise<
   });
 }
 
+/** The server that the specs use, too. */
 async function ownPostgres(): Promise<string> {
+  privateFolder(FOLDER);
   const dataDir = path.join(FOLDER, 'postgres');
+  if (isDataFolder(dataDir) && !fs.existsSync(path.join(FOLDER, PASSWORD_FILE))) {
+    throw new Error(
+      `${dataDir} is of an earlier version of this example, without a password. Delete it to begin anew.`,
+    );
+  }
   console.log(`Starting PostgreSQL; its data are kept in ${dataDir}`);
-  const server = await PostgresServer.start({ dataDir }).catch((error: Error) => {
+  const server = await PostgresServer.start({ dataDir, password: keptSecret(PASSWORD_FILE) }).catch((error: Error) => {
     const [, other] = /lock file "postmaster.pid".*?PID (\d+)/s.exec(error.message) ?? [];
     if (other === undefined) throw error;
     throw new Error(`Another PostgreSQL uses these data already: process ${other}. Stop that one first.`);
@@ -63,23 +82,24 @@ async function ownPostgres(): Promise<string> {
   return server.uri;
 }
 
-/** Kept like the sessions: with a new one at each start everybody would be signed out. */
+/** With a new secret at each start everybody would be signed out. */
 function cookieSecret(): string {
-  if (process.env.SESSION_SECRET) return process.env.SESSION_SECRET;
-  const file = path.join(FOLDER, 'secret');
-  fs.mkdirSync(FOLDER, { recursive: true });
+  return process.env.SESSION_SECRET || keptSecret('cookie-secret');
+}
+
+/** A random text, the same at each start. */
+function keptSecret(name: string): string {
+  privateFolder(FOLDER);
+  const file = path.join(FOLDER, name);
   if (!fs.existsSync(file)) fs.writeFileSync(file, randomBytes(32).toString('hex'), { mode: 0o600 });
   return fs.readFileSync(file, 'utf8');
 }
 
+/** As root, PostgreSQL runs as another user, who may not enter a clone below /root. */
 function defaultFolder(): string {
-  const folder = path.join(import.meta.dirname, '..', '.data');
-  if (process.getuid?.() !== 0) return folder;
-  // As root, PostgreSQL runs as another user, who may not enter a clone below /root.
-  for (let above = path.dirname(folder); above !== path.dirname(above); above = path.dirname(above)) {
-    if ((fs.statSync(above).mode & 0o001) === 0) return '/var/lib/express-pg-store-example';
-  }
-  return folder;
+  const clone = path.join(import.meta.dirname, '..');
+  if (!isRoot() || isReachable(clone)) return path.join(clone, '.data');
+  return '/var/lib/express-pg-store-example';
 }
 
 async function stop(code: number): Promise<void> {

@@ -1,5 +1,6 @@
-/** What a browser may do with the app's pages, and which requests are same-origin. */
+/** What a browser may do with the app's pages, and which requests the app takes. */
 
+import { isIP } from 'node:net';
 import type { RequestHandler } from 'express';
 
 const POLICY =
@@ -28,3 +29,19 @@ export const sameOriginOnly: RequestHandler = (request, response, next) => {
   if (isOwn || ['GET', 'HEAD'].includes(request.method)) return next();
   response.status(403).type('text').send('This request did not come from this page.');
 };
+
+/**
+ * Refuses requests for a host that is not this app's. A site whose name suddenly leads to this machine (DNS rebinding)
+ * could otherwise read the app's pages in its visitors' browsers: to them it would be the same origin. An address in
+ * place of a name is safe, since nobody else decides where it leads.
+ *
+ * @param names how the app is reached, beside `localhost` and its addresses
+ */
+export function ownHostsOnly(names: readonly string[] = []): RequestHandler {
+  return (request, response, next) => {
+    const host = request.hostname?.toLowerCase() ?? '';
+    const isAddress = isIP(host.replace(/^\[(.*)\]$/, '$1')) !== 0;
+    if (isAddress || host === 'localhost' || names.includes(host)) return next();
+    response.status(421).type('text').send('This app is not known by that name. HOSTS=name npm start lets it be.');
+  };
+}

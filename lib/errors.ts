@@ -8,6 +8,7 @@ export class PgStoreError extends Error {
    * client's (`CONNECTION_CLOSED`), or the store's own: `TIMEOUT`, `CLOSED`, `UNREADABLE`,
    * `INVALID_SID`, `INVALID_SESSION`, `INVALID_USER`, `SHARDS_MISMATCH`, `UNSUPPORTED` (by the
    * store in option `previous`), `TLS_NOT_OFFERED`, `HOST_UNFIT`, `NO_PASSWORD`, `POOL_ENDED`,
+   * `AUTHENTICATION_FAILED`, `TABLE_MISMATCH`,
    * `CONNECTION_FAILED`.
    */
   readonly code: string;

@@ -49,9 +49,9 @@ export interface TakeOverOptions {
 /** Options of `new PgStore(options)`. All are optional. */
 export interface PgStoreOptions {
   /**
-   * Connection string: `postgres://user:password@host:port/database`. Several hosts are tried in
-   * turn, with `target_session_attrs` (`primary`, `read-write`) until one takes writes. Default:
-   * the environment variable `DATABASE_URL`, else the `PG*` variables.
+   * Connection string: `postgres://user:password@host:port/database`, with the parameters of libpq, each honoured or refused
+   * by name. Several hosts are tried in turn until one takes writes. Default: the environment variable `DATABASE_URL`. What
+   * neither says comes from the `PG*` variables and the password file.
    */
   uri?: string;
   /**
@@ -65,8 +65,8 @@ export interface PgStoreOptions {
    */
   pool?: NodePostgresPool;
   /**
-   * Postgres.js options of the store's own connections, such as `ssl`, or `prepare: false` for
-   * PgBouncer.
+   * Postgres.js options of the store's own connections, such as `ssl`, or `prepare: false` for PgBouncer. They go before the
+   * connection string.
    */
   postgres?: Record<string, unknown>;
   /** Name of the table, any legal identifier. Default `sessions`. */
@@ -143,8 +143,8 @@ export interface PgStoreOptions {
    */
   retry?: Partial<RetryOptions>;
   /**
-   * Milliseconds after which a call without an answer fails with `TIMEOUT`; the server ends its
-   * statement shortly before, on the store's own connections. Default 10,000.
+   * Milliseconds after which a call without an answer fails with `TIMEOUT`; its statement is cancelled on the server shortly
+   * before, by at most half a second, unless option `sql` gives the client. Default 10,000.
    */
   timeout?: number;
   /**

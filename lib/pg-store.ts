@@ -16,7 +16,8 @@ import { ConcurrentSessions } from './session/concurrency.js';
 import { type ListedSession, SessionListing, type UserSession } from './session/listing.js';
 import { makePermanent } from './session/permanent.js';
 import { checkTakeOver, PreviousSessions } from './session/previous.js';
-import type { Statements } from './session/row.js';
+import type { ExpiredRow, Statements } from './session/row.js';
+import { SessionScopes } from './session/scope.js';
 import { handleOf, SessionIds, validateSessionId } from './session/session-id.js';
 import { transferSnapshot } from './session/snapshot.js';
 import { type Change, SessionUpdates } from './session/update.js';
@@ -46,6 +47,7 @@ export class PgStore extends EventStore {
   readonly #codec: Codec;
   readonly #calls: CallTracker;
   readonly #order = new KeyedReadWriteLock();
+  readonly #scopes = new SessionScopes();
   readonly #saves: Saves = new UnderWay();
   readonly #database: Database;
   readonly #statements: Statements;
@@ -95,15 +97,18 @@ export class PgStore extends EventStore {
   override get(sid: string): Promise<SessionData | null>;
   override get(sid: string, callback: Callback<SessionData | null>): void;
   override get(sid: string, callback?: Callback<SessionData | null>): Promise<SessionData | null> | undefined {
-    return this.#calls.run('get', callback, (deadline) => {
+    const load = (deadline: number): Promise<SessionData | null> => {
       if (validateSessionId(sid)) return Promise.resolve(null);
       return this.#order.read(sid, () => (this.#previous ?? this.#sessions).load(sid, deadline));
-    });
+    };
+    if (!this.#scopes.isOn) return this.#calls.run('get', callback, load);
+    return this.#scopes.follow(sid, callback, (answer) => this.#calls.run('get', answer, load));
   }
 
   /**
    * Saves the session. One that was loaded from the store is merged with what others saved meanwhile, and discarded, with a
-   * `dropped` event, if it was destroyed or changed hands meanwhile; any other object replaces the row.
+   * `dropped` event, if it was destroyed or changed hands meanwhile; any other object replaces the row. In a framework without
+   * express-session, an object that is saved after a `get` of its session ID counts as loaded: see `scope`.
    */
   override set(sid: string, session: SessionData): Promise<void>;
   override set(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
@@ -114,7 +119,8 @@ export class PgStore extends EventStore {
       // In this tick: what the app changes afterwards is not part of this save.
       const encoded = this.#codec.encode(session);
       const subject = { shard: this.#ids.shardOf(sid), user: () => this.#codec.userOf(encoded, encoded.expires) };
-      const save = this.#order.write(sid, () => this.#sessions.save(sid, encoded, session, deadline));
+      const loaded = this.#scopes.isOn ? this.#scopes.standIn(sid, session, encoded.data) : session;
+      const save = this.#order.write(sid, () => this.#sessions.save(sid, encoded, loaded, deadline));
       await this.#saves.add(subject, save);
     });
   }
@@ -129,7 +135,8 @@ export class PgStore extends EventStore {
     return this.#calls.run('touch', callback, async (deadline) => {
       if (validateSessionId(sid)) return;
       const encoded = this.#codec.encodeForTouch(session);
-      return this.#order.write(sid, () => this.#sessions.touch(sid, encoded, session, deadline));
+      const loaded = this.#scopes.isOn ? this.#scopes.standIn(sid, session) : session;
+      return this.#order.write(sid, () => this.#sessions.touch(sid, encoded, loaded, deadline));
     });
   }
 
@@ -139,6 +146,7 @@ export class PgStore extends EventStore {
   override destroy(sid: string, callback?: Callback<void>): Promise<void> | undefined {
     return this.#calls.run('destroy', callback, async (deadline) => {
       if (validateSessionId(sid)) return;
+      if (this.#scopes.isOn) this.#scopes.forget(sid);
       // Not those that come after this call: they may be about a session that is saved after it.
       const watches = this.#watches.on(sid);
       await this.#order.write(sid, () => (this.#previous ?? this.#sessions).destroy(sid, deadline));
@@ -363,9 +371,7 @@ export class PgStore extends EventStore {
       let rows = 0;
       for await (const page of this.#statements.deleteExpired()) {
         rows += page.length;
-        if (this.isHeard('expired')) {
-          for (const { key, user, wasSession } of page) if (wasSession) this.notify('expired', handleOf(key), user);
-        }
+        this.#notifyExpired(page);
         if (this.#closing) break;
       }
       return rows;
@@ -386,10 +392,24 @@ export class PgStore extends EventStore {
     await this.close();
   }
 
+  /**
+   * Middleware for frameworks that make session objects of their own and await `get`, such as express-openid-connect and
+   * koa-session, and a Fastify hook. In a request that runs through it, a `set` after a `get` of the same session ID saves what
+   * that `get` loaded, whichever object it is given: merged, and discarded if the session was destroyed meanwhile.
+   *
+   * ```ts
+   * app.use(store.scope) // before the middleware that loads the session
+   * ```
+   *
+   * Where the framework passes callbacks, as @fastify/session does, the store does this by itself.
+   */
+  readonly scope = <T>(_req: unknown, _res: unknown, next: () => T): T => this.#scopes.runRequest(next);
+
   /** From the data of `get` to `req.session`; the store remembers what the request saw. */
   override createSession(req: Request, data: SessionData): session.Session & SessionData {
     // express-session's Cookie fails on any other value, which only a row written by hand has.
     if (data.cookie && typeof data.cookie.originalMaxAge !== 'number') data.cookie.originalMaxAge = null;
+    this.#scopes.turnOff();
     const created = super.createSession(req, data);
     transferSnapshot(data, created);
     return created;
@@ -399,6 +419,13 @@ export class PgStore extends EventStore {
   #inStatements<T>(name: string, given: readonly unknown[], work: () => Promise<T> | T): Promise<T> {
     refuseCallback(name, ...given);
     return this.#calls.promise(name, async () => work(), NO_DEADLINE);
+  }
+
+  #notifyExpired(rows: readonly ExpiredRow[]): void {
+    if (!this.isHeard('expired')) return;
+    for (const { key, user, wasSession } of rows) {
+      if (wasSession) this.notify('expired', handleOf(key), user);
+    }
   }
 
   async #autodeleteByTimer(): Promise<void> {

@@ -1,181 +1,217 @@
-/** One connection: a Postgres.js client that never outlives its socket. */
+/** One connection of the store's own: a socket, and a Postgres.js client that runs statements on it. */
 
-import { once } from 'node:events';
-import net from 'node:net';
-import tls from 'node:tls';
+import type net from 'node:net';
 import postgres, { type Sql } from 'postgres';
 import { deadlines } from '../calls/deadline.js';
 import { codeOf, PgStoreError, timeoutError } from '../errors.js';
-import type { BoundQuery } from '../sql/query.js';
-import { statementsOf } from './client.js';
+import type { Query } from '../sql/query.js';
+import { requestCancel } from './cancel.js';
+import { runQuery, runScript } from './postgres-js.js';
 import { type Settings, UNFIT_HOST } from './settings.js';
+import { type StartedSession, Startup } from './startup.js';
+import { type Host, Transport } from './transport.js';
 
-/** The code of a statement that was never sent, as the connection had ended before. */
+/** The code of a statement that was never sent, because the connection had ended before. */
 export const UNSENT = 'CONNECTION_ENDED';
 
+/** The server's message that it has accepted a connection. */
+const AUTHENTICATION_OK = Buffer.from([0x52, 0, 0, 0, 8, 0, 0, 0, 0]);
+
+/** How long before its deadline a statement is cancelled: a tenth of its time, at most so many milliseconds. */
+const LONGEST_CANCELLATION = 500;
+
 /**
- * Runs one statement at a time.
+ * Runs one statement at a time, and never outlives its socket.
  *
- * Postgres.js 3.4 cannot close an unresponsive connection (its issue #1089), so the store opens the
- * socket, and puts TLS on it. After a connection broke, remains of it fail or hang the next
- * statement, or end the process (#1133, #1208); several hosts (#1174), `fetch_types` (#1192) and a
- * password to wait for add to that. So it sees one host, one open socket, and no second one.
+ * Postgres.js connects again by itself after a connection broke, and then remains of the old one fail or hang the next
+ * statement, or end the process (its issues #1133, #1208 of 3.4); so do several hosts (#1174), `fetch_types` (#1192) and a
+ * password to wait for. So it is given one socket, on which a session has been started already, and no second one.
  */
 export class Connection {
-  readonly query: BoundQuery = (text, values) => this.#answer(statementsOf(this.#sql).query(text, values));
-  readonly script = (text: string) => this.#answer(statementsOf(this.#sql).script(text));
-  readonly #raw: net.Socket;
-  /** The same, or TLS over it. */
-  #socket: net.Socket;
-  #sql!: Sql;
+  /** Whether a statement got no answer, not even to a request to cancel it. */
+  isUnresponsive = false;
+  readonly #settings: Settings;
+  readonly #host: Host;
+  readonly #transport: Transport;
+  readonly #session: StartedSession;
+  readonly #sql: Sql;
   #isEnding = false;
-  /** Milliseconds after which PostgreSQL ends a statement, where the store could ask it to. */
-  #statementTimeout = Number.POSITIVE_INFINITY;
 
   /** @throws an error after which no socket is left */
-  static async open(settings: Settings, host: number): Promise<Connection> {
-    const inTime = <T>(answer: Promise<T>) =>
-      deadlines.race(performance.now() + settings.connectTimeout, answer, connectTimeoutError);
-    const pass = await inTime(passwordOf(settings));
-    const socket = settings.socket ? await inTime(Promise.resolve(settings.socket(settings))) : new net.Socket();
-    const connection = new Connection(socket);
-    // Postgres.js does not hear of a socket that has closed before it listens to it.
-    const closed = new Promise<never>((_, reject) => connection.onClosed(() => reject(closedError())));
-    try {
-      await inTime(Promise.race([connection.#start({ ...settings, pass }, host), closed]));
-      return connection;
-    } catch (error) {
-      await connection.destroy();
-      throw error;
-    }
+  static async open(settings: Settings, host: Host): Promise<Connection> {
+    const deadline = performance.now() + settings.connectTimeout;
+    const password = await deadlines.race(deadline, passwordOf(settings, host), passwordTimeoutError);
+    const transport = await Transport.open(settings, host, deadline);
+    const session = await transport.within(deadline, new Startup(transport.socket, settings, password).run());
+    const connection = new Connection(settings, host, transport, session);
+    await transport.within(deadline, connection.#prepare());
+    return connection;
   }
 
-  private constructor(socket: net.Socket) {
-    this.#raw = socket.on('error', () => {});
-    this.#socket = socket;
+  private constructor(settings: Settings, host: Host, transport: Transport, session: StartedSession) {
+    this.#settings = settings;
+    this.#host = host;
+    this.#transport = transport;
+    this.#session = session;
+    this.#sql = this.#client();
   }
 
   /** Whether it takes another statement. */
   get isOpen(): boolean {
-    return !this.#isEnding && !this.#raw.destroyed;
+    return !this.#isEnding && this.#transport.isOpen;
+  }
+
+  /** The promise settles when the connection is free for the next statement, or has ended. */
+  readonly query: Query = (text, values, deadline) => this.#answer(runQuery(this.#sql, text, values), deadline);
+
+  /** Runs statements without values, in one transaction. */
+  script(text: string, deadline: number): Promise<unknown> {
+    return this.#answer(runScript(this.#sql, text), deadline);
   }
 
   /** Calls back once the socket has closed. */
   onClosed(callback: () => void): void {
-    if (this.#raw.closed) callback();
-    else this.#raw.once('close', callback);
+    this.#transport.onClosed(callback);
   }
 
   /** Ends it as the protocol has it. */
   async end(): Promise<void> {
     this.#isEnding = true;
     await this.#sql.end({ timeout: 1 }).catch(() => {});
-    await this.destroy();
+    await this.#transport.reset();
   }
 
-  /**
-   * Drops it, with what was not delivered: once the network is there again, no statement may arrive
-   * that was given up.
-   */
+  /** Drops it, with what was not delivered. */
   async destroy(): Promise<void> {
     this.#isEnding = true;
-    const raw = this.#raw;
-    // What Postgres.js still writes fails under TLS, some of it only after it has taken its
-    // listeners off the socket.
-    this.#socket.on('close', () => this.#socket.on('error', () => {}));
-    // A socket that is being ended takes no reset (libuv: EINVAL), nor does one that is no TCP
-    // socket.
-    if (raw.connecting || raw.remoteAddress === undefined || raw.writableEnded) raw.destroy();
-    else raw.resetAndDestroy();
-    await new Promise<void>((resolve) => this.onClosed(resolve));
+    await this.#transport.reset();
+  }
+
+  /** Settles as the statement does, or rejects with `TIMEOUT`: then it has been cancelled, or the connection is reset. */
+  #answer<T>(statement: Promise<T>, deadline: number): Promise<T> {
+    const time = deadline - performance.now();
+    const cancelTime = deadline - Math.min(time / 10, LONGEST_CANCELLATION);
+    return new Promise((resolve, reject) => {
+      const watch = deadlines.watch(cancelTime, () => {
+        void this.#giveUp(statement, deadline).then(reject);
+      });
+      statement.then(
+        (rows) => {
+          if (deadlines.end(watch)) resolve(rows);
+        },
+        (error) => {
+          if (!deadlines.end(watch)) return;
+          // The server's own limit comes first where the event loop has stood still.
+          const isLate = codeOf(error) === '57014' && performance.now() >= cancelTime;
+          reject(isLate ? timeoutError() : error);
+        },
+      );
+    });
   }
 
   /**
-   * Connects, looks at the host, and asks it to end each statement before the store gives it up.
+   * Cancels the statement, and waits until it has ended and no signal to the backend is under way that could strike the next
+   * one. What comes back does not matter: a commit that waited for a standby ends with success when it is cancelled. Where
+   * nothing comes until the deadline, the connection is reset.
    */
-  async #start(settings: Settings, n: number): Promise<void> {
-    const { path, host: hosts, port: ports, statementTimeout: limit, target_session_attrs: attributes } = settings;
-    const { [n]: host = 'localhost' } = hosts;
-    const { [n]: port = 5432 } = ports;
-    if (!settings.socket) path ? this.#raw.connect(path) : this.#raw.connect({ host, port });
-    if (this.#raw.connecting) await once(this.#raw, 'connect');
-    if (settings.ssl) this.#socket = await secure(this.#raw, path ? 'localhost' : host, settings);
+  async #giveUp(statement: Promise<unknown>, deadline: number): Promise<Error> {
+    const cancelled = requestCancel(this.#settings, this.#host, this.#session.cancelKey, deadline);
+    const ended = statement.then(
+      () => true,
+      () => true,
+    );
+    const both = Promise.all([cancelled, ended]).then(([isCancelled]) => isCancelled);
+    if (!(await deadlines.race(deadline, both).catch(() => false))) {
+      this.isUnresponsive = true;
+      await this.destroy();
+    }
+    return timeoutError();
+  }
+
+  /** A Postgres.js client of one socket, whose session has been started. */
+  #client(): Sql {
     let isUsed = false;
     const socket = () => {
       if (isUsed || this.#isEnding) throw new PgStoreError('the connection has ended', UNSENT);
       isUsed = true;
-      return this.#socket;
+      return startedSocket(this.#transport.socket, this.#session.messages);
     };
-    this.#sql = postgres({
-      ...settings,
-      host: [host],
-      port: [port],
+    const { client, user, database } = this.#settings;
+    const options = {
+      ...client,
+      user,
+      database,
+      host: ['localhost'],
+      port: [0],
       ssl: false,
       max: 1,
       socket,
       backoff: 0,
+      keep_alive: 0,
       connect_timeout: 0,
       fetch_types: false,
-      target_session_attrs: undefined,
-    } as object);
-    const isUnfit = UNFIT_HOST[attributes ?? ''] ?? 'false';
-    const looked = await this.#sql.unsafe(`select pg_catalog.pg_backend_pid()::text, (${isUnfit})::text`).values();
-    const [pid, unfit] = looked[0] ?? [];
-    if (unfit === 'true') throw new PgStoreError(`the host is not ${attributes}`, 'HOST_UNFIT');
-    // Behind a pooler the next transaction may be another client's.
-    if (pid !== String(looked.state.pid)) return;
-    const limited = await this.#sql.unsafe(`select pg_catalog.set_config(name, '${limit}', false)
-      from pg_catalog.pg_settings where name = 'statement_timeout' and source <> 'client'
-        and (setting = '0' or setting::integer > ${limit})`);
-    if (limited.length > 0) this.#statementTimeout = limit;
+      target_session_attrs: 'read-write',
+    };
+    // Postgres.js takes what it is not told from the environment, but leaves options alone that it has completed once.
+    const complete = postgres(options as object).options;
+    return postgres({ ...complete, target_session_attrs: null } as object);
   }
 
-  #answer<T>(statement: Promise<T>): Promise<T> {
-    const limit = performance.now() + this.#statementTimeout;
-    return statement.catch((error) => {
-      throw codeOf(error) === '57014' && performance.now() >= limit ? timeoutError() : error;
-    });
+  /**
+   * Looks at the host, and sets what the store's statements count on: they repeat what another transaction has changed under
+   * them by themselves, so a role's default of `serializable` would only make batches fail; and the server ends a statement
+   * whose process is gone.
+   */
+  async #prepare(): Promise<void> {
+    const { target, statementTimeout } = this.#settings;
+    const isUnfit = target ? UNFIT_HOST[target] : 'false';
+    // What the app has set itself stays. Behind a pooler the backend is another one: the next transaction may be another
+    // client's, so nothing is set there.
+    const [row] = await runQuery(
+      this.#sql,
+      `select (${isUnfit})::text, (
+        select pg_catalog.count(case name
+          when 'default_transaction_isolation' then pg_catalog.set_config(name, 'read committed', false)
+          when 'statement_timeout' then case
+            when setting = '0' or setting::bigint > ${statementTimeout}
+            then pg_catalog.set_config(name, '${statementTimeout}', false)
+          end
+        end)
+        from pg_catalog.pg_settings
+        where pg_catalog.pg_backend_pid()::text = '${this.#session.pid}' and source <> 'client'
+      )::text`,
+      [],
+    );
+    if (row?.[0] === 'true') throw new PgStoreError(`the host is not ${target}`, 'HOST_UNFIT');
   }
 }
 
-/** The request for TLS of PostgreSQL's protocol; its answer is one byte. */
-const SSL_REQUEST = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47]);
-
-/** As Postgres.js does it, but where the server offers none: there it goes on regardless. */
-async function secure(raw: net.Socket, host: string, { ssl, sslnegotiation }: Settings): Promise<net.Socket> {
-  const isDirect = sslnegotiation === 'direct';
-  if (!isDirect) {
-    raw.write(SSL_REQUEST);
-    const [answer] = await once(raw, 'data');
-    if (answer[0] !== 'S'.charCodeAt(0)) {
-      if (ssl === 'prefer') return raw;
-      throw new PgStoreError('the server offers no TLS, and the connection asks for it', 'TLS_NOT_OFFERED');
-    }
-  }
-  const socket = tls.connect({
-    socket: raw,
-    ...(net.isIP(host) ? {} : { servername: host }),
-    ...(isDirect ? { ALPNProtocols: ['postgresql'] } : {}),
-    ...(typeof ssl === 'object' ? ssl : { rejectUnauthorized: !/^(require|allow|prefer)$/.test(String(ssl)) }),
-  });
-  // Postgres.js listens to it only a moment later.
-  socket.on('error', () => {});
-  await once(socket, 'secureConnect');
+/**
+ * A socket as Postgres.js expects it: the first message that it writes starts a session. That has been done, so the message
+ * goes nowhere, and what the server has answered is there to be read.
+ */
+function startedSocket(socket: net.Socket, messages: Buffer): net.Socket {
+  const { write } = socket;
+  socket.write = () => {
+    socket.write = write;
+    socket.unshift(Buffer.concat([AUTHENTICATION_OK, messages]));
+    socket.resume();
+    return true;
+  };
   return socket;
 }
 
-async function passwordOf({ pass }: Settings): Promise<string> {
+async function passwordOf(settings: Settings, host: Host): Promise<string> {
+  let password: unknown;
   try {
-    return typeof pass === 'function' ? await pass() : pass;
+    password = await settings.password(host);
   } catch (error) {
     throw new PgStoreError('option `postgres.password` failed', codeOf(error) || 'NO_PASSWORD', error);
   }
+  if (typeof password === 'string') return password;
+  throw new PgStoreError(`option \`postgres.password\` gave no text, but ${typeof password}`, 'NO_PASSWORD');
 }
 
-function closedError(): PgStoreError {
-  return new PgStoreError('the connection was closed', 'CONNECTION_CLOSED');
-}
-
-function connectTimeoutError(): PgStoreError {
-  return new PgStoreError('the host gave no connection in time', 'CONNECT_TIMEOUT');
+function passwordTimeoutError(): PgStoreError {
+  return new PgStoreError('option `postgres.password` gave no answer in time', 'CONNECT_TIMEOUT');
 }

@@ -1,14 +1,16 @@
 /** Runs statements: creates the table first, retries transient errors. */
 
-import { withRetries } from '../calls/retry.js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Attempts } from '../calls/retry.js';
 import { Semaphore } from '../calls/semaphore.js';
 import { codeOf, timeoutError } from '../errors.js';
 import type { Options } from '../options.js';
 import type { Batch, BoundQuery, StatementRunner } from '../sql/query.js';
-import { appClient, type Client } from './client.js';
+import type { Client } from './client.js';
 import { ensureTable } from './ensure-table.js';
-import { poolClient } from './node-postgres.js';
+import { PoolClient } from './node-postgres.js';
 import { ConnectionPool } from './pool.js';
+import { AppClient } from './postgres-js.js';
 import { traceStatement } from './trace.js';
 
 export type OnRetry = (what: string, attempt: number, error: unknown) => void;
@@ -33,9 +35,7 @@ export class Database implements StatementRunner {
     this.#options = options;
     this.#onRetry = onRetry;
     this.#name = `${options.schema}.${options.table}`;
-    const { pool, sql, postgres } = options;
-    if (pool) this.#client = poolClient(pool, postgres.prepare !== false);
-    else this.#client = sql ? appClient(sql) : new ConnectionPool(options);
+    this.#client = clientOf(options);
     if (options.shards) this.#slots = new Semaphore(options.maxConnections);
   }
 
@@ -47,25 +47,29 @@ export class Database implements StatementRunner {
    *                 it
    */
   async run<T>(what: string, deadline: number, work: (query: BoundQuery) => Promise<T>, batch?: Batch): Promise<T> {
-    let recreated = false;
-    const once = async (): Promise<T> => {
-      const release = await this.#slots?.acquire();
+    const query: BoundQuery = (text, values) => this.#client.query(text, values, deadline);
+    let attempts: Attempts | undefined;
+    let mayRecreate = this.#options.createTable;
+    for (;;) {
       try {
-        if (release && performance.now() >= deadline) throw timeoutError();
-        const query: BoundQuery = (text, values) => this.#client.query(text, values, deadline);
-        const done = this.#tableExists ? work(query) : this.ensureTable().then(() => work(query));
-        return await traceStatement(done, this.#name, what, batch);
+        const running = this.#slots
+          ? this.#inSlot(this.#slots, deadline, () => this.#start(query, work))
+          : this.#start(query, work);
+        return await traceStatement(running, this.#name, what, batch);
       } catch (error) {
-        if (!UNDEFINED_TABLE.has(codeOf(error))) throw error;
-        this.#tableExists = false;
-        if (!this.#options.createTable || recreated) throw error;
-        recreated = true;
-      } finally {
-        release?.();
+        if (UNDEFINED_TABLE.has(codeOf(error))) {
+          this.#tableExists = false;
+          if (!mayRecreate) throw error;
+          mayRecreate = false;
+          continue;
+        }
+        attempts ??= new Attempts(this.#options.retry, deadline);
+        const pause = attempts.pauseAfter(error);
+        if (pause === undefined) throw error;
+        this.#onRetry(what, attempts.made, error);
+        await sleep(pause);
       }
-      return once();
-    };
-    return withRetries(this.#options.retry, deadline, (attempt, error) => this.#onRetry(what, attempt, error), once);
+    }
   }
 
   /** Connects, and creates or checks the table now, again after transient errors. */
@@ -78,7 +82,8 @@ export class Database implements StatementRunner {
    * allows. A failed try is forgotten.
    */
   ensureTable(): Promise<void> {
-    this.#ensuring ??= ensureTable(this.#client, this.#options, performance.now() + this.#options.timeout)
+    const deadline = performance.now() + this.#options.timeout;
+    this.#ensuring ??= ensureTable(this.#client, this.#options, deadline)
       .then(() => {
         this.#tableExists = true;
       })
@@ -91,4 +96,25 @@ export class Database implements StatementRunner {
   close(): Promise<void> {
     return this.#client.end();
   }
+
+  /** Without a promise of its own where the table is known to be there: nearly always. */
+  #start<T>(query: BoundQuery, work: (query: BoundQuery) => Promise<T>): Promise<T> {
+    return this.#tableExists ? work(query) : this.ensureTable().then(() => work(query));
+  }
+
+  async #inSlot<T>(slots: Semaphore, deadline: number, start: () => Promise<T>): Promise<T> {
+    const release = await slots.acquire();
+    try {
+      if (performance.now() >= deadline) throw timeoutError();
+      return await start();
+    } finally {
+      release();
+    }
+  }
+}
+
+function clientOf(options: Options): Client {
+  const { pool, sql, postgres } = options;
+  if (pool) return new PoolClient(pool, postgres.prepare !== false);
+  return sql ? new AppClient(sql) : new ConnectionPool(options);
 }

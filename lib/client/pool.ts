@@ -1,9 +1,7 @@
-/**
- * The store's own connections: opened when needed, never more than `maxConnections`, each replaced
- * alone when lost.
- */
+/** The store's own connections: opened when they are needed, at most `maxConnections`, each replaced alone when it is lost. */
 
-import { deadlines } from '../calls/deadline.js';
+import { type Deadline, deadlines } from '../calls/deadline.js';
+import { needsNewConnection } from '../calls/retry.js';
 import { codeOf, timeoutError } from '../errors.js';
 import type { Options } from '../options.js';
 import type { Query } from '../sql/query.js';
@@ -11,128 +9,192 @@ import type { Client } from './client.js';
 import { Connection, UNSENT } from './connection.js';
 import { parseSettings, type Settings } from './settings.js';
 
-type Give = (connection: Connection | Promise<never>) => void;
+/** A statement on its way through the pool. */
+interface PooledStatement<T = any> {
+  /** On the clock of `performance.now()`, in milliseconds. */
+  readonly deadline: number;
+  send(connection: Connection): Promise<T>;
+  resolve(result: T): void;
+  reject(error: unknown): void;
+}
+
+interface WaitingStatement {
+  readonly statement: PooledStatement;
+  readonly watch: Deadline;
+}
+
+/** Milliseconds until the store tries again to open a connection, where it has others and the last attempt failed. */
+const PROBE_INTERVAL = 1000;
 
 export class ConnectionPool implements Client {
-  readonly query: Query = (text, values, deadline) =>
-    this.#run((connection) => connection.query(text, values), deadline);
-  readonly script = (text: string, deadline: number) => this.#run((connection) => connection.script(text), deadline);
   readonly #settings: Settings;
-  /** Until their sockets have closed. */
+  /** Connections, until their sockets have closed. */
   readonly #connections = new Set<Connection>();
-  #idle: Connection[] = [];
-  readonly #waiting = new Set<Give>();
+  /** The one that was used last comes first, so that those which are not needed can end (`idle_timeout`). */
+  readonly #idle: Connection[] = [];
+  /** In the order of their calls. */
+  readonly #waiting: WaitingStatement[] = [];
   #connecting = 0;
-  #max: number;
-  /** The host to try first: the last one that was fit. */
-  #host = 0;
+  /**
+   * When the next connection may be tried, on the clock of `performance.now()`, after an attempt failed while others are
+   * open: at a limit of the server or the role, those serve everybody.
+   */
+  #probeTime: number | undefined;
+  /** The place of the host to try first: the last one that was fit. */
+  #hostIndex = 0;
   #whenEnded: (() => void) | undefined;
 
+  /** @throws TypeError that names the option, the parameter or the environment variable that cannot be honoured */
   constructor(options: Options) {
     this.#settings = parseSettings(options);
-    this.#max = this.#settings.max;
+  }
+
+  readonly query: Query = (text, values, deadline) =>
+    this.#run(deadline, (connection) => connection.query(text, values, deadline));
+
+  script(text: string, deadline: number): Promise<unknown> {
+    return this.#run(deadline, (connection) => connection.script(text, deadline));
   }
 
   end(): Promise<void> {
     return new Promise((resolve) => {
       this.#whenEnded = resolve;
-      for (const connection of this.#idle) void connection.end();
-      this.#dispatch();
+      for (const connection of this.#idle.splice(0)) void connection.end();
+      this.#endIfEmpty();
     });
   }
 
-  async #run<T>(statement: (connection: Connection) => Promise<T>, deadline: number): Promise<T> {
-    try {
-      return await this.#runOnce(statement, deadline);
-    } catch (error) {
-      // A planned end (`max_lifetime`, `idle_timeout`) came first.
-      if (codeOf(error) !== UNSENT || performance.now() >= deadline) throw error;
-      return this.#run(statement, deadline);
+  #run<T>(deadline: number, send: (connection: Connection) => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => this.#start({ deadline, send, resolve, reject }));
+  }
+
+  #start(statement: PooledStatement): void {
+    const connection = this.#takeIdle();
+    if (connection) this.#send(statement, connection);
+    else this.#wait(statement);
+  }
+
+  #takeIdle(): Connection | undefined {
+    for (;;) {
+      const connection = this.#idle.pop();
+      if (!connection || connection.isOpen) return connection;
     }
   }
 
-  async #runOnce<T>(statement: (connection: Connection) => Promise<T>, deadline: number): Promise<T> {
-    const connection = await this.#acquire(deadline);
-    const late = () => {
-      // The idle ones as well: where packets of one connection are dropped, those of the others
-      // are.
-      for (const unsure of [connection, ...this.#idle]) void unsure.destroy();
-      return timeoutError();
-    };
-    try {
-      return await deadlines.race(deadline, statement(connection), late);
-    } finally {
+  #send(statement: PooledStatement, connection: Connection): void {
+    if (statement.deadline <= performance.now()) {
+      statement.reject(timeoutError());
       this.#release(connection);
+      return;
     }
+    statement.send(connection).then(
+      (result) => {
+        this.#release(connection);
+        statement.resolve(result);
+      },
+      (error) => {
+        this.#releaseAfter(error, connection);
+        // The connection had a planned end (`max_lifetime`, `idle_timeout`), which came first.
+        if (codeOf(error) === UNSENT && performance.now() < statement.deadline) this.#start(statement);
+        else statement.reject(error);
+      },
+    );
+  }
+
+  #wait(statement: PooledStatement): void {
+    const watch = deadlines.watch(statement.deadline, () => {
+      this.#waiting.splice(this.#waiting.indexOf(waiting), 1);
+      statement.reject(timeoutError());
+    });
+    const waiting = { statement, watch };
+    this.#waiting.push(waiting);
+    this.#openForWaiting();
   }
 
   #release(connection: Connection): void {
-    if (this.#whenEnded && this.#waiting.size === 0) void connection.end();
-    else this.#idle.push(connection);
-    this.#dispatch();
-  }
-
-  #acquire(deadline: number): Promise<Connection> {
-    let give!: Give;
-    const connection = new Promise<Connection>((resolve) => {
-      give = resolve;
-    });
-    this.#waiting.add(give);
-    this.#dispatch();
-    return deadlines.race(deadline, connection).finally(() => this.#waiting.delete(give));
-  }
-
-  /** Gives idle connections to those who wait, and opens others where there are too few. */
-  #dispatch(): void {
-    this.#idle = this.#idle.filter(({ isOpen }) => isOpen);
-    for (const give of this.#waiting) {
-      const connection = this.#idle.pop();
-      if (!connection) break;
-      this.#waiting.delete(give);
-      give(connection);
+    if (!connection.isOpen) {
+      this.#openForWaiting();
+      return;
     }
-    const size = () => this.#connections.size + this.#connecting;
-    while (this.#connecting < this.#waiting.size && size() < this.#max) void this.#connect();
-    if (size() === 0) this.#whenEnded?.();
+    const next = this.#takeWaiting();
+    if (next) {
+      this.#send(next, connection);
+      this.#openForWaiting();
+    } else if (this.#whenEnded) void connection.end();
+    else this.#idle.push(connection);
+  }
+
+  #takeWaiting(): PooledStatement | undefined {
+    const next = this.#waiting.shift();
+    if (next) deadlines.end(next.watch);
+    return next?.statement;
+  }
+
+  #releaseAfter(error: unknown, connection: Connection): void {
+    if (needsNewConnection(error)) void connection.destroy();
+    // Where the packets of one connection are dropped, those of the idle ones are, too.
+    if (connection.isUnresponsive) for (const idle of this.#idle.splice(0)) void idle.destroy();
+    this.#release(connection);
+  }
+
+  /** Opens connections where too few are open or being opened for the statements that wait. */
+  #openForWaiting(): void {
+    while (this.#connecting < this.#waiting.length && this.#mayOpen()) void this.#open();
+  }
+
+  #mayOpen(): boolean {
+    if (this.#connections.size + this.#connecting >= this.#settings.maxConnections) return false;
+    if (this.#probeTime === undefined || this.#connections.size === 0) return true;
+    return this.#connecting === 0 && performance.now() >= this.#probeTime;
   }
 
   /** Opens a connection to the first of the hosts that is fit. */
-  async #connect(): Promise<void> {
+  async #open(): Promise<void> {
     this.#connecting++;
-    const hosts = this.#settings.host.length;
+    const { hosts } = this.#settings;
     let failure: unknown;
-    for (let tries = 0; tries < hosts; tries++) {
-      const host = this.#host;
-      const connection = await Connection.open(this.#settings, host).catch((error) => {
-        failure = error;
-      });
+    for (let tries = 0; tries < hosts.length; tries++) {
+      const index = this.#hostIndex;
+      const host = hosts[index];
+      const connection =
+        host &&
+        (await Connection.open(this.#settings, host).catch((error) => {
+          failure = error;
+        }));
       if (connection) {
         this.#connecting--;
+        this.#probeTime = undefined;
         return this.#add(connection);
       }
-      if (this.#host === host) this.#host = (host + 1) % hosts;
+      // Unless another attempt has found a fit host meanwhile.
+      if (this.#hostIndex === index) this.#hostIndex = (index + 1) % hosts.length;
     }
     this.#connecting--;
-    // At a limit of the server or the role, those that are open serve everybody, until one of them
-    // ends.
-    if (this.#connections.size > 0) this.#max = this.#connections.size;
-    else if (this.#connecting === 0) this.#refuse(failure);
-    else return;
-    this.#dispatch();
+    this.#afterFailure(failure);
   }
 
-  #refuse(failure: unknown): void {
-    for (const give of this.#waiting) give(Promise.reject(failure));
-    this.#waiting.clear();
+  #afterFailure(failure: unknown): void {
+    this.#probeTime = performance.now() + PROBE_INTERVAL;
+    // Those that are open serve the statements that wait, or those that are being opened will.
+    if (this.#connections.size === 0 && this.#connecting === 0) {
+      for (let next = this.#takeWaiting(); next; next = this.#takeWaiting()) next.reject(failure);
+    }
+    this.#endIfEmpty();
   }
 
   #add(connection: Connection): void {
     this.#connections.add(connection);
     connection.onClosed(() => {
       this.#connections.delete(connection);
-      this.#max = this.#settings.max;
-      this.#dispatch();
+      // There is room for another one.
+      this.#probeTime = undefined;
+      this.#openForWaiting();
+      this.#endIfEmpty();
     });
     this.#release(connection);
+  }
+
+  #endIfEmpty(): void {
+    if (this.#whenEnded && this.#connections.size === 0 && this.#connecting === 0) this.#whenEnded();
   }
 }

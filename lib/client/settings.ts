@@ -1,77 +1,276 @@
-/**
- * The settings of the store's own connections: option `uri`, option `postgres` and the environment,
- * parsed by Postgres.js.
- */
+/** The settings of the store's own connections: from option `uri`, option `postgres` and the environment. */
 
-import fs from 'node:fs';
 import type net from 'node:net';
-import tls from 'node:tls';
-import postgres, { type Sql } from 'postgres';
-import { codeOf } from '../errors.js';
+import os from 'node:os';
 import type { Options } from '../options.js';
+import { Parameters } from './parameters.js';
+import { type PasswordQuery, passwordFile, passwordFromFile } from './password-file.js';
+import { type TlsSettings, tlsSettings } from './tls-settings.js';
+import type { Host } from './transport.js';
 
-export type Settings = Omit<postgres.ParsedOptions, 'pass' | 'path'> & {
-  readonly pass: string | (() => string | Promise<string>);
-  readonly path: string | false;
-  readonly sslnegotiation: unknown;
-  readonly socket?: (settings: object) => net.Socket | Promise<net.Socket>;
-  /** Milliseconds, as `statementTimeout`. */
-  readonly connectTimeout: number;
-  /** The server ends a statement a little before the store gives it up. */
-  readonly statementTimeout: number;
-};
+/** The ways to authenticate that the store has, by libpq's names in `require_auth`. */
+export type AuthMethod = 'none' | 'password' | 'md5' | 'scram-sha-256';
+const AUTH_METHODS: readonly AuthMethod[] = ['none', 'password', 'md5', 'scram-sha-256'];
 
-/** By `target_session_attrs`, what makes a host unfit. A store writes: it takes no others. */
+/** By `target_session_attrs`, what makes a host unfit. A store writes, so it takes no others. */
 export const UNFIT_HOST = {
   'read-write': `pg_catalog.current_setting('transaction_read_only') = 'on'`,
   primary: 'pg_catalog.pg_is_in_recovery()',
-} as Record<string, string>;
+} as const;
 
-/**
- * Parameters in the URIs of libpq, Prisma and hosting services, for the client: a server would
- * refuse the connection.
- */
-const FOREIGN =
-  /^(channel_binding|connection_limit|gss\w+|keepalives\w*|krbsrvname|passfile|pgbouncer|pool_timeout|require_auth|schema|socket_timeout|ssl\w+|statement_cache_size|supa|uselibpqcompat|workaround)$/;
+export interface Settings {
+  readonly hosts: readonly Host[];
+  readonly database: string;
+  readonly user: string;
+  /** Asked for each connection. */
+  readonly password: (host: Host) => unknown;
+  readonly tls: TlsSettings;
+  /** The ways to authenticate that are allowed. */
+  readonly authMethods: ReadonlySet<AuthMethod>;
+  readonly channelBinding: 'disable' | 'prefer' | 'require';
+  /** Settings of the server, sent when a connection starts. */
+  readonly serverSettings: Readonly<Record<string, string>>;
+  readonly target: keyof typeof UNFIT_HOST | undefined;
+  /** Gives the socket in place of the store: option `postgres.socket`. */
+  readonly socket: ((settings: object) => net.Socket | Promise<net.Socket>) | undefined;
+  /** Milliseconds, as all times here. */
+  readonly connectTimeout: number;
+  /**
+   * After this time PostgreSQL ends a statement by itself. The store cancels a statement before that; this is for one whose
+   * process is gone or cut off.
+   */
+  readonly statementTimeout: number;
+  readonly maxConnections: number;
+  /** The delay of the first keep-alive packet; 0: none is sent. */
+  readonly keepAlive: number;
+  /** What Postgres.js does with a connection. */
+  readonly client: Readonly<Record<string, unknown>>;
+}
 
-/** @throws TypeError that names the option, or what Node.js says of a certificate */
-export function parseSettings({ uri, postgres: given, maxConnections, timeout }: Options): Settings {
-  const { host: hosts, port: ports = process.env.PGPORT || 5432 } = given;
-  // Postgres.js takes a list of hosts only with a list of ports.
-  const port = Array.isArray(hosts) && { port: hosts.map((_, n) => [ports].flat()[n] ?? [ports].flat()[0]) };
-  const options = { max: maxConnections, onnotice: () => {}, ...given, ...port } as object;
-  const parsed = (uri === undefined ? postgres(options) : clientOf(uri, options)).options as unknown as Settings;
-  const { host, target_session_attrs: attributes, connect_timeout: seconds } = parsed;
-  if (attributes && !UNFIT_HOST[attributes]) {
-    throw new TypeError(`PgStore: target_session_attrs: expected read-write or primary, got ${attributes}`);
+const DEFAULT_PORT = 5432;
+const DEFAULT_KEEP_ALIVE_SECONDS = 60;
+
+/** @throws TypeError that names the option, the parameter or the environment variable that cannot be honoured */
+export function parseSettings(options: Options, env: NodeJS.ProcessEnv = process.env): Settings {
+  const { uri, timeout, maxConnections } = options;
+  const given = options.postgres as GivenOptions;
+  const parameters = new Parameters(uri, env);
+  const hosts = hostsOf(parameters, given);
+  const user = textOf('user', given.user || given.username || parameters.get('user') || systemUser());
+  const database = textOf('database', given.database || given.db || parameters.get('dbname') || user);
+  const tls = tlsSettings(parameters, given);
+  const channelBinding = parameters.oneOf('channel_binding', ['disable', 'prefer', 'require']) ?? 'prefer';
+  if (channelBinding === 'require' && tls.mode === 'disable') {
+    throw new TypeError(`PgStore: ${parameters.source('channel_binding')}: require needs TLS`);
   }
-  const parameters = Object.entries(parsed.connection);
-  const foreign = Object.fromEntries(parameters.filter(([name]) => FOREIGN.test(name))) as Record<string, string>;
-  const file = (name: string) => foreign[name] && fs.readFileSync(foreign[name]);
-  const isFile = foreign.sslrootcert && foreign.sslrootcert !== 'system';
-  const ssl = isFile ? { ca: file('sslrootcert'), cert: file('sslcert'), key: file('sslkey') } : parsed.ssl;
-  // Later, in the client, its error would end the process.
-  if (typeof ssl === 'object') tls.createSecureContext(ssl);
+  const seconds = given.connect_timeout ?? parameters.seconds('connect_timeout') ?? 0;
   return {
-    ...parsed,
-    ssl,
-    prepare: parsed.prepare && foreign.pgbouncer !== 'true',
-    connection: Object.fromEntries(parameters.filter(([name]) => !FOREIGN.test(name))),
-    connectTimeout: Math.min(seconds * 1000 || timeout, timeout / host.length),
-    statementTimeout: Math.ceil(timeout - Math.min(timeout / 10, 500)),
+    hosts,
+    database,
+    user,
+    password: passwordOf(parameters, given, database, user),
+    tls,
+    authMethods: authMethods(parameters),
+    channelBinding,
+    serverSettings: serverSettings(parameters, given),
+    target: targetOf(parameters, given, hosts),
+    socket: given.socket,
+    connectTimeout: Math.min(Number(seconds) * 1000 || timeout, timeout / hosts.length),
+    statementTimeout: Math.ceil(timeout),
+    maxConnections,
+    keepAlive: keepAliveOf(parameters, given),
+    client: clientOptions(parameters, given),
   };
 }
 
-/** @throws TypeError without the address: the URL parser's own quotes it, with its password */
-function clientOf(uri: string, settings: object): Sql {
+/** Options of Postgres.js, as far as the store reads them itself. */
+interface GivenOptions {
+  readonly host?: string | readonly string[];
+  readonly hostname?: string | readonly string[];
+  readonly port?: unknown;
+  readonly path?: string;
+  readonly database?: unknown;
+  readonly db?: unknown;
+  readonly user?: unknown;
+  readonly username?: unknown;
+  readonly password?: unknown;
+  readonly pass?: unknown;
+  readonly ssl?: unknown;
+  readonly sslnegotiation?: unknown;
+  readonly connect_timeout?: number;
+  readonly keep_alive?: number | boolean | null;
+  readonly target_session_attrs?: string;
+  readonly connection?: Readonly<Record<string, unknown>>;
+  readonly socket?: (settings: object) => net.Socket | Promise<net.Socket>;
+  readonly [name: string]: unknown;
+}
+
+function hostsOf(parameters: Parameters, given: GivenOptions): Host[] {
+  if (given.path) {
+    const port = Number(/\.s\.PGSQL\.(\d+)$/.exec(given.path)?.[1] ?? DEFAULT_PORT);
+    return [{ given: given.path, name: 'localhost', address: 'localhost', port, path: given.path }];
+  }
+  const givenHosts = given.host ?? given.hostname;
+  const addresses = givenHosts === undefined ? (parameters.get('hostaddr')?.split(',') ?? []) : [];
+  const names = givenHosts === undefined ? listOf(parameters.get('host')) : [givenHosts].flat().flatMap(listOf);
+  const { length } = names.length > 0 ? names : addresses;
+  if (names.length > 0 && addresses.length > 0 && names.length !== addresses.length) {
+    throw parameters.error('hostaddr', 'as many addresses as hosts');
+  }
+  // Postgres.js takes `host:port` in its option, too.
+  const [places, portsInNames] = splitPorts(givenHosts === undefined ? [] : names);
+  const ports = portsOf(parameters, given, Math.max(1, length));
+  const hosts = Array.from({ length: Math.max(1, length) }, (_, n) => {
+    const name = (places[n] ?? names[n]) || addresses[n] || 'localhost';
+    const port = portsInNames[n] ?? ports[n] ?? DEFAULT_PORT;
+    const path = name.startsWith('/') ? `${name}/.s.PGSQL.${port}` : undefined;
+    return { given: name, name: path ? 'localhost' : name, address: addresses[n] || name, port, path };
+  });
+  return parameters.oneOf('load_balance_hosts', ['disable', 'random']) === 'random' ? shuffled(hosts) : hosts;
+}
+
+function listOf(text: string | undefined): string[] {
+  return text === undefined ? [] : text.split(',');
+}
+
+function splitPorts(names: readonly string[]): [string[], (number | undefined)[]] {
+  const split = names.map((name) => /^([^:]+):(\d+)$/.exec(name));
+  return [names.map((name, n) => split[n]?.[1] ?? name), split.map((found) => (found ? Number(found[2]) : undefined))];
+}
+
+function portsOf(parameters: Parameters, given: GivenOptions, hosts: number): number[] {
+  const wrong = () =>
+    given.port === undefined
+      ? parameters.error('port', 'a number from 1 to 65,535')
+      : new TypeError('PgStore: option `postgres.port`: expected a number from 1 to 65,535, or a list of such');
+  const texts = given.port === undefined ? listOf(parameters.get('port')) : [given.port].flat().map(String);
+  const ports = texts.map((text) => {
+    const port = text === '' ? DEFAULT_PORT : Number(text);
+    if (!Number.isInteger(port) || port < 1 || port > 65_535) throw wrong();
+    return port;
+  });
+  if (ports.length > 1 && ports.length !== hosts && given.port === undefined) {
+    throw parameters.error('port', 'as many ports as hosts, or one');
+  }
+  return Array.from({ length: hosts }, (_, n) => ports[n] ?? ports[0] ?? DEFAULT_PORT);
+}
+
+function shuffled<T>(list: readonly T[]): T[] {
+  return list
+    .map((value) => ({ value, order: Math.random() }))
+    .sort((a, b) => a.order - b.order)
+    .map(({ value }) => value);
+}
+
+function textOf(name: string, value: unknown): string {
+  if (typeof value === 'string' && value !== '' && !value.includes('\0')) return value;
+  throw new TypeError(`PgStore: option \`postgres.${name}\`: expected a text, got ${typeof value}`);
+}
+
+function systemUser(): string {
   try {
-    if (!/^postgres(ql)?:\/\//i.test(uri)) throw new URIError();
-    return postgres(uri, settings) as Sql;
-  } catch (error) {
-    if (!(error instanceof URIError) && codeOf(error) !== 'ERR_INVALID_URL') throw error;
+    return os.userInfo().username;
+  } catch {
     throw new TypeError(
-      'PgStore: option `uri`: expected a connection string, such as postgres://user@host/database, got something else; ' +
-        'special characters in a password are written as %40 for @, %25 for %',
+      'PgStore: expected a user in option `uri`, option `postgres.user` or PGUSER: the system names none',
     );
   }
+}
+
+/** The folders of Unix sockets that builds of PostgreSQL have as their default: password files call these localhost. */
+const SOCKET_FOLDERS: ReadonlySet<string> = new Set(['/tmp', '/var/run/postgresql', '/run/postgresql']);
+
+/** In this order: option, connection string, environment, password file. */
+function passwordOf(
+  parameters: Parameters,
+  given: GivenOptions,
+  database: string,
+  user: string,
+): (host: Host) => unknown {
+  const options = [given.pass, given.password].filter((value) => value !== undefined && value !== null && value !== '');
+  const password = options[0] ?? parameters.get('password');
+  if (typeof password === 'function') return () => password();
+  if (password !== undefined) {
+    if (typeof password === 'string') return () => password;
+    throw new TypeError(
+      `PgStore: option \`postgres.password\`: expected a text or a function that returns one, got ${typeof password}`,
+    );
+  }
+  const file = passwordFile(parameters.get('passfile'));
+  return async ({ given, port }) => {
+    const query: PasswordQuery = { host: SOCKET_FOLDERS.has(given) ? 'localhost' : given, port, database, user };
+    return (await passwordFromFile(file, query)) ?? '';
+  };
+}
+
+function authMethods(parameters: Parameters): ReadonlySet<AuthMethod> {
+  const names = parameters.get('require_auth')?.split(',');
+  if (!names) return new Set(AUTH_METHODS);
+  const others = ['gss', 'sspi', 'oauth'];
+  const plain = names.map((name) => name.trim().replace(/^!/, ''));
+  const negated = names.filter((name) => name.trim().startsWith('!')).length;
+  const isKnown = plain.every((name) => [...AUTH_METHODS, ...others].includes(name));
+  const allowed = AUTH_METHODS.filter((method) => plain.includes(method) !== negated > 0);
+  if (!isKnown || (negated > 0 && negated < names.length) || allowed.length === 0) {
+    throw parameters.error('require_auth', `${AUTH_METHODS.join(', ')}, or each of them with an exclamation mark`);
+  }
+  return new Set(allowed);
+}
+
+function serverSettings(parameters: Parameters, given: GivenOptions): Record<string, string> {
+  const options = parameters.get('options');
+  const name = parameters.get('application_name') ?? parameters.get('fallback_application_name') ?? 'express-pg-store';
+  const settings = {
+    application_name: name,
+    ...(options === undefined ? {} : { options }),
+    ...parameters.serverSettings,
+    ...given.connection,
+  };
+  const texts = Object.entries(settings).filter(([, value]) => value !== undefined && value !== null && value !== '');
+  for (const [setting, value] of texts) {
+    if (`${setting}${value}`.includes('\0'))
+      throw new TypeError(`PgStore: option \`postgres.connection\`: a NUL character`);
+  }
+  return Object.fromEntries(texts.map(([setting, value]) => [setting, String(value)]));
+}
+
+/** Among several hosts the store takes one that it can write to, also where it was not told to look for it. */
+function targetOf(parameters: Parameters, given: GivenOptions, hosts: readonly Host[]): Settings['target'] {
+  const expected = 'read-write or primary, because a store writes';
+  const target = given.target_session_attrs ?? parameters.get('target_session_attrs');
+  if (target === undefined || target === null) return hosts.length > 1 ? 'read-write' : undefined;
+  if (target === 'any' || target === 'read-write') return 'read-write';
+  if (target === 'primary') return target;
+  if (given.target_session_attrs === undefined) throw parameters.error('target_session_attrs', expected);
+  throw new TypeError(`PgStore: option \`postgres.target_session_attrs\`: expected ${expected}`);
+}
+
+function keepAliveOf(parameters: Parameters, given: GivenOptions): number {
+  if (parameters.boolean('keepalives') === false) return 0;
+  const seconds = parameters.seconds('keepalives_idle') || parameters.seconds('keep_alive');
+  return 1000 * Number(given.keep_alive ?? seconds ?? DEFAULT_KEEP_ALIVE_SECONDS);
+}
+
+/** Names that the store reads itself, or that mean nothing for a connection of its own. */
+const NOT_FOR_THE_CLIENT = new Set(
+  `host hostname port path database db user username password pass ssl sslnegotiation connect_timeout keep_alive
+  target_session_attrs connection socket types transform publications fetch_types backoff no_prepare onnotify`.split(
+    /\s+/,
+  ),
+);
+
+function clientOptions(parameters: Parameters, given: GivenOptions): Record<string, unknown> {
+  const isPooled = parameters.boolean('pgbouncer') === true;
+  const prepare = given.prepare ?? (given.no_prepare ? false : (parameters.boolean('prepare') ?? !isPooled));
+  const ofTheApp = Object.entries(given).filter(
+    ([name, value]) => !NOT_FOR_THE_CLIENT.has(name) && value !== undefined,
+  );
+  return {
+    idle_timeout: parameters.seconds('idle_timeout') ?? null,
+    ...(parameters.get('max_lifetime') === undefined ? {} : { max_lifetime: parameters.seconds('max_lifetime') }),
+    // Postgres.js prints notices to the console where nobody listens to them.
+    onnotice: () => {},
+    ...Object.fromEntries(ofTheApp),
+    prepare: prepare !== false,
+  };
 }

@@ -45,7 +45,6 @@ export class Reconciler {
    * @throws whatever options `user` and `merge` throw
    */
   reconcile(base: Content, ours: Content, theirs: Content): Content | undefined {
-    if (isSame(theirs, base)) return ours;
     const userOf = (content: Content) => this.#codec.userOf(content);
     switch (sideThatCounts(userOf(base), userOf(ours), userOf(theirs))) {
       case 'both':
@@ -77,8 +76,4 @@ export class Reconciler {
 function mergeBy(option: MergeRules | undefined): Merge {
   const rules = option && parseRules(option);
   return (base, ours, theirs) => merge(base, ours, theirs, rules);
-}
-
-export function isSame(one: Content, other: Content): boolean {
-  return one.data === other.data && one.cookie === other.cookie;
 }

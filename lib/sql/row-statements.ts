@@ -41,7 +41,9 @@ export function batched<Item, Result>(
     bytes,
     shouldIsolate: isRowLevelError,
   });
-  return (item, deadline) => batcher.send(item, deadline);
+  return function send(item, deadline) {
+    return batcher.send(item, deadline);
+  };
 }
 
 export class PgRowStatements implements RowStatements {
@@ -129,6 +131,26 @@ export class PgRowStatements implements RowStatements {
       throw error;
     }
   }
+}
+
+/** The statements on single rows of each shard, made when they are first needed. */
+export class RowStatementsByShard {
+  readonly #byShard = new Map<number | undefined, RowStatements>();
+  readonly #newStatements: (shard: number | undefined) => RowStatements;
+
+  constructor(runner: StatementRunner, table: TableSql, reader: RowReader) {
+    this.#newStatements = (shard) => new PgRowStatements(runner, table, reader, shard);
+  }
+
+  /** Those of a shard; of a table without shards, those of `undefined`. */
+  readonly onShard = (shard: number | undefined): RowStatements => {
+    let statements = this.#byShard.get(shard);
+    if (!statements) {
+      statements = this.#newStatements(shard);
+      this.#byShard.set(shard, statements);
+    }
+    return statements;
+  };
 }
 
 /** Does for the items that a first statement has left what a second statement does. */

@@ -7,6 +7,30 @@ import { identifier, qualified, type TableName } from './query.js';
 /** One more with each additive change of the table; kept in the table's comment. */
 export const SCHEMA_VERSION = 1;
 
+/** The table's columns, with their types as PostgreSQL's format_type() has them; `ready()` compares a table with these. */
+export const COLUMNS: Readonly<Record<string, string>> = {
+  sid: 'text',
+  data: 'json',
+  cookie: 'json',
+  cookie_expires: 'double precision',
+  user_id: 'text',
+  version: 'integer',
+  created_at: 'timestamp with time zone',
+  updated_at: 'timestamp with time zone',
+  expires_at: 'timestamp with time zone',
+  delete_after: 'timestamp with time zone',
+};
+
+/** The column that a table with option `shards` has besides those. */
+export const SHARD_COLUMN: Readonly<Record<string, string>> = { shard: 'smallint' };
+
+/**
+ * Lets one transaction after the other create what is missing, in all stores of the database: `create … if not exists` of two
+ * at once fails on the catalog's unique indexes, or in a deadlock of its locks. The lock ends with the transaction, so a
+ * pooler does not matter. The number is the beginning of the SHA-256 hash of "express-pg-store".
+ */
+export const CREATION_LOCK_SQL = 'select pg_catalog.pg_advisory_xact_lock(24430145236162994::bigint);\n';
+
 export function createSchemaSql(schema: string): string {
   return `create schema if not exists ${identifier(schema)};\n`;
 }

@@ -14,9 +14,9 @@ import type {
 import { deleteExpiredSql, postponeSql } from './autodelete.js';
 import { countSql, findOfUsersSql, listOfUserSql, NOW_SQL, namesSql, pageSql } from './find.js';
 import { arrayLiteral, type BoundQuery, type Row, type StatementRunner, type TableName } from './query.js';
-import { batched, PgRowStatements } from './row-statements.js';
+import { batched, RowStatementsByShard } from './row-statements.js';
 import { RowReader } from './row-text.js';
-import { type TableSql, tableSql } from './table.js';
+import { tableSql } from './table.js';
 
 /** Rows in one page of a listing or a deletion: some milliseconds of work, whatever the table's size. */
 const PAGE = 500;
@@ -29,12 +29,12 @@ function nextKey(key: string): string {
 }
 
 export class PgStatements implements Statements {
+  readonly onShard: (shard: number | undefined) => RowStatements;
   readonly findOfUser: Send<string, UserRow[]>;
   readonly #runner: StatementRunner;
   readonly #range: KeyRange;
   readonly #deadline: () => number;
   readonly #reader: RowReader;
-  readonly #table: TableSql;
   readonly #pageSql: string;
   readonly #namesSql: string;
   readonly #countSql: string;
@@ -44,7 +44,6 @@ export class PgStatements implements Statements {
   readonly #postponeSql: string;
   /** All shards; of a table without shards, `undefined` alone. */
   readonly #shards: readonly (number | undefined)[];
-  readonly #rowStatements = new Map<number | undefined, RowStatements>();
 
   /**
    * @param range the keys of the store's prefix
@@ -62,26 +61,18 @@ export class PgStatements implements Statements {
     this.#range = range;
     this.#deadline = deadline;
     this.#reader = new RowReader(maxLifetime);
-    this.#table = tableSql(name, maxLifetime);
-    this.#pageSql = pageSql(this.#table);
-    this.#namesSql = namesSql(this.#table);
-    this.#countSql = countSql(this.#table);
-    this.#listOfUserSql = listOfUserSql(this.#table);
-    this.#findOfUsersSql = findOfUsersSql(this.#table);
-    this.#deleteExpiredSql = deleteExpiredSql(this.#table);
-    this.#postponeSql = postponeSql(this.#table);
+    const sql = tableSql(name, maxLifetime);
+    this.onShard = new RowStatementsByShard(runner, sql, this.#reader).onShard;
+    this.#pageSql = pageSql(sql);
+    this.#namesSql = namesSql(sql);
+    this.#countSql = countSql(sql);
+    this.#listOfUserSql = listOfUserSql(sql);
+    this.#findOfUsersSql = findOfUsersSql(sql);
+    this.#deleteExpiredSql = deleteExpiredSql(sql);
+    this.#postponeSql = postponeSql(sql);
     this.#shards = name.shards === undefined ? [undefined] : [...Array(name.shards).keys()];
     const size = (user: string) => user.length;
     this.findOfUser = batched(runner, 'destroySessionsOf', size, (query, users) => this.#findOfUsers(query, users));
-  }
-
-  onShard(shard: number | undefined): RowStatements {
-    let statements = this.#rowStatements.get(shard);
-    if (!statements) {
-      statements = new PgRowStatements(this.#runner, this.#table, this.#reader, shard);
-      this.#rowStatements.set(shard, statements);
-    }
-    return statements;
   }
 
   async listOfUser(user: string, limit: number): Promise<ListedRow[]> {
@@ -132,7 +123,9 @@ export class PgStatements implements Statements {
       for (let from = '-Infinity'; ; ) {
         const values = [from, String(PAGE)];
         const [[found, last] = [], ...deleted] = await this.#query('autodelete', this.#deleteExpiredSql, values, shard);
-        if (Number(found) > deleted.length) await this.#query('autodelete', this.#postponeSql, [from], shard);
+        if (Number(found) > deleted.length) {
+          await this.#query('autodelete', this.#postponeSql, [from, String(last)], shard);
+        }
         yield deleted.map(([key, user, wasSession]) => {
           return { key: key as string, user: user as string | null, wasSession: wasSession === 'true' };
         });

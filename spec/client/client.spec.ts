@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import postgres from 'postgres';
 import { PgStore as Store } from '../../lib/index.js';
+import { eventually, patiently } from '../support/eventually.js';
 import { closeStores, directUri, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
 import { exercise, plain } from '../support/sessions.js';
 
@@ -11,10 +12,6 @@ async function connections(name: string): Promise<number> {
   const sql = await sqlClient();
   const [row] = await sql`select count(*)::integer from pg_stat_activity where application_name = ${name}`;
   return row?.count;
-}
-
-async function until(condition: () => Promise<boolean>): Promise<void> {
-  while (!(await condition()));
 }
 
 describe('client', () => {
@@ -54,7 +51,7 @@ describe('client', () => {
     const sql = postgres(await postgresUri(), { max: 2, onnotice: () => {} });
     const table = freshTable();
     const store = await openStore({ sql, table, timeout: 200 });
-    await store.set('a', plain());
+    await patiently(() => store.set('a', plain()));
     const admin = await sqlClient();
     await admin.begin(async (locking) => {
       await locking`lock table ${locking(table)}`;
@@ -84,7 +81,7 @@ describe('client', () => {
     await exercise(store);
     assert((await connections(name)) > 0);
     await store.close();
-    await until(async () => (await connections(name)) === 0);
+    await eventually(async () => (await connections(name)) === 0);
   });
 
   it('opens no more than `maxConnections`, and closes them all', async () => {
@@ -102,7 +99,7 @@ describe('client', () => {
     await done;
     assert(most <= 2, `${most} connections`);
     await store.close();
-    await until(async () => (await connections(name)) === 0);
+    await eventually(async () => (await connections(name)) === 0);
   });
 
   it('goes to the next of several hosts', async () => {

@@ -3,8 +3,9 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import net from 'node:net';
-import { PostgresServer } from '../../example/postgres-server.js';
+import { patiently } from '../support/eventually.js';
 import { closeStores, freshTable, ON_POOL, openStore, sqlClient } from '../support/postgres.js';
+import { PostgresServer } from '../support/postgres-server.js';
 import { plain } from '../support/sessions.js';
 
 describe('database', () => {
@@ -123,12 +124,12 @@ describe('database', () => {
   it('stays within `timeout` for a statement that waits on the server, and works afterwards', async () => {
     const table = freshTable();
     const store = await openStore({ table, timeout: 300 });
-    await store.set('a', plain());
+    await patiently(() => store.set('a', plain()));
     const sql = await sqlClient();
     await sql.begin(async (locking) => {
       await locking`lock table ${locking(table)}`;
       await assert.rejects(store.get('a'), { code: 'TIMEOUT' });
     });
-    assert(await store.get('a'));
+    assert(await patiently(() => store.get('a')));
   });
 });

@@ -5,9 +5,10 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import net from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import pg from 'pg';
 import { assertSurvivesCuts } from '../support/connection-cuts.js';
+import { eventually, patiently } from '../support/eventually.js';
 import { Load } from '../support/fault-load.js';
 import { FaultProxy } from '../support/fault-proxy.js';
 import { appPool, closeStores, directUri, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
@@ -88,10 +89,13 @@ describe('pool-client', () => {
       const pool = await openPool();
       const table = freshTable();
       const store = await openStore({ pool, table, timeout: 300 });
-      await store.ready();
+      await patiently(() => store.ready());
+      /** Of the server processes of all three connections. */
       const pids = async () => {
-        const pid = async () => (await pool.query('select pg_backend_pid() as pid, pg_sleep(0.1)')).rows[0].pid;
-        return Promise.all([pid(), pid(), pid()]);
+        const clients = await Promise.all([pool.connect(), pool.connect(), pool.connect()]);
+        const rows = await Promise.all(clients.map((client) => client.query('select pg_backend_pid() as pid')));
+        for (const client of clients) client.release();
+        return rows.map(({ rows: [{ pid }] }) => pid);
       };
       const before = await pids();
       const sql = await sqlClient();
@@ -102,19 +106,25 @@ describe('pool-client', () => {
       assert.equal(pool.totalCount, 2);
       const after = await pids();
       assert.equal(after.filter((pid) => before.includes(pid)).length, 2);
-      assert.equal(await store.get('sid'), null);
+      assert.equal(await patiently(() => store.get('sid')), null);
     });
 
     it('that got no connection within `timeout` is not run later', async () => {
       const pool = await openPool({ max: 1 });
-      const store = await openStore({ pool, timeout: 200 });
-      await store.ready();
+      const timeout = 200;
+      const store = await openStore({ pool, timeout });
+      await patiently(() => store.ready());
       const client = await pool.connect();
-      await assert.rejects(store.set('sid', plain()), { code: 'TIMEOUT' });
+      const set = store.set('sid', plain());
+      await eventually(() => pool.waitingCount === 1);
+      const start = performance.now();
+      await assert.rejects(set, { code: 'TIMEOUT' });
       // The statement's own time began a moment after the call's.
-      await sleep(100);
+      await eventually(() => performance.now() > start + timeout);
+      // After a delay of the event loop its timer may come after the one that `eventually` waits by.
+      await nextTurn();
       client.release();
-      assert.deepEqual(await store.ids(), []);
+      assert.deepEqual(await patiently(() => store.ids()), []);
       assert.deepEqual([pool.totalCount, pool.idleCount], [1, 1]);
     });
 
@@ -127,15 +137,15 @@ describe('pool-client', () => {
           connectionString: target.replace(new URL(target).host, `127.0.0.1:${proxy.port}`),
         });
         const store = await openStore({ pool, table, timeout: 300 });
-        await store.set('sid', plain({ n: 1 }));
+        await patiently(() => store.set('sid', plain({ n: 1 })));
         proxy.silence();
         await assert.rejects(store.set('sid', plain({ n: 2 })), { code: 'TIMEOUT' });
-        while (proxy.connections > 0) await sleep(10);
+        await eventually(() => proxy.connections === 0);
         const direct = await openStore({ table });
         await direct.set('sid', plain({ n: 3 }));
         proxy.resume();
         // Over the same proxy, after all that it held.
-        assert.equal(((await store.get('sid')) as any).n, 3);
+        assert.equal(((await patiently(() => store.get('sid'))) as any).n, 3);
       } finally {
         proxy.resume();
         await proxy.close();

@@ -4,14 +4,15 @@
  */
 
 import assert from 'node:assert/strict';
-import fs from 'node:fs';
 import net from 'node:net';
-import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import postgres, { type Sql } from 'postgres';
-import { PostgresServer } from '../../example/postgres-server.js';
+import { ConnectionPool } from '../../lib/client/pool.js';
+import { parseOptions } from '../../lib/options.js';
+import { eventually, patiently } from '../support/eventually.js';
 import { type ChunkFault, FaultProxy } from '../support/fault-proxy.js';
 import { closeStores, freshTable, openOwnStore as openStore } from '../support/postgres.js';
+import { PASSWORD, PostgresServer } from '../support/postgres-server.js';
 import { plain } from '../support/sessions.js';
 
 describe('connection pool', () => {
@@ -45,9 +46,10 @@ describe('connection pool', () => {
     });
   }
 
-  /** Statements that wait for a lock on the server. */
-  async function blocked(): Promise<number> {
-    const [row] = await sql`select count(*)::integer from pg_stat_activity where wait_event_type = 'Lock'`;
+  /** Statements that wait for a lock of the table. */
+  async function blocked(table: string): Promise<number> {
+    const [row] = await sql`
+      select count(*)::integer from pg_locks where relation = ${table}::regclass and not granted`;
     return row?.count;
   }
 
@@ -77,6 +79,7 @@ describe('connection pool', () => {
       });
       for (let n = 0; opened < 100; n++) {
         await Promise.all([store.set(`s${n}`, plain()), store.get('a'), store.length(), store.destroy('b')]);
+        // The connections are idle for 0 to 2 ms, around `idle_timeout`.
         await sleep(n % 3);
       }
     });
@@ -100,11 +103,11 @@ describe('connection pool', () => {
       for (let round = 0; round < 4; round++) {
         answers.push(...calls());
         // The server does not notice a cut while it waits for a lock.
-        while ((await blocked()) < 3 * (round + 1)) await sleep(5);
+        await eventually(async () => (await blocked(table)) >= 3 * (round + 1));
         proxy.cut();
       }
       // Else fewer connections may serve all the calls that are left.
-      while ((await blocked()) < 15) await sleep(5);
+      await eventually(async () => (await blocked(table)) >= 15);
     });
     await Promise.all(answers);
     assert(sockets.length >= 15, `${sockets.length} sockets`);
@@ -128,9 +131,9 @@ describe('connection pool', () => {
   it('at the connection limit of its role, fails no call and tries nothing again', async () => {
     const table = freshTable();
     await (await openStore({ uri: server.uri, table })).ready();
-    await sql`create role limited login connection limit 2`;
+    await sql.unsafe(`create role limited login connection limit 2 password '${PASSWORD}'`);
     await sql`grant all on ${sql(table)} to limited`;
-    const uri = server.uri.replace('postgres@', 'limited@');
+    const uri = server.uri.replace('//postgres:', '//limited:');
     const store = await openStore({ uri, table, retry: { attempts: 1 } });
     for (let round = 0; round < 20; round++) {
       await Promise.all([
@@ -144,16 +147,99 @@ describe('connection pool', () => {
     await sql`drop role limited`;
   });
 
+  it('one refused attempt does not shrink the pool for long', async () => {
+    const table = freshTable();
+    const name = freshTable();
+    await (await openStore({ uri: server.uri, table })).ready();
+    await sql.unsafe(`create role few login password '${PASSWORD}' connection limit 1`);
+    await sql`grant all on ${sql(table)} to few`;
+    const uri = `${server.uri.replace('//postgres:', '//few:')}?application_name=${name}`;
+    const store = await openStore({ uri, table, createTable: false });
+    const count = async () => (await sql`select from pg_stat_activity where application_name = ${name}`).length;
+    /** Calls of several kinds at once, for which one connection is too few. */
+    const burst = () =>
+      Promise.all([store.get('a'), store.length(), store.set('b', plain()), store.destroy('c'), store.ids()]);
+    for (let round = 0; round < 5; round++) await burst();
+    assert.equal(await count(), 1);
+    await sql`alter role few connection limit 10`;
+    // No connection of the store's ends meanwhile.
+    const [before] = await sql`select pid from pg_stat_activity where application_name = ${name}`;
+    while ((await count()) < 2) await burst();
+    const after = await sql`select pid from pg_stat_activity where application_name = ${name}`;
+    assert(after.some(({ pid }) => pid === before?.pid));
+    await store.close();
+    await sql`drop owned by few`;
+    await sql`drop role few`;
+  });
+
+  it('a connection to a server that takes no writes any more is replaced, and the call repeated', async () => {
+    const table = freshTable();
+    const store = await openStore({ uri: server.uri, table, maxConnections: 1 });
+    await store.set('a', plain({ n: 1 }));
+    const codes: string[] = [];
+    store.on('retry', (_call, _attempt, error: any) => codes.push(error.code));
+    // As on a primary that a failover has made a standby: on this connection alone.
+    const [{ role }] = await sql`select current_user as role`;
+    await sql`alter role ${sql(role)} set default_transaction_read_only = on`;
+    const readOnly = await openStore({ uri: server.uri, table, maxConnections: 1, createTable: false });
+    assert.equal(((await readOnly.get('a')) as any).n, 1);
+    await sql`alter role ${sql(role)} reset default_transaction_read_only`;
+    readOnly.on('retry', (_call, _attempt, error: any) => codes.push(error.code));
+    await readOnly.set('a', plain({ n: 2 }));
+    await readOnly.destroy('a');
+    assert.deepEqual(codes, ['25006']);
+  });
+
+  it('a connection that the server has ended for its idleness is replaced, and the call repeated', async () => {
+    const store = await openStore({ uri: `${server.uri}?idle_session_timeout=50`, table: freshTable() });
+    let ended = 0;
+    // Which of the two is known first is chance.
+    store.on('retry', (_call, _attempt, error: any) => {
+      if (/^(57P05|CONNECTION_CLOSED)$/.test(error.code)) ended++;
+    });
+    const busy = new Int32Array(new SharedArrayBuffer(4));
+    for (let n = 0; ended < 2; n++) {
+      await store.set('a', plain({ n }));
+      // Nobody hears of the end before the next call.
+      Atomics.wait(busy, 0, 0, 100);
+      assert.equal(((await store.get('a')) as any).n, n);
+    }
+  });
+
+  describe('the isolation level', () => {
+    const levelOf = async (uri: string, given = {}) => {
+      const pool = new ConnectionPool(parseOptions({ uri, postgres: given }));
+      const [row] = await pool.query('show default_transaction_isolation', [], performance.now() + 10_000);
+      await pool.end();
+      return row?.[0];
+    };
+
+    it('is read committed, whatever the role has, unless the app says another', async () => {
+      await sql.unsafe(`create role strict login password '${PASSWORD}'`);
+      await sql`alter role strict set default_transaction_isolation = serializable`;
+      const uri = server.uri.replace('//postgres:', '//strict:');
+      assert.equal(await levelOf(uri), 'read committed');
+      assert.equal(await levelOf(server.uri), 'read committed');
+      assert.equal(await levelOf(`${uri}?default_transaction_isolation=repeatable%20read`), 'repeatable read');
+      assert.equal(await levelOf(`${uri}?options=-c%20default_transaction_isolation=serializable`), 'serializable');
+      const connection = { default_transaction_isolation: 'serializable' };
+      assert.equal(await levelOf(server.uri, { connection }), 'serializable');
+      await sql`drop role strict`;
+    });
+  });
+
   it('a connection that gives no answer fails its own call, and no statement of another connection', async () => {
     const table = freshTable();
-    const store = await openStore({ uri: proxy.uri, table, timeout: 2000 });
-    await store.set('a', plain({ n: 1 }));
+    const store = await openStore({ uri: proxy.uri, table, timeout: 3000 });
+    await patiently(() => store.set('a', plain({ n: 1 })));
     store.on('retry', () => assert.fail('tried again'));
     strikeOnce('swallow');
+    const start = performance.now();
     const swallowed = assert.rejects(store.set('a', plain({ n: 2 })), { code: 'TIMEOUT' });
     let waiting: Promise<unknown> | undefined;
     await whileLocked(table, async () => {
-      await sleep(1000);
+      // The second call has half of its own time left when the first one fails.
+      await eventually(() => performance.now() > start + 1500);
       waiting = store.get('b');
       await swallowed;
     });
@@ -165,11 +251,11 @@ describe('connection pool', () => {
     it('is ended there: no connection stays blocked, and no given-up write is done after a later one', async () => {
       const table = freshTable();
       const store = await openStore({ uri: server.uri, table, timeout: 400 });
-      await store.set('a', plain({ n: 1 }));
+      await patiently(() => store.set('a', plain({ n: 1 })));
       await whileLocked(table, async () => {
         const calls = [store.set('a', plain({ n: 2 })), store.touch('b', plain()), store.destroy('c'), store.length()];
         for (const call of calls as Promise<unknown>[]) await assert.rejects(call, { code: 'TIMEOUT' });
-        while ((await blocked()) > 0) await sleep(5);
+        await eventually(async () => (await blocked(table)) === 0);
       });
       const other = await openStore({ uri: server.uri, table });
       await other.set('a', plain({ n: 3 }));
@@ -179,31 +265,31 @@ describe('connection pool', () => {
 
     it('keeps its connection', async () => {
       const table = freshTable();
-      const store = await openStore({ uri: proxy.uri, table, timeout: 400, maxConnections: 1 });
-      await store.set('a', plain({ n: 1 }));
+      const store = await openStore({ uri: proxy.uri, table, timeout: 2000, maxConnections: 1 });
+      await patiently(() => store.set('a', plain({ n: 1 })));
       await whileLocked(table, () => assert.rejects(store.length(), { code: 'TIMEOUT' }));
       assert.equal(proxy.connections, 1);
-      assert.equal(((await store.get('a')) as any).n, 1);
+      assert.equal(((await patiently(() => store.get('a'))) as any).n, 1);
     });
 
     it('is ended as the app or the role says, where they do', async () => {
       const table = freshTable();
       await (await openStore({ uri: server.uri, table })).ready();
-      await sql`create role hasty login`;
+      await sql.unsafe(`create role hasty login password '${PASSWORD}'`);
       await sql`grant all on ${sql(table)} to hasty`;
       await sql`alter role hasty set statement_timeout = '100ms'`;
-      const hasty = await openStore({ uri: server.uri.replace('postgres@', 'hasty@'), table, createTable: false });
+      const hasty = await openStore({ uri: server.uri.replace('//postgres:', '//hasty:'), table, createTable: false });
       const patient = await openStore({
         uri: server.uri,
         table,
         createTable: false,
-        timeout: 400,
+        timeout: 2000,
         postgres: { connection: { statement_timeout: 60_000 } },
       });
       await whileLocked(table, async () => {
         await assert.rejects(hasty.length(), { code: '57014' });
         await assert.rejects(patient.length(), { code: 'TIMEOUT' });
-        assert.equal(await blocked(), 1);
+        await eventually(async () => (await blocked(table)) === 0);
       });
       await hasty.close();
       await sql`drop owned by hasty`;
@@ -219,6 +305,7 @@ describe('connection pool', () => {
           host: [dead, '127.0.0.1'],
           port: ports ? [1, server.port] : server.port,
           user: 'postgres',
+          password: PASSWORD,
           database: 'postgres',
         };
         const before = structuredClone(given);
@@ -237,7 +324,7 @@ describe('connection pool', () => {
       proxy.silence();
       const hosts = `127.0.0.1:${proxy.port},127.0.0.1:${server.port}`;
       const store = await openStore({
-        uri: `postgres://postgres@${hosts}/postgres`,
+        uri: `postgres://postgres:${PASSWORD}@${hosts}/postgres`,
         table: freshTable(),
         timeout: 3000,
       });
@@ -272,12 +359,8 @@ describe('connection pool', () => {
     let uri: string;
 
     before(async () => {
-      await sql`set password_encryption = 'scram-sha-256'`;
       await sql.unsafe(`create role careful login password '${SECRET}'`);
       await sql`grant all on schema public to careful`;
-      const file = path.join(server.dataDir, 'pg_hba.conf');
-      fs.writeFileSync(file, `host all careful all scram-sha-256\n${fs.readFileSync(file, 'utf8')}`);
-      await sql`select pg_reload_conf()`;
       uri = `postgres://careful@127.0.0.1`;
     });
 
@@ -307,14 +390,24 @@ describe('connection pool', () => {
     });
 
     it('and connections cut while it is on its way: no call fails', async () => {
+      const answers: (() => void)[] = [];
+      let isHeld = false;
       const password = async () => {
-        await sleep(20);
+        if (isHeld) await new Promise<void>((resolve) => answers.push(resolve));
         return SECRET;
       };
       const store = await openStore({ uri: at(proxy.port), postgres: { password }, table: freshTable() });
       for (let n = 0; n < 10; n++) {
+        // The next call needs a new connection.
+        proxy.cut();
+        isHeld = true;
         const call = store.set('a', plain({ n }));
-        await sleep(n * 3);
+        await eventually(() => answers.length > 0);
+        isHeld = false;
+        proxy.cut();
+        for (const answer of answers.splice(0)) answer();
+        // And once more, a little later each time.
+        for (let turns = 0; turns < n; turns++) await nextTurn();
         proxy.cut();
         await call;
       }

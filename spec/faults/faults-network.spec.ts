@@ -1,14 +1,14 @@
 /** The store keeps working when the network cuts connections, loses answers or drops packets. */
 
 import assert from 'node:assert/strict';
-import { setTimeout as sleep } from 'node:timers/promises';
 import postgres from 'postgres';
-import { PostgresServer } from '../../example/postgres-server.js';
 import type { PgStoreOptions } from '../../lib/index.js';
 import { createTableSql } from '../../lib/sql/schema.js';
 import { assertAnswersDuringCuts, assertSurvivesCuts } from '../support/connection-cuts.js';
+import { eventually, patiently } from '../support/eventually.js';
 import { FaultProxy } from '../support/fault-proxy.js';
 import { closeStores, freshTable, ON_POOL, openStore } from '../support/postgres.js';
+import { PASSWORD, PostgresServer } from '../support/postgres-server.js';
 import { load, plain } from '../support/sessions.js';
 
 describe('faults: the network', () => {
@@ -38,11 +38,6 @@ describe('faults: the network', () => {
     return found;
   }
 
-  /** Resolves once the condition holds. */
-  async function until(condition: () => boolean): Promise<void> {
-    while (!condition()) await sleep(10);
-  }
-
   it('connections cut again and again under 32 writers: no call fails, no acknowledged write is lost', async () => {
     const table = freshTable();
     const store = await openStore({ uri: proxy.uri, table });
@@ -69,7 +64,11 @@ describe('faults: the network', () => {
   it('with several hosts too: also the first statement of a connection is repeated', async () => {
     const table = freshTable();
     const host = `127.0.0.1:${proxy.port}`;
-    const store = await openStore({ uri: `postgres://postgres@${host},${host}/postgres`, table, createTable: false });
+    const store = await openStore({
+      uri: `postgres://postgres:${PASSWORD}@${host},${host}/postgres`,
+      table,
+      createTable: false,
+    });
     const sql = postgres(server.uri, { max: 2 });
     await sql.unsafe(createTableSql({ schema: 'public', table })).simple();
     await store.get('a');
@@ -77,7 +76,8 @@ describe('faults: the network', () => {
     await sql.begin(async (lock) => {
       await lock`lock table ${lock(table)} in access exclusive mode`;
       calls.push(store.get('a'), store.length(), store.set('b', plain()), store.ids());
-      while ((await sql`select from pg_locks where not granted`).length < calls.length) await sleep(10);
+      const waiting = () => sql`select from pg_locks where relation = ${table}::regclass and not granted`;
+      await eventually(async () => (await waiting()).length === calls.length);
       proxy.cut();
     });
     const ended = await Promise.allSettled(calls);
@@ -139,7 +139,7 @@ describe('faults: the network', () => {
   it('an unresponsive network: calls fail within `timeout`, everything works afterwards, no call and no socket is left', async () => {
     const table = freshTable();
     const store = await openStore({ uri: proxy.uri, table, timeout: 500 });
-    for (let n = 0; n < 20; n++) await store.set(`s${n}`, plain({ n }));
+    for (let n = 0; n < 20; n++) await patiently(() => store.set(`s${n}`, plain({ n })));
     for (let round = 0; round < 2; round++) {
       proxy.silence();
       const calls = Array.from({ length: 40 }, (_, n) =>
@@ -152,27 +152,27 @@ describe('faults: the network', () => {
       }
       // Unresponsive connections are closed, although nobody ever answered them; a pool keeps those
       // that were idle.
-      if (!ON_POOL) await until(() => proxy.connections === 0);
+      if (!ON_POOL) await eventually(() => proxy.connections === 0);
       proxy.resume();
-      for (let n = 0; n < 20; n++) assert.equal(((await store.get(`s${n}`)) as any)?.n, n);
+      for (let n = 0; n < 20; n++) assert.equal(((await patiently(() => store.get(`s${n}`))) as any)?.n, n);
     }
     assert(proxy.connections <= 10);
     await closeStores();
-    await until(() => proxy.connections === 0);
+    await eventually(() => proxy.connections === 0);
   });
 
   it('a write that timed out on an unresponsive network does not arrive after a later one', async () => {
     const table = freshTable();
     const store = await openStore({ uri: proxy.uri, table, timeout: 300 });
-    await store.set('sid', plain({ n: 1 }));
+    await patiently(() => store.set('sid', plain({ n: 1 })));
     proxy.silence();
     await assert.rejects(store.set('sid', plain({ n: 2 })), { code: 'TIMEOUT' });
-    await until(() => proxy.connections === 0);
+    await eventually(() => proxy.connections === 0);
     const direct = await openStore({ uri: server.uri, table });
     await direct.set('sid', plain({ n: 3 }));
     proxy.resume();
     // Over the same proxy, after all that it had queued.
-    await store.get('sid');
+    await patiently(() => store.get('sid'));
     assert.equal((await row(table, 'sid'))?.data.n, 3);
   });
 
@@ -181,7 +181,7 @@ describe('faults: the network', () => {
     await store.set('sid', plain({ n: 1 }));
     proxy.silence();
     const pending = [store.get('sid'), store.set('sid', plain({ n: 2 })), store.get('sid')] as const;
-    await sleep(300);
+    await eventually(() => proxy.held > 0);
     proxy.resume();
     const [before, , after] = await Promise.all(pending);
     assert.deepEqual([(before as any).n, (after as any).n], [1, 2]);
@@ -193,18 +193,18 @@ describe('faults: the network', () => {
     await assert.rejects(store.get('sid'), { code: 'TIMEOUT', message: /^PgStore\.get: / });
     await assert.rejects(store.ready(), { code: 'TIMEOUT', message: /^PgStore\.ready: / });
     proxy.resume();
-    await store.set('sid', plain({ n: 1 }));
-    assert.equal(((await store.get('sid')) as any).n, 1);
+    await patiently(() => store.set('sid', plain({ n: 1 })));
+    assert.equal(((await patiently(() => store.get('sid'))) as any).n, 1);
   });
 
   it('the app’s own client is left alone, and its calls still end', async () => {
     const sql = postgres(proxy.uri, { max: 3, onnotice: () => {} });
     const store = await openStore({ sql, table: freshTable(), timeout: 300 });
-    await store.set('sid', plain({ n: 1 }));
+    await patiently(() => store.set('sid', plain({ n: 1 })));
     proxy.silence();
     await assert.rejects(store.get('sid'), { code: 'TIMEOUT' });
     proxy.resume();
-    assert.equal(((await store.get('sid')) as any).n, 1);
+    assert.equal(((await patiently(() => store.get('sid'))) as any).n, 1);
     assert.deepEqual([...(await sql`select 1 as n`)], [{ n: 1 }]);
     await store.close();
     await sql.end({ timeout: 1 });

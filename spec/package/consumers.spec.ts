@@ -5,8 +5,8 @@ import { execFile } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { temporaryFolder } from '../../example/postgres-server.js';
 import { type BuiltPackage, buildPackage, installApart } from '../support/built-package.js';
+import { temporaryFolder } from '../support/folders.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
 

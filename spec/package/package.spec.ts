@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import path from 'node:path';
-import { temporaryFolder } from '../../example/postgres-server.js';
 import { run } from '../support/child.js';
+import { temporaryFolder } from '../support/folders.js';
 import { freshTable, postgresUri } from '../support/postgres.js';
 
 const root = path.join(import.meta.dirname, '../..');
@@ -80,7 +80,7 @@ describe('package', () => {
 
   it('has documentation whose links lead to files that it has', () => {
     const pages = files.filter((file) => file.endsWith('.md'));
-    assert(pages.includes('README.md') && pages.includes('docs/api.md'));
+    assert(pages.includes('README.md') && pages.includes('docs/reference.md'));
     for (const page of pages) {
       const text = fs.readFileSync(path.join(root, page), 'utf8').replace(/^```.*?^```$/gms, '');
       for (const [, link = ''] of text.matchAll(/\]\(([^)\s#]+)/g)) {

@@ -4,9 +4,9 @@ import { randomBytes } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import type { SessionData } from 'express-session';
-import { PostgresServer } from '../../example/postgres-server.js';
 import type { PgStore } from '../../lib/index.js';
 import { closeStores, freshTable, openStore, sqlClient } from '../support/postgres.js';
+import { PostgresServer } from '../support/postgres-server.js';
 import { type AnySession, load, plain } from '../support/sessions.js';
 
 const NEIGHBOURS = 200;
@@ -187,8 +187,7 @@ describe('batching on PostgreSQL', () => {
     await assert.rejects(store.get('s0'), { code: 'CLOSED' });
   });
 
-  it('causes no deadlock while four processes save, replace, touch and destroy the same 300 sessions', async function () {
-    this.timeout(120_000);
+  it('causes no deadlock while four processes save, replace, touch and destroy the same 300 sessions', async () => {
     const server = await PostgresServer.start({ settings: { fsync: 'off' } });
     try {
       const script = fileURLToPath(new URL('../support/same-sessions.ts', import.meta.url));
@@ -198,7 +197,7 @@ describe('batching on PostgreSQL', () => {
       await (await openStore({ uri: server.uri, table: 'sessions' })).get('nobody');
       await closeStores();
       const outputs = await Promise.all(
-        Array.from({ length: 4 }, () => promisify(execFile)(process.execPath, args, { timeout: 100_000 })),
+        Array.from({ length: 4 }, () => promisify(execFile)(process.execPath, args, { timeout: 250_000 })),
       );
       for (const { stdout } of outputs) {
         const calls = JSON.parse(stdout) as Record<string, number>;

@@ -4,9 +4,10 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { register } from 'prom-client';
-import { PostgresServer } from '../../example/postgres-server.js';
 import type { PgStoreDiagnostics } from '../../lib/index.js';
+import { eventually } from '../support/eventually.js';
 import { closeStores, freshTable, openStore, postgresUri, SHARDS, sqlClient } from '../support/postgres.js';
+import { PostgresServer } from '../support/postgres-server.js';
 import { recipe, withRecipe } from '../support/recipes.js';
 import { load, plain } from '../support/sessions.js';
 
@@ -119,7 +120,7 @@ describe('diagnostics', () => {
     const store = await openStore({ autodelete: 0.02 });
     const messages = listen('express-pg-store:autodelete');
     await store.set('a', plain({}, -1000));
-    while (!messages.some(({ rows }) => rows === 1)) await new Promise((resolve) => setTimeout(resolve, 5));
+    await eventually(() => messages.some(({ rows }) => rows === 1));
     assert.deepEqual(Object.keys(messages[0]), ['table', 'rows']);
   });
 
@@ -131,7 +132,7 @@ describe('diagnostics', () => {
       const retries = listen('express-pg-store:retry');
       await server.stop('immediate');
       const answer = store.get('a');
-      while (retries.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+      await eventually(() => retries.length > 0);
       await server.start();
       assert.notEqual(await answer, null);
       assert.deepEqual(
@@ -201,7 +202,7 @@ describe('diagnostics', () => {
             ?.slice(line.length) ?? Number.NaN,
         );
       };
-      while ((await value('session_autodeleted_total')) !== 1) await new Promise((resolve) => setTimeout(resolve, 10));
+      await eventually(async () => (await value('session_autodeleted_total')) === 1);
       assert((await value('session_calls_total{kind="set"}')) >= 4);
       assert((await value('session_statement_seconds_count{kind="get"}')) >= 2);
       assert((await value('session_statement_seconds_sum{kind="set"}')) > 0);

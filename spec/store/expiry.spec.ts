@@ -3,8 +3,10 @@
  */
 
 import assert from 'node:assert/strict';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
+import { once } from 'node:events';
 import type { PgStore } from '../../lib/index.js';
+import { eventually } from '../support/eventually.js';
 import { FaultProxy } from '../support/fault-proxy.js';
 import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
 import { generated, load, plain } from '../support/sessions.js';
@@ -16,6 +18,18 @@ describe('expiry', () => {
     Date.now = now;
     await closeStores();
   });
+
+  /** Resolves once a statement of this kind has been answered. */
+  function nextStatement(table: string, kind: string): Promise<void> {
+    return new Promise((resolve) => {
+      const listener = (message: any) => {
+        if (message.table !== `public.${table}` || message.kind !== kind) return;
+        unsubscribe('express-pg-store:statement', listener);
+        resolve();
+      };
+      subscribe('express-pg-store:statement', listener);
+    });
+  }
 
   const jsonOf = (value: unknown) => JSON.parse(JSON.stringify(value));
 
@@ -62,10 +76,11 @@ describe('expiry', () => {
     const port = Number(new URL(await postgresUri()).port);
     const proxy = await FaultProxy.start(() => port);
     try {
-      const store = await openStore({ uri: proxy.uri });
+      const store = await openStore({ uri: proxy.uriTo(await postgresUri()) });
       proxy.silence();
       const saving = assertReadAsSet(store);
-      await sleep(1500);
+      const start = Date.now();
+      await eventually(() => proxy.held > 0 && Date.now() > start);
       proxy.resume();
       await saving;
     } finally {
@@ -78,11 +93,12 @@ describe('expiry', () => {
     const port = Number(new URL(await postgresUri()).port);
     const proxy = await FaultProxy.start(() => port);
     try {
-      const store = await openStore({ uri: proxy.uri, retry: { attempts: 10, delay: 50 } });
+      const store = await openStore({ uri: proxy.uriTo(await postgresUri()), retry: { attempts: 10, delay: 50 } });
       await store.ready();
       proxy.refuse(true);
+      const retried = once(store, 'retry');
       const saving = assertReadAsSet(store);
-      await sleep(1000);
+      await retried;
       proxy.refuse(false);
       await saving;
     } finally {
@@ -100,7 +116,8 @@ describe('expiry', () => {
     await sql.begin(async (locking) => {
       await locking`select from ${sql(table)} where sid = 'sid' for update`;
       for (const session of sessions) store.set('sid', session, () => {});
-      await sleep(300);
+      // It comes back without the row, which is locked.
+      await nextStatement(table, 'set');
     });
     assert.deepEqual(await store.get('sid'), sessions[1]);
   });

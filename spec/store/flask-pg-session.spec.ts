@@ -8,7 +8,6 @@ import express from 'express';
 import session from 'express-session';
 import postgres from 'postgres';
 import request from 'supertest';
-import { PostgresServer } from '../../example/postgres-server.js';
 import { PgStore, type PgStoreOptions } from '../../lib/index.js';
 import {
   closeStores,
@@ -20,6 +19,7 @@ import {
   shardValue,
   sqlClient,
 } from '../support/postgres.js';
+import { PostgresServer } from '../support/postgres-server.js';
 import { generated, plain } from '../support/sessions.js';
 
 const manifest = JSON.parse(fs.readFileSync(path.join(import.meta.dirname, '../..', 'package.json'), 'utf8'));

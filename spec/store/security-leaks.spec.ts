@@ -9,8 +9,9 @@ import express from 'express';
 import session from 'express-session';
 import postgres, { type Sql } from 'postgres';
 import request from 'supertest';
-import { freePort } from '../../example/postgres-server.js';
 import { PgStore, type PgStoreOptions } from '../../lib/index.js';
+import { patiently } from '../support/eventually.js';
+import { freePort } from '../support/free-port.js';
 import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
 import { generated, load, plain } from '../support/sessions.js';
 
@@ -113,8 +114,11 @@ describe('leaks', () => {
   });
 
   it('a store shows nothing of itself, at rest and at work', async () => {
-    const uri = (await postgresUri()).replace('//postgres@', '//postgres:canary-password@');
-    const store = await open({ uri, permanent: true });
+    const role = freshTable();
+    await sql.unsafe(`create role ${role} login superuser password 'canary-password'`);
+    const uri = new URL(await postgresUri());
+    Object.assign(uri, { username: role, password: 'canary-password' });
+    const store = await open({ uri: uri.href, permanent: true });
     session({ store, secret: 'x', resave: false, saveUninitialized: false });
     assertClean('fresh', store);
     await store.set(SID, session1());
@@ -257,6 +261,7 @@ describe('leaks', () => {
       assertClean('retry', told);
       await (await open()).ready();
       const waiting = await open({ timeout: 300 });
+      await patiently(() => waiting.get(SID));
       await sql.begin(async (locking) => {
         await locking.unsafe(`lock table ${table} in access exclusive mode`);
         assert.equal((await failureOf('timeout', waiting.set(SID, session1()))).code, 'TIMEOUT');

@@ -4,7 +4,7 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import fs from 'node:fs';
 import path from 'node:path';
-import { temporaryFolder } from '../../example/postgres-server.js';
+import { temporaryFolder } from './folders.js';
 
 const root = path.join(import.meta.dirname, '..', '..');
 

@@ -28,5 +28,5 @@ const ignored = ELSEWHERE.flatMap((name) => ['--ignore', `spec/${name}.spec.ts`]
 const specs = given.length > 0 ? given : ['spec/**/*.spec.ts', ...ignored];
 const mocha = path.resolve(import.meta.dirname, '../../node_modules/mocha/bin/mocha.js');
 const env = { ...process.env, DATABASE_URL: CITUS_URL, SESSIONS_SHARDS: '8' };
-const { status } = spawnSync(process.execPath, [mocha, ...specs], { env, stdio: 'inherit' });
+const { status } = spawnSync(process.execPath, [mocha, '--parallel', ...specs], { env, stdio: 'inherit' });
 process.exitCode = status ?? 1;

@@ -3,6 +3,7 @@
  */
 
 import net from 'node:net';
+import { PASSWORD } from './postgres-server.js';
 
 interface Link {
   readonly client: net.Socket;
@@ -56,13 +57,24 @@ export class FaultProxy {
     return new FaultProxy(listener, target);
   }
 
+  /** The way through this proxy to a server that this process has started. */
   get uri(): string {
-    return `postgres://postgres@127.0.0.1:${this.port}/postgres`;
+    return `postgres://postgres:${PASSWORD}@127.0.0.1:${this.port}/postgres`;
+  }
+
+  /** The same for a server elsewhere, whose address is given. */
+  uriTo(server: string): string {
+    return server.replace(new URL(server).host, `127.0.0.1:${this.port}`);
   }
 
   /** Connections that a client holds open now. */
   get connections(): number {
     return [...this.#links].filter(({ client }) => !client.destroyed).length;
+  }
+
+  /** Chunks that wait until it forwards again. */
+  get held(): number {
+    return [...this.#links].reduce((sum, { held }) => sum + held.length, 0);
   }
 
   /** Resets every connection, whatever it is doing. */

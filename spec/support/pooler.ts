@@ -1,15 +1,14 @@
-/**
- * A PgBouncer of one's own before a PostgreSQL server: starts on a free port, stops when asked and
- * with the process.
- */
+/** A PgBouncer of one's own before a PostgreSQL server: starts on a free port, stops when asked and with the process. */
 
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
-import os from 'node:os';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { freePort } from '../../example/postgres-server.js';
+import { eventually } from './eventually.js';
+import { removeFolder, temporaryFolder } from './folders.js';
+import { freePort } from './free-port.js';
+import { guardServer } from './guard.js';
+import { giveToServerUser, serverUser } from './server-user.js';
 
 export type PoolMode = 'transaction' | 'session' | 'statement';
 
@@ -26,54 +25,63 @@ export class PgBouncer {
     this.uri = uri;
     this.#process = child;
     this.#folder = folder;
-    running.add(child);
-    child.once('exit', () => running.delete(child));
   }
 
-  /** @param target where the server is: postgres://user@host:port/database, without a password */
+  /**
+   * Clients need the same passwords as without the pooler.
+   *
+   * @param target where the server is, with the user and password of a superuser
+   */
   static async start(
     target: string,
     mode: PoolMode,
     settings: Record<string, string | number> = {},
   ): Promise<PgBouncer> {
-    const { hostname, port: targetPort, username, pathname } = new URL(target);
-    const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'express-pg-store-'));
+    const uri = new URL(target);
+    const folder = temporaryFolder();
     const port = await freePort();
+    const user = decodeURIComponent(uri.username);
     const config = {
       listen_addr: '127.0.0.1',
       listen_port: port,
       unix_socket_dir: '',
-      auth_type: 'trust',
+      auth_type: 'scram-sha-256',
       auth_file: path.join(folder, 'users.txt'),
-      auth_user: decodeURIComponent(username),
+      // As this user it asks the server for the passwords of all others.
+      auth_user: user,
       pool_mode: mode,
-      max_client_conn: 500,
+      max_client_conn: 2000,
       // The pools of `appPool` send them.
       ignore_startup_parameters: 'options',
       // In session mode each client keeps one.
-      default_pool_size: mode === 'session' ? 150 : 20,
-      logfile: path.join(folder, 'pgbouncer.log'),
+      default_pool_size: mode === 'session' ? 500 : 60,
       ...settings,
     };
-    const file = path.join(folder, 'pgbouncer.ini');
     const lines = Object.entries(config).map(([name, value]) => `${name} = ${value}`);
-    const database = `* = host=${hostname} port=${targetPort}`;
-    fs.writeFileSync(config.auth_file, `"${config.auth_user}" ""\n`);
-    fs.writeFileSync(file, ['[databases]', database, '[pgbouncer]', ...lines, ''].join('\n'));
-    const child = spawn('pgbouncer', [...asSomebody(folder), '-q', file], { stdio: 'ignore' });
+    const database = `* = host=${uri.hostname} port=${uri.port || 5432}`;
+    const file = path.join(folder, 'pgbouncer.ini');
+    writeForServer(config.auth_file, `"${user}" "${decodeURIComponent(uri.password)}"\n`);
+    writeForServer(file, ['[databases]', database, '[pgbouncer]', ...lines, ''].join('\n'));
+    const log = fs.openSync(path.join(folder, 'pgbouncer.log'), 'a', 0o600);
+    const child = spawn('pgbouncer', [file], { ...serverUser(), cwd: folder, stdio: ['ignore', 'ignore', log] });
+    fs.closeSync(log);
+    guardServer(child, 'KILL');
     let failure: Error | undefined;
     child.once('error', (error) => {
       failure = error;
     });
     child.once('exit', (code) => {
-      failure ??= new Error(`PgBouncer ended with ${code}:\n${logOf(folder)}`);
+      failure ??= new Error(
+        `PgBouncer ended with ${code}:\n${fs.readFileSync(path.join(folder, 'pgbouncer.log'), 'utf8')}`,
+      );
     });
-    const prepare = mode === 'session' ? '' : '?prepare=false';
-    const pooler = new PgBouncer(`postgres://${username}@127.0.0.1:${port}${pathname}${prepare}`, child, folder);
-    while (!(await answers(port))) {
+    uri.host = `127.0.0.1:${port}`;
+    if (mode !== 'session') uri.searchParams.set('prepare', 'false');
+    const pooler = new PgBouncer(uri.href, child, folder);
+    await eventually(() => {
       if (failure) throw failure;
-      await sleep(25);
-    }
+      return answers(port);
+    });
     return pooler;
   }
 
@@ -84,28 +92,14 @@ export class PgBouncer {
       child.kill('SIGTERM');
       await exited;
     }
-    fs.rmSync(this.#folder, { recursive: true, force: true, maxRetries: 3 });
+    await removeFolder(this.#folder);
   }
 }
 
-const running = new Set<ChildProcess>();
-
-process.on('exit', () => {
-  for (const child of running) child.kill('SIGKILL');
-});
-
-/** PgBouncer refuses to run as root. */
-function asSomebody(folder: string): string[] {
-  if (process.getuid?.() !== 0) return [];
-  const id = Number(execFileSync('id', ['-u', 'nobody'], { encoding: 'utf8' }));
-  const group = Number(execFileSync('id', ['-g', 'nobody'], { encoding: 'utf8' }));
-  fs.chownSync(folder, id, group);
-  return ['-u', 'nobody'];
-}
-
-function logOf(folder: string): string {
-  const file = path.join(folder, 'pgbouncer.log');
-  return fs.existsSync(file) ? fs.readFileSync(file, 'utf8') : '';
+/** A file that only the user that servers run as may read. */
+function writeForServer(file: string, text: string): void {
+  fs.writeFileSync(file, text, { mode: 0o600 });
+  giveToServerUser(file);
 }
 
 function answers(port: number): Promise<boolean> {

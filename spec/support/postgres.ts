@@ -1,27 +1,40 @@
 /**
  * The PostgreSQL that specs share: an embedded one of their own, or the one that DATABASE_URL
- * names.
+ * names. Specs run at the same time in several processes, so each has tables, roles and databases
+ * of its own names on it.
  */
 
 import { randomBytes } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import pg from 'pg';
 import postgres, { type Sql } from 'postgres';
-import { PostgresServer } from '../../example/postgres-server.js';
 import { PgStore, type PgStoreOptions } from '../../lib/index.js';
 import { createTableSql } from '../../lib/sql/schema.js';
+import { PostgresServer } from './postgres-server.js';
 
 let starting: Promise<PostgresServer> | undefined;
 let admin: Sql | undefined;
 
 /**
- * Where the specs' PostgreSQL is. `fsync` is off there: specs that pull the plug start a server of
- * their own.
+ * Settings of a server for specs. `fsync` is off: specs that pull the plug start a server of their
+ * own. The specs of up to six processes connect at the same time.
  */
+export const SPECS_SETTINGS = { fsync: 'off', max_connections: 600 };
+
+/** Names the PostgreSQL that Mocha's main process has started, for its worker processes. */
+const SHARED = 'SPECS_POSTGRES_URL';
+
+/** Where the specs' PostgreSQL is; starts it if nobody has. */
 export async function postgresUri(): Promise<string> {
-  if (process.env.DATABASE_URL) return process.env.DATABASE_URL;
-  starting ??= PostgresServer.start({ settings: { fsync: 'off' } });
+  const given = process.env.DATABASE_URL || process.env[SHARED];
+  if (given) return given;
+  starting ??= PostgresServer.start({ settings: SPECS_SETTINGS });
   return (await starting).uri;
+}
+
+/** Starts the specs' PostgreSQL for this process and those that it starts from now on. */
+export async function sharePostgres(): Promise<void> {
+  process.env[SHARED] = await postgresUri();
 }
 
 /** The same past a pooler, for specs that count the connections which the server has. */
@@ -124,15 +137,21 @@ async function clientOf({ uri, sql, pool, postgres, ...options }: PgStoreOptions
   const settings = {
     connectionString: target.replace(/\?.*/, ''),
     max: options.maxConnections ?? 10,
-    connectionTimeoutMillis: options.timeout ?? 10_000,
+    connectionTimeoutMillis: options.timeout ?? DEFAULTS.timeout,
     ssl: searchParams.has('sslmode') && { rejectUnauthorized: false },
   };
   return { pool: appPool(settings), postgres: { prepare } };
 }
 
+/**
+ * What stores get that a spec gives nothing else. A busy machine takes longer than the 10 s of
+ * option `timeout`'s default for 200 saves of one session that are all merged.
+ */
+const DEFAULTS = { autodelete: false, timeout: 60_000 } as const;
+
 /** The same on the store's own connections, for specs about those. */
 export async function openOwnStore(options: PgStoreOptions = {}): Promise<PgStore> {
-  const store = new PgStore({ autodelete: false, uri: await postgresUri(), table: freshTable(), ...options });
+  const store = new PgStore({ ...DEFAULTS, uri: await postgresUri(), table: freshTable(), ...options });
   open.add(store);
   return store;
 }
@@ -146,7 +165,7 @@ export async function openStore(options: PgStoreOptions = {}): Promise<PgStore> 
   const shards = SHARDS && (await created.get(table)) ? { shards: SHARDS } : {};
   const { uri, ...others } = options;
   const client = await clientOf(options);
-  const store = new PgStore({ autodelete: false, ...shards, ...others, ...client, table });
+  const store = new PgStore({ ...DEFAULTS, ...shards, ...others, ...client, table });
   if (client.pool && !options.pool) pools.set(store, client.pool as pg.Pool);
   open.add(store);
   return store;

@@ -1,8 +1,7 @@
 /** A process that starts a PostgreSQL and waits to be killed. */
 
-import { PostgresServer } from '../../example/postgres-server.js';
+import { PostgresServer } from './postgres-server.js';
 
-PostgresServer.start({ settings: { fsync: 'off' } }).then(({ port, dataDir }) => {
-  console.log(JSON.stringify({ port, dataDir }));
-  setInterval(() => {}, 1000);
-});
+const { uri, dataDir } = await PostgresServer.start({ settings: { fsync: 'off' } });
+console.log(JSON.stringify({ uri, dataDir }));
+setInterval(() => {}, 1000);
