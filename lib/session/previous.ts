@@ -111,15 +111,20 @@ export class PreviousSessions implements PreviousDestroyer {
   async #takeOverOnce(sid: string, deadline: number): Promise<boolean> {
     const session = await this.#getThere(sid, deadline);
     if (typeof session !== 'object' || session === null) return false;
-    const isTaken = await this.#sessions.adopt(sid, session, deadline);
-    if (isTaken && !(await this.#getThere(sid, deadline))) {
+    if (!(await this.#sessions.adopt(sid, session, deadline))) {
+      // It has a row. If that is a session, the process that takes it over destroys it there; nobody else may, since that
+      // process looks there once more. If it is a tombstone, an old process has saved the session there again.
+      if (!(await this.#sessions.has(sid, deadline))) await this.#destroyThere(sid, deadline);
+      return false;
+    }
+    if (!(await this.#getThere(sid, deadline))) {
       // It was destroyed there since the first look, in a process of the old app: so it is here.
       await this.#sessions.bury(this.#ids.rowKeysFor(sid), this.#ids.shardOf(sid), deadline);
       return false;
     }
-    if (isTaken) this.#emit('takenOver', handleOf(this.#ids.rowKeysFor(sid)[0]));
+    this.#emit('takenOver', handleOf(this.#ids.rowKeysFor(sid)[0]));
     await this.#destroyThere(sid, deadline);
-    return isTaken;
+    return true;
   }
 
   #getThere(sid: string, deadline: number): Promise<unknown> {
