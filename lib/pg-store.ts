@@ -16,6 +16,7 @@ import { ConcurrentSessions } from './session/concurrency.js';
 import { type ListedSession, SessionListing, type UserSession } from './session/listing.js';
 import { makePermanent } from './session/permanent.js';
 import { checkTakeOver, PreviousSessions } from './session/previous.js';
+import { property } from './session/property.js';
 import type { ExpiredRow, Statements } from './session/row.js';
 import { SessionScopes } from './session/scope.js';
 import { handleOf, SessionIds, validateSessionId } from './session/session-id.js';
@@ -109,15 +110,21 @@ export class PgStore extends EventStore {
    * Saves the session. One that was loaded from the store is merged with what others saved meanwhile, and discarded, with a
    * `dropped` event, if it was destroyed or changed hands meanwhile; any other object replaces the row. In a framework without
    * express-session, an object that is saved after a `get` of its session ID counts as loaded: see `scope`.
+   *
+   * @param lifetime instead of a callback, as Koa's session middlewares call it: so many milliseconds the session lives,
+   * whatever its cookie says
    */
   override set(sid: string, session: SessionData): Promise<void>;
   override set(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
-  override set(sid: string, session: SessionData, callback?: Callback<void>): Promise<void> | undefined {
+  override set(sid: string, session: object, lifetime: number): Promise<void>;
+  override set(sid: string, session: SessionData, last?: Callback<void> | number): Promise<void> | undefined {
+    const lifetime = typeof last === 'number' ? checkLifetime(last) : undefined;
+    const callback = typeof last === 'number' ? undefined : last;
     return this.#calls.run('set', callback, async (deadline) => {
       const flaw = validateSessionId(sid);
       if (flaw) throw new PgStoreError(flaw, 'INVALID_SID');
       // In this tick: what the app changes afterwards is not part of this save.
-      const encoded = this.#codec.encode(session);
+      const encoded = this.#codec.encode(session, lifetime);
       const subject = { shard: this.#ids.shardOf(sid), user: () => this.#codec.userOf(encoded, encoded.expires) };
       const loaded = this.#scopes.isOn ? this.#scopes.standIn(sid, session, encoded.data) : session;
       const save = this.#order.write(sid, () => this.#sessions.save(sid, encoded, loaded, deadline));
@@ -266,7 +273,7 @@ export class PgStore extends EventStore {
   destroyByHandle(handle: string, options: { user: string | number }): Promise<boolean>;
   destroyByHandle(handle: string, options: { user: string | number }, ...given: unknown[]): Promise<boolean> {
     return this.#inStatements('destroyByHandle', [options, ...given], () =>
-      this.#bulk.byHandle(handle, checkUser(options?.user)),
+      this.#bulk.byHandle(handle, checkUser(knownOptions('destroyByHandle', options, ['user']).user)),
     );
   }
 
@@ -407,9 +414,8 @@ export class PgStore extends EventStore {
 
   /** From the data of `get` to `req.session`; the store remembers what the request saw. */
   override createSession(req: Request, data: SessionData): session.Session & SessionData {
-    // express-session's Cookie fails on any other value, which only a row written by hand has.
-    if (data.cookie && typeof data.cookie.originalMaxAge !== 'number') data.cookie.originalMaxAge = null;
     this.#scopes.turnOff();
+    data.cookie = fitCookie(property(data, 'cookie'));
     const created = super.createSession(req, data);
     transferSnapshot(data, created);
     return created;
@@ -437,9 +443,22 @@ export class PgStore extends EventStore {
   }
 }
 
+/**
+ * A cookie that express-session's `Cookie` can be made of: that fails on an `originalMaxAge` which is not a number, and it
+ * copies what every object seems to have where `Object.prototype` is polluted. A session without a cookie stays without, and
+ * express-session says what it says with MemoryStore.
+ */
+function fitCookie(given: unknown): SessionData['cookie'] {
+  if (typeof given !== 'object' || given === null) return given as never;
+  const isPlain = Object.getPrototypeOf(given) === Object.prototype;
+  const cookie = isPlain ? Object.assign(Object.create(null), given) : given;
+  if (typeof cookie.originalMaxAge !== 'number') cookie.originalMaxAge = null;
+  return cookie;
+}
+
 /** The options of a method. A misspelt name would mean another thing: it is refused. */
 function knownOptions<T extends object>(method: string, options: T | null | undefined, known: readonly string[]): T {
-  if (options === undefined || options === null) return {} as T;
+  if (options === undefined || options === null) return Object.create(null);
   if (typeof options !== 'object')
     throw new ArgumentError(method, `expected an object as options, got ${typeof options}`);
   const unknown = Object.keys(options).find((name) => !known.includes(name));
@@ -457,6 +476,11 @@ function checkFunction(method: string, name: string, value: unknown): void {
 function checkCount(method: string, name: string, count: unknown, least = 1): void {
   if (typeof count === 'number' && Number.isInteger(count) && count >= least) return;
   throw new ArgumentError(method, `\`${name}\`: expected a whole number, ${least} or more`);
+}
+
+function checkLifetime(lifetime: number): number {
+  if (lifetime >= 0) return lifetime;
+  throw new ArgumentError('set', 'expected a callback, or a lifetime of zero or more milliseconds');
 }
 
 /** @throws PgStoreError `INVALID_SID` */

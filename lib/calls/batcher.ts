@@ -121,7 +121,8 @@ export class Batcher<Item, Result> {
 
   #take(most: number): Waiting<Item, Result>[] {
     const now = performance.now();
-    const oldest = () => this.#queue[this.#head];
+    // `at` reads no index of `Object.prototype`, should somebody have put one there.
+    const oldest = () => this.#queue.at(this.#head);
     for (let first = oldest(); first && rejectIfLate(first, now); first = oldest()) this.#head++;
     // Under overload, oldest first, every answer would come too late; newest first, those that can come in time do.
     const first = oldest();

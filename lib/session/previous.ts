@@ -8,6 +8,7 @@ import type { Emit } from '../events.js';
 import type { Options, PreviousStore, TakeOverOptions } from '../options.js';
 import type { PreviousDestroyer } from './bulk.js';
 import type { ConcurrentSessions } from './concurrency.js';
+import { property } from './property.js';
 import type { RowName } from './row.js';
 import { handleOf, type SessionIds, validateSessionId } from './session-id.js';
 
@@ -62,7 +63,7 @@ export class PreviousSessions implements PreviousDestroyer {
   }
 
   async clear(): Promise<void> {
-    const { clear } = this.#store;
+    const clear = property(this.#store, 'clear') as PreviousStore['clear'];
     if (!clear) throw unsupported('`clear`');
     await this.#ask('clear', this.#newDeadline(), (answer) => clear.call(this.#store, answer));
   }
@@ -131,7 +132,7 @@ export class PreviousSessions implements PreviousDestroyer {
 
   /** The session IDs that the other store lists. */
   async #list(): Promise<string[]> {
-    const { all } = this.#store;
+    const all = property(this.#store, 'all') as PreviousStore['all'];
     if (!all) throw unsupported('`all`, which lists its sessions; give `takeOver` their IDs in `sids`');
     const sessions = await this.#ask('all', this.#newDeadline(), (answer) => all.call(this.#store, answer));
     // An object by session ID (MemoryStore), or an array of sessions with their `id` (connect-redis).

@@ -1,12 +1,15 @@
 /** Each program in examples/ does what it shows. */
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import fs from 'node:fs';
 import path from 'node:path';
 import connectPgSimple from 'connect-pg-simple';
 import { sign } from 'cookie-signature';
 import session from 'express-session';
 import pg from 'pg';
+import { io, type Socket } from 'socket.io-client';
+import { WebSocket } from 'ws';
 import { PgStore } from '../../lib/index.js';
 import { documented } from '../support/docs.js';
 import { eventually } from '../support/eventually.js';
@@ -134,6 +137,66 @@ describe('examples/', () => {
       `select count(*)::int as count from sessions where sid like 'old%' and expires_at > now()`,
     );
     assert.equal(rows[0].count, 1498);
+  });
+
+  /** Two processes of a program with sign-in, and two visitors. */
+  async function signedIn(file: string) {
+    const [here, there] = [await start(file), await start(file)];
+    const post = (program: ExampleProgram, route: string, cookie = '') =>
+      fetch(program.url + route, { method: 'POST', headers: { cookie } });
+    const cookie = cookieOf(await post(here, '/sign-in/ada'));
+    const other = cookieOf(await post(here, '/sign-in/grace'));
+    return { url: here.url, cookie, other, signOut: () => post(there, '/sign-out', cookie) };
+  }
+
+  it('socket-io.ts disconnects the sockets of a session that is signed out in another process, and no others', async () => {
+    const { url, cookie, other, signOut } = await signedIn('socket-io.ts');
+    const connect = (extraHeaders = {}) =>
+      io(url, { extraHeaders, transports: ['websocket'], reconnection: false, forceNew: true });
+    const [ada, grace, nobody] = [connect({ cookie }), connect({ cookie: other }), connect()];
+    const event = (socket: Socket, name: string) =>
+      new Promise<unknown>((resolve) => socket.once(name, (argument: unknown) => resolve(argument)));
+    try {
+      const refused = event(nobody, 'connect_error');
+      await Promise.all([event(ada, 'connect'), event(grace, 'connect')]);
+      assert.match(String(await refused), /signed out/);
+      const gone = event(ada, 'disconnect');
+      await signOut();
+      assert.equal(await gone, 'io server disconnect');
+      const said = event(grace, 'said');
+      grace.emit('say', 'hello');
+      assert.deepEqual(await said, { user: 'grace', text: 'hello' });
+    } finally {
+      for (const socket of [ada, grace, nobody]) socket.close();
+    }
+  });
+
+  it('websocket.ts closes the sockets of a session that is signed out in another process, and no others', async () => {
+    const { url, cookie, other, signOut } = await signedIn('websocket.ts');
+    const connect = (headers = {}) => new WebSocket(url.replace('http:', 'ws:'), { headers });
+    const [ada, grace, nobody] = [connect({ cookie }), connect({ cookie: other }), connect()];
+    const [refused] = await once(nobody, 'error');
+    assert.match(String(refused), /401/);
+    await Promise.all([ada, grace].map((socket) => socket.readyState === socket.OPEN || once(socket, 'open')));
+    const gone = once(ada, 'close');
+    await signOut();
+    const [code, reason] = await gone;
+    assert.deepEqual([code, String(reason)], [4401, 'signed out']);
+    const answer = once(grace, 'message');
+    grace.send('hello');
+    assert.equal(String((await answer)[0]), 'grace said hello');
+    grace.terminate();
+  });
+
+  it('server-sent-events.ts ends the streams of a session that is signed out in another process, and no others', async () => {
+    const { url, cookie, other, signOut } = await signedIn('server-sent-events.ts');
+    const listen = (of: string) => fetch(`${url}/events`, { headers: { cookie: of } });
+    assert.equal((await listen('')).status, 401);
+    const [ada, grace] = [await listen(cookie), await listen(other)];
+    const text = ada.text();
+    await signOut();
+    assert.equal(await text, 'event: hello\ndata: ada\n\nevent: signed-out\ndata: destroyed\n\n');
+    await grace.body?.cancel();
   });
 
   it('are all run by this spec, and named in its README', () => {
