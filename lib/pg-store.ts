@@ -62,7 +62,10 @@ export class PgStore extends EventStore {
   #closing: Promise<void> | undefined;
 
   /** @throws TypeError for an unknown option or a bad value; it names the option */
-  constructor(options: PgStoreOptions = {}) {
+  constructor(options?: PgStoreOptions);
+  /** @internal Specs give it statements on a table in memory. */
+  constructor(options: PgStoreOptions, statements: Statements);
+  constructor(options: PgStoreOptions = {}, statements?: Statements) {
     super();
     this.#options = parseOptions(options);
     const { schema, table, maxLifetime, timeout, previous } = this.#options;
@@ -74,7 +77,8 @@ export class PgStore extends EventStore {
       this.notify('retry', kind, attempt, toPgStoreError(kind, error)),
     );
     const deadline = () => this.#calls.deadline();
-    this.#statements = new PgStatements(this.#database, this.#options, this.#ids.range, maxLifetime, deadline);
+    this.#statements =
+      statements ?? new PgStatements(this.#database, this.#options, this.#ids.range, maxLifetime, deadline);
     this.#sessions = new ConcurrentSessions(this.#statements, this.#ids, this.#codec, this.#options, this.notify);
     this.#previous = previous && new PreviousSessions(previous, this.#sessions, this.#ids, this.#options, this.notify);
     this.#listing = new SessionListing(this.#statements, this.#ids, this.#codec, this.notify);
