@@ -30,8 +30,14 @@ export const anIdentifier = expectation(
   (value) => isText(value) && value !== '' && Buffer.byteLength(value) <= 63,
 );
 
-/** Whose values must not be shown. */
-const CONFIDENTIAL = new Set(['options', 'uri', 'secret', 'encryptionKey', 'postgres', 'sql', 'pool']);
+/**
+ * Options whose numbers and booleans an error shows. It shows no other value: a secret may stand in the wrong place, such as
+ * a key in `allowPlaintext` or a connection string in `prefix`.
+ */
+const SHOWN = new Set(
+  `createTable shards hashIds ttl permanent maxLifetime touchAfter autodelete maxConnections timeout attempts
+  delay`.split(/\s+/),
+);
 
 /** What options of other stores are here; NAME stands for the option itself. */
 const OF_OTHER_STORES = [
@@ -68,9 +74,9 @@ export function check(path: string, checks: Record<string, Check>, given: object
 function show(name: string, value: unknown): string {
   if (value === null) return 'null';
   if (Array.isArray(value)) return value.length === 0 ? 'an empty array' : 'an array';
-  if (typeof value === 'object' || typeof value === 'function') return `${typeof value}`;
-  if (!CONFIDENTIAL.has(name)) return typeof value === 'string' ? JSON.stringify(value) : String(value);
-  return typeof value === 'string' ? `a string of ${value.length} characters` : typeof value;
+  if (typeof value === 'string') return value === '' ? 'an empty string' : `a string of ${value.length} characters`;
+  const isShown = SHOWN.has(name) && (typeof value === 'number' || typeof value === 'boolean');
+  return isShown ? String(value) : typeof value;
 }
 
 function hint(path: string, name: string, known: string[]): string {

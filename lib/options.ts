@@ -273,8 +273,9 @@ const RETRY_CHECKS: Record<keyof RetryOptions, Check> = {
 };
 
 /** @throws TypeError that names the option, says what was expected and what it got */
-export function parseOptions(given: PgStoreOptions = {}, env: NodeJS.ProcessEnv = process.env): Options {
-  check('', CHECKS, given);
+export function parseOptions(options: PgStoreOptions = {}, env: NodeJS.ProcessEnv = process.env): Options {
+  check('', CHECKS, options);
+  const given = defined(options);
   if (given.retry) check('retry.', RETRY_CHECKS, given.retry);
   if (given.postgres) check('postgres.', POSTGRES_CHECKS, given.postgres);
   checkMerge(given.merge);
@@ -285,15 +286,17 @@ export function parseOptions(given: PgStoreOptions = {}, env: NodeJS.ProcessEnv 
   if (given.allowPlaintext && !given.encryptionKey) {
     throw new TypeError('PgStore: option `allowPlaintext` goes with option `encryptionKey`');
   }
-  const { secret, encryptionKey, ...others } = defined(given);
-  return {
+  const { secret, encryptionKey, ...others } = given;
+  const databaseUrl = Object.hasOwn(env, 'DATABASE_URL') ? env.DATABASE_URL : undefined;
+  return ownProperties({
     ...DEFAULTS,
     ...others,
-    uri: given.sql || given.pool ? undefined : (given.uri ?? (env.DATABASE_URL || undefined)),
+    postgres: ownProperties(given.postgres ?? {}),
+    uri: given.sql || given.pool ? undefined : (given.uri ?? (databaseUrl || undefined)),
     secrets: [secret ?? []].flat(),
     encryptionKeys: [encryptionKey ?? []].flat(),
     retry: { ...DEFAULTS.retry, ...defined(given.retry ?? {}) },
-  };
+  });
 }
 
 /** @throws TypeError that names the path of a rule that is wrong */
@@ -306,6 +309,12 @@ function checkMerge(merge: PgStoreOptions['merge']): void {
   }
 }
 
+/** The options that are given. */
 function defined<T extends object>(given: T): T {
-  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as T;
+  return ownProperties(Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as T);
+}
+
+/** A copy without a prototype: an option that is not given must not be read from a polluted `Object.prototype`. */
+function ownProperties<T extends object>(options: T): T {
+  return Object.assign(Object.create(null), options);
 }

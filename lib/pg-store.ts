@@ -109,15 +109,21 @@ export class PgStore extends EventStore {
    * Saves the session. One that was loaded from the store is merged with what others saved meanwhile, and discarded, with a
    * `dropped` event, if it was destroyed or changed hands meanwhile; any other object replaces the row. In a framework without
    * express-session, an object that is saved after a `get` of its session ID counts as loaded: see `scope`.
+   *
+   * @param lifetime instead of a callback, as Koa's session middlewares call it: so many milliseconds the session lives,
+   * whatever its cookie says
    */
   override set(sid: string, session: SessionData): Promise<void>;
   override set(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
-  override set(sid: string, session: SessionData, callback?: Callback<void>): Promise<void> | undefined {
+  override set(sid: string, session: object, lifetime: number): Promise<void>;
+  override set(sid: string, session: SessionData, last?: Callback<void> | number): Promise<void> | undefined {
+    const lifetime = typeof last === 'number' ? checkLifetime(last) : undefined;
+    const callback = typeof last === 'number' ? undefined : last;
     return this.#calls.run('set', callback, async (deadline) => {
       const flaw = validateSessionId(sid);
       if (flaw) throw new PgStoreError(flaw, 'INVALID_SID');
       // In this tick: what the app changes afterwards is not part of this save.
-      const encoded = this.#codec.encode(session);
+      const encoded = this.#codec.encode(session, lifetime);
       const subject = { shard: this.#ids.shardOf(sid), user: () => this.#codec.userOf(encoded, encoded.expires) };
       const loaded = this.#scopes.isOn ? this.#scopes.standIn(sid, session, encoded.data) : session;
       const save = this.#order.write(sid, () => this.#sessions.save(sid, encoded, loaded, deadline));
@@ -457,6 +463,11 @@ function checkFunction(method: string, name: string, value: unknown): void {
 function checkCount(method: string, name: string, count: unknown, least = 1): void {
   if (typeof count === 'number' && Number.isInteger(count) && count >= least) return;
   throw new ArgumentError(method, `\`${name}\`: expected a whole number, ${least} or more`);
+}
+
+function checkLifetime(lifetime: number): number {
+  if (lifetime >= 0) return lifetime;
+  throw new ArgumentError('set', 'expected a callback, or a lifetime of zero or more milliseconds');
 }
 
 /** @throws PgStoreError `INVALID_SID` */

@@ -180,9 +180,10 @@ export class SessionScopes {
 
   #add(context: Context, sid: string, load: LoadedSession): void {
     context.add(sid, load);
-    if (context.isListed) return;
-    context.isListed = true;
-    this.#listed.push(new WeakRef(context));
+    if (!context.isListed) {
+      context.isListed = true;
+      this.#listed.push(new WeakRef(context));
+    }
     if (this.#listed.length >= this.#nextSweepLength || performance.now() >= this.#nextSweepTime) this.#sweep();
   }
 

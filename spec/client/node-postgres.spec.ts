@@ -121,7 +121,7 @@ describe('pool-client', () => {
       await assert.rejects(set, { code: 'TIMEOUT' });
       // The statement's own time began a moment after the call's.
       await eventually(() => performance.now() > start + timeout);
-      // After a delay of the event loop its timer may come after the one that `eventually` waits by.
+      // After a delay of the event loop its timer may come after that of `eventually`.
       await nextTurn();
       client.release();
       assert.deepEqual(await patiently(() => store.ids()), []);

@@ -83,7 +83,7 @@ describe('schema', () => {
       return [fromFile, await catalogOf(sql, 'public', 'sessions')] as const;
     });
     assert.deepEqual(documented, made);
-    assert.equal(made.columns.length, 9);
+    assert.equal(made.columns.length, 10);
     assert.equal(made.indexes.length, 3);
     assert.match(made.comment, /^express-pg-store schema \d+$/);
   });

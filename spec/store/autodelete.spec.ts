@@ -68,8 +68,9 @@ describe('autodelete', () => {
       // A pooler refuses settings that it does not know.
       const store = await openStore({ table, uri: await directUri(), postgres: { connection } });
       const sql = await sqlClient();
-      await sql`insert into ${sql(table)} (${sql.unsafe(shardColumn)}sid, data, expires_at)
-        select ${sql.unsafe(shardValue('a'))}n::text, '{}', now() - n * interval '1 millisecond' from generate_series(1, 1203) n`;
+      await sql`insert into ${sql(table)} (${sql.unsafe(shardColumn)}sid, data, expires_at, delete_after)
+        select ${sql.unsafe(shardValue('a'))}n::text, '{}', t, t
+        from generate_series(1, 1203) n, lateral (select now() - n * interval '1 millisecond' as t) times`;
       assert.equal(await store.autodelete(), 1203);
     });
   }

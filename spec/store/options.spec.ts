@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
+import { inspect } from 'node:util';
 import session from 'express-session';
 import pg from 'pg';
 import { PgStore, type PgStoreOptions } from '../../lib/index.js';
@@ -105,7 +106,7 @@ describe('options', () => {
 
   it('shows what it got', () => {
     assert.match(complaint({ timeout: -1 }), /got -1$/);
-    assert.match(complaint({ table: '' }), /got ""$/);
+    assert.match(complaint({ table: '' }), /got an empty string$/);
     assert.match(complaint({ autodelete: null }), /got null$/);
     assert.match(complaint({ secret: [] }), /got an empty array$/);
     assert.match(complaint({ user: {} }), /got object$/);
@@ -118,6 +119,24 @@ describe('options', () => {
     }
     assert.match(complaint({ encryptionKey: 'hunter2' }), /got a string of 7 characters$/);
     assert(!complaint({ uri: 'postgres://me:hunter2@db\0' }).includes('hunter2'));
+  });
+
+  it('shows no value where a secret may have got into the wrong place', () => {
+    const places = [...Object.keys(bad), 'unknown'];
+    for (const value of ['hunter2\0', ['hunter2\0'], { value: 'hunter2' }, Symbol('hunter2'), () => 'hunter2']) {
+      for (const name of places) {
+        for (const options of [{ [name]: value }, { retry: { [name]: value } }, { postgres: { [name]: value } }]) {
+          try {
+            new PgStore(options as PgStoreOptions);
+          } catch (error) {
+            assert(!inspect(error, { showHidden: true, depth: 9 }).includes('hunter2'), `${name}: ${error}`);
+          }
+        }
+      }
+    }
+    for (const name of ['user', 'merge', 'previous', 'allowPlaintext', 'prefix', 'uri', 'secret', 'encryptionKey']) {
+      assert.match(complaint({ [name]: 4711 }), /got number$/);
+    }
   });
 
   it('suggests the nearest name for an unknown one', () => {
@@ -175,9 +194,10 @@ describe('options', () => {
   });
 
   it('has the documented defaults', () => {
-    assert.deepEqual(parseOptions({}, {}), {
+    const { postgres, ...options } = parseOptions({}, {});
+    assert.deepEqual({ ...postgres }, {});
+    assert.deepEqual(options, {
       uri: undefined,
-      postgres: {},
       table: 'sessions',
       schema: 'public',
       createTable: true,

@@ -3,6 +3,7 @@
  */
 
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
 import { setImmediate as immediate } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import express from 'express';
@@ -190,7 +191,7 @@ describe('leaks', () => {
     }
 
     it('of PostgreSQL: constraints, triggers, values, limits, rights', async () => {
-      const store = await open({ encryptionKey: undefined, secret: undefined });
+      const store = await open({ encryptionKey: undefined, secret: undefined, retry: { attempts: 1 } });
       await store.ready();
       const told = listen(store);
       const guard = (body: string) =>
@@ -203,13 +204,36 @@ describe('leaks', () => {
       const cases: Record<string, [body: string, code: string]> = {
         'a trigger': [`raise exception 'bad: % %', new.sid, new.data;`, 'P0001'],
         'a trigger with details': [`raise exception 'bad' using detail = new.data, hint = new.sid;`, 'P0001'],
-        'a trigger with a code of its own': [`raise exception 'bad: %', new.data using errcode = '45000';`, '45000'],
+        'a trigger with names': [
+          `raise exception 'bad' using schema = new.data, table = new.sid, column = new.data, constraint = new.sid,
+            datatype = new.sid;`,
+          'P0001',
+        ],
         'a trigger’s cast': [`perform (new.data->>'value')::integer;`, '22P02'],
         'a trigger’s notice': [
           `raise notice 'see %', new.data; raise unique_violation using message = new.sid;`,
           '23505',
         ],
+        'a trigger’s dynamic SQL': [`execute 'select from ' || new.sid;`, '42601'],
+        'a trigger’s dynamic column': [`execute format('select %I', new.sid);`, '42703'],
+        'a trigger’s dynamic table': [`execute format('select from %I', new.sid);`, '42P01'],
+        'a trigger’s dynamic function': [`execute format('select %I()', new.sid);`, '42883'],
+        'a trigger’s dynamic schema': [`execute format('create table %I.a ()', new.sid);`, '3F000'],
+        'a trigger’s dynamic type': [`execute format('select null::%I', new.sid);`, '42704'],
+        'a trigger’s setting': [`perform current_setting(new.sid);`, '42704'],
+        'a trigger’s file': [`perform pg_read_file(new.sid);`, '58P01'],
+        'a trigger’s trigger': [`perform public.${table}_deeper(new.data);`, '42P01'],
       };
+      await sql.unsafe(`create function ${table}_deeper(data json) returns void language plpgsql as
+        $$ begin execute format('select from %I', data); end $$`);
+      // Every class of PostgreSQL's Appendix A, those that the store passes on and retries among them.
+      const classes =
+        `01 02 03 08 09 0A 0B 0F 0L 0P 0Z 20 21 22 23 24 25 26 27 28 2B 2D 2F 34 38 39 3B 3D 3F 40 42 44 45 53 54
+        55 57 58 72 F0 HV P0 XX`.split(/\s+/);
+      const codes = classes.flatMap((start) => [`${start}000`, `${start}001`, `${start}P01`]);
+      for (const code of ['42501', '53300', '57014', '58030', ...codes]) {
+        cases[`a trigger with the code ${code}`] = [`raise 'bad: %', new.data using errcode = '${code}';`, code];
+      }
       for (const [what, [body, code]] of Object.entries(cases)) {
         await guard(body);
         assert.equal((await failureOf(what, store.set(SID, session1()))).code, code, what);
@@ -219,6 +243,28 @@ describe('leaks', () => {
           await failureOf(what, one.status === 'rejected' ? Promise.reject(one.reason) : Promise.resolve());
       }
       await sql.unsafe(`drop trigger guard on ${table}; drop function ${table}_guard()`);
+      const expressions: Record<string, string> = {
+        'to a table': 'sid::regclass is not null',
+        'to a schema': 'sid::regnamespace is not null',
+        'to a type': 'sid::regtype is not null',
+        'to a function': 'sid::regprocedure is not null',
+        'to a role': 'sid::regrole is not null',
+        'to a query': `(sid || ' !')::tsquery is not null`,
+        'to a setting': 'current_setting(sid) is not null',
+        'to a unit of time': 'date_trunc(sid, now()) is not null',
+        'to a file': 'pg_read_file(sid) is not null',
+      };
+      for (const [what, expression] of Object.entries(expressions)) {
+        await sql.unsafe(`alter table ${table} add constraint odd check (${expression})`);
+        await failureOf(`a constraint’s cast ${what}`, store.set(SID, session1()));
+        await sql.unsafe(`alter table ${table} drop constraint odd`);
+      }
+      // What is wrong with the store's own statement is said.
+      await sql.unsafe(`alter table ${table} rename column cookie to biscuit`);
+      const renamed = await failureOf('a column', store.set(SID, session1()));
+      assert.equal(renamed.code, '42703');
+      assert.match(renamed.message, /^PgStore\.set: column .*cookie.* does not exist$/);
+      await sql.unsafe(`alter table ${table} rename column biscuit to cookie`);
       await sql.unsafe(`alter table ${table} add constraint clean check (data::text not like '%canary%')`);
       assert.equal((await failureOf('a constraint', store.set(SID, session1()))).code, '23514');
       const long =
@@ -246,6 +292,12 @@ describe('leaks', () => {
       const [one, two] = [await load(merging, SID), await load(merging, SID)];
       await merging.set(SID, Object.assign(one as any, { one: 1 }));
       await failureOf('merge', merging.set(SID, Object.assign(two as any, { two: 1 })));
+    });
+
+    it('of a store in option `previous` that names its files by session IDs', async () => {
+      const refuse = (_: string, callback: (error: Error) => void) => fs.readFile(`/dev/null/${SID}.json`, callback);
+      const store = await open({ previous: { get: refuse as any, destroy: refuse } });
+      assert.equal((await failureOf('get', store.get(SID))).code, 'ENOTDIR');
     });
 
     it('of the connection', async () => {
