@@ -15,7 +15,7 @@ import type { SessionData } from 'express-session';
 import postgres from 'postgres';
 import { PgStore } from '../lib/index.js';
 import { createTableSql } from '../lib/sql/schema.js';
-import { figure, table } from './report.js';
+import { figure, table } from './figures/report.js';
 
 const { CITUS_URL, STOP_WORKER, START_WORKER } = process.env;
 const port = Number(process.argv[2]);

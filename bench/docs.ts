@@ -1,25 +1,29 @@
 /**
- * Writes the benchmark's figures into README.md and docs/performance.md, between comments such as
- * `<!-- bench:targets -->` and `<!-- /bench:targets -->`, from bench/results.json.
+ * Writes what bench/results.json has of the last full run into the documentation: tables and sentences between comments
+ * such as `<!-- bench:targets -->` and `<!-- /bench:targets -->`, and the chart docs/benchmark.svg.
  *
  *     npm run docs:bench
  */
 
 import fs from 'node:fs';
-import type { Spread } from './measure.js';
-import { isQuiet } from './quiet.js';
-import { figure, spread } from './report.js';
-import { describe, type Machine, type Row } from './results.js';
-import { type Target, titleOf } from './targets.js';
+import { chart } from './figures/chart.js';
+import type { Spread } from './figures/measure.js';
+import { isQuiet } from './figures/quiet.js';
+import { figure, spread } from './figures/report.js';
+import { describe, type Machine, type Row } from './figures/results.js';
+import { type Target, titleOf } from './figures/targets.js';
+import type { SignOuts } from './parts/sign-outs.js';
 
 interface Stored {
   readonly machine: Machine;
   readonly stores: Row[];
   readonly options: Record<string, { get: Spread; set: Spread }>;
   readonly targets: Target[];
+  readonly signOuts?: SignOuts[];
 }
 
 export const PAGES = ['README.md', 'docs/performance.md'];
+export const CHART = 'docs/benchmark.svg';
 const file = (name: string) => new URL(`../${name}`, import.meta.url);
 const stored = JSON.parse(fs.readFileSync(file('bench/results.json'), 'utf8')) as Stored;
 const wasQuiet = stored.machine.quietness.every(isQuiet);
@@ -31,6 +35,11 @@ export function withFigures(page: string): string {
     if (!text) throw new Error(`no section ${section}`);
     return `${start}${text(stored)}\n${end}`;
   });
+}
+
+/** The chart of the last run. */
+export function chartOfLastRun(): string {
+  return chart(stored.stores, stored.machine);
 }
 
 /** Whether the documentation may say "as fast as memory". */
@@ -92,6 +101,17 @@ const SECTIONS: Record<string, (stored: Stored) => string> = {
       ['rate with an option, without = 1', '`get`', '`set`'],
       Object.entries(options).map(([name, { get, set }]) => [`\`${name}\``, spread(get), spread(set)]),
     ),
+  signouts: ({ signOuts = [] }) =>
+    markdown(
+      ['sign-ins at once', 'statements', 'of plain SQL', 'ms', 'of plain SQL, ms'],
+      signOuts.map(({ signIns, ours, plainSql }) => [
+        String(signIns),
+        figure(ours.statements),
+        figure(plainSql.statements),
+        figure(ours.milliseconds),
+        figure(plainSql.milliseconds),
+      ]),
+    ),
   summary: ({ machine }) => {
     const { PostgreSQL: postgres, Redis: redis } = machine.versions;
     const chart =
@@ -121,5 +141,6 @@ function wrapped(text: string): string {
 }
 
 if (process.argv[1] === import.meta.filename) {
+  fs.writeFileSync(file(CHART), chartOfLastRun());
   for (const page of PAGES) fs.writeFileSync(file(page), withFigures(fs.readFileSync(file(page), 'utf8')));
 }

@@ -3,17 +3,24 @@
  * names of tables as arguments only these.
  */
 
-import fs from 'node:fs';
 import postgres, { type Sql } from 'postgres';
-import type { BatchLimits } from '../lib/calls/batcher.js';
 import type { PgStoreOptions } from '../lib/index.js';
 import { PostgresServer } from '../spec/support/postgres-server.js';
-import { build, builtModule } from './build.js';
-import { type Call, measure } from './measure.js';
-import { openPgStore, type Servers } from './peers.js';
-import { figure, table } from './report.js';
-import { ratioOf } from './results.js';
-import { OPERATIONS, type Operation, prepare, round, Samples, type Subject } from './store-level.js';
+import { type Call, measure } from './figures/measure.js';
+import { figure, table } from './figures/report.js';
+import { ratioOf } from './figures/results.js';
+import { Samples } from './figures/samples.js';
+import { serverCpu } from './figures/server-cpu.js';
+import { OPERATIONS, type Operation, prepare, round, type Subject } from './parts/calls.js';
+import { dropDeletionIndex } from './parts/tables.js';
+import { build, builtModule } from './stores/build.js';
+import { openPgStore, type Servers } from './stores/peers.js';
+
+/** What the batcher's own limits are called. */
+interface BatchLimits {
+  minRows: number;
+  maxInFlight: number;
+}
 
 interface Choice {
   readonly name: string;
@@ -23,7 +30,6 @@ interface Choice {
   readonly alter?: (sql: Sql, table: string) => Promise<unknown>;
 }
 
-const dropExpiryIndex = (sql: Sql, name: string) => sql`drop index ${sql(`${name}_expires_by_idx`)}`;
 const fillfactor = (percent: number) => (sql: Sql, name: string) =>
   sql.unsafe(`alter table ${name} set (fillfactor = ${percent})`);
 const connections = (maxConnections: number): Choice => ({
@@ -37,11 +43,11 @@ const EXPERIMENTS: Record<string, Choice[]> = {
     { name: 'as it is' },
     { name: 'fillfactor 100', alter: fillfactor(100) },
     { name: 'fillfactor 50', alter: fillfactor(50) },
-    { name: 'no expiry index', alter: dropExpiryIndex },
+    { name: 'no expiry index', alter: dropDeletionIndex },
     {
       name: 'no expiry index, fillfactor 50',
       alter: async (sql, name) => {
-        await dropExpiryIndex(sql, name);
+        await dropDeletionIndex(sql, name);
         await fillfactor(50)(sql, name);
       },
     },
@@ -69,7 +75,7 @@ const ROUNDS = 5;
 const MILLISECONDS = 700;
 
 build();
-const { DEFAULT_LIMITS } = await builtModule<typeof import('../lib/calls/batcher.js')>('calls/batcher');
+const { DEFAULT_LIMITS } = await builtModule<{ DEFAULT_LIMITS: BatchLimits }>('calls/batcher');
 const usualLimits = { ...DEFAULT_LIMITS };
 const server = await PostgresServer.start();
 const servers: Servers = { postgres: server.uri, redis: undefined };
@@ -140,26 +146,7 @@ interface Cost {
 
 async function cost(): Promise<Cost> {
   const [{ wal }] = await sql`select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8 as wal`;
-  return { cpu: serverCpu(), wal };
-}
-
-/** Linux only: elsewhere not a number. A clock tick is a hundredth of a second there. */
-function serverCpu(): number {
-  try {
-    const postmaster = fs.readFileSync(`${server.dataDir}/postmaster.pid`, 'utf8').split('\n')[0];
-    const ticks = fs
-      .readdirSync('/proc')
-      .filter((name) => /^\d+$/.test(name))
-      .map((pid) => {
-        const stat = fs.existsSync(`/proc/${pid}/stat`) ? fs.readFileSync(`/proc/${pid}/stat`, 'utf8') : '';
-        // After the name in parentheses: state, parent, ..., user and system time.
-        const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-        return fields[1] === postmaster ? Number(fields[11]) + Number(fields[12]) : 0;
-      });
-    return ticks.reduce((sum, own) => sum + own, 0) * 10_000;
-  } catch {
-    return Number.NaN;
-  }
+  return { cpu: serverCpu(server), wal };
 }
 
 /** All batchers share these limits, and one store is measured at a time. */

@@ -1,8 +1,10 @@
 /**
- * Measures PgStore beside its peers: `npm run bench`. `-- --quick`: within a minute.
- * `-- --only store`: one part (store, app, wal, options, rows, deletion, heap). A whole run on a
- * quiet machine writes bench/results.json and docs/benchmark.svg; `-- --force` does on any, and
- * they say so.
+ * Measures PgStore beside its peers: `npm run bench`. README.md, in this folder, says how.
+ *
+ *     npm run bench                       # all parts, on a quiet machine; writes bench/results.json
+ *     npm run bench -- --force            # on any machine; the figures then say that it had other work
+ *     npm run bench -- --quick            # the first parts, small: within a minute; writes nothing
+ *     npm run bench -- --only sign-outs   # these parts alone; writes nothing
  */
 
 import fs from 'node:fs';
@@ -11,23 +13,49 @@ import { parseArgs } from 'node:util';
 import postgres from 'postgres';
 import { PostgresServer } from '../spec/support/postgres-server.js';
 import { startRedis } from '../spec/support/redis-server.js';
-import { App, LoadGenerator, measureApp } from './app-level.js';
-import { build } from './build.js';
-import { chart } from './chart.js';
-import { deletion, growth, heap } from './long.js';
-import { clearRedis, openPeer, openPgStore, type Peer, peersOn, type Servers } from './peers.js';
-import { Progress } from './progress.js';
-import { describeQuietness, isQuiet, quietness } from './quiet.js';
-import { figure, spread, table } from './report.js';
-import { describe, machine, type Results, type Row, ratioOf, rowsOf } from './results.js';
-import { IN_FLIGHT, OPERATIONS, prepare, round, Samples } from './store-level.js';
-import { REQUESTS, targetsOf, titleOf } from './targets.js';
-import { walPerRequest } from './wal.js';
+import { Progress } from './figures/progress.js';
+import { describeQuietness, isQuiet, quietness } from './figures/quiet.js';
+import { describe, machine, type Results, type Row, ratioOf, rowsOf } from './figures/results.js';
+import { Samples } from './figures/samples.js';
+import { tablesOf } from './figures/tables.js';
+import { REQUESTS, targetsOf } from './figures/targets.js';
+import { App, LoadGenerator, measureApp } from './parts/apps.js';
+import { IN_FLIGHT, OPERATIONS, prepare, round, skippedTouches } from './parts/calls.js';
+import { deletion, growth, heap } from './parts/long.js';
+import { signOuts } from './parts/sign-outs.js';
+import { updateRows, updates } from './parts/updates.js';
+import { walPerRequest } from './parts/wal.js';
+import { watches } from './parts/watches.js';
+import { build } from './stores/build.js';
+import { clearRedis, openPeer, openPgStore, type Peer, type PeerName, peersOn, type Servers } from './stores/peers.js';
 
-const PARTS = ['store', 'app', 'wal', 'options', 'rows', 'deletion', 'heap'] as const;
-type Part = (typeof PARTS)[number];
+interface Part {
+  /** Roughly, of the full run and of the quick one. The progress bar learns from it how the parts compare. */
+  readonly seconds: number;
+  /** Missing where the quick run leaves the part out. */
+  readonly quickSeconds?: number;
+  readonly measure: () => Promise<void>;
+}
+
+/** In the order in which they are measured. */
+const PARTS: Readonly<Record<string, Part>> = {
+  calls: { seconds: 130, quickSeconds: 14, measure: measureCalls },
+  apps: { seconds: 150, quickSeconds: 18, measure: measureApps },
+  'sign-outs': { seconds: 30, quickSeconds: 3, measure: measureSignOuts },
+  update: { seconds: 15, quickSeconds: 2, measure: measureUpdates },
+  watch: { seconds: 20, measure: measureWatches },
+  wal: { seconds: 20, measure: measureWal },
+  options: { seconds: 20, measure: measureOptions },
+  rows: { seconds: 60, measure: measureGrowth },
+  deletion: { seconds: 90, measure: measureDeletion },
+  heap: { seconds: 60, measure: measureHeap },
+};
+
 /** Options of PgStore that cost something. */
 const OPTIONS = ['encryptionKey', 'hashIds', 'secret'] as const;
+
+/** The stores of the quick run, and of the apps whose sessions are one long string. */
+const COMPARED: readonly PeerName[] = ['MemoryStore', 'connect-pg-simple', 'connect-redis (redis 6)', 'PgStore'];
 
 const { values } = parseArgs({
   options: {
@@ -37,65 +65,51 @@ const { values } = parseArgs({
   },
 });
 const { quick } = values;
-const isWhole = !quick && !values.only;
-for (const part of values.only ?? []) {
-  if (!(PARTS as readonly string[]).includes(part)) throw new Error(`--only ${part}: expected ${PARTS.join(', ')}`);
+const isFullRun = !quick && !values.only;
+for (const name of values.only ?? []) {
+  if (!(name in PARTS)) throw new Error(`--only ${name}: expected ${Object.keys(PARTS).join(', ')}`);
 }
-const isAsked = (part: Part) => values.only?.includes(part) ?? (!quick || PARTS.indexOf(part) < 2);
+const asked = Object.entries(PARTS).filter(
+  ([name, part]) => values.only?.includes(name) ?? (!quick || part.quickSeconds !== undefined),
+);
 
-/** Rounds, milliseconds of a measurement, seconds of load on an app. */
+/** Rounds, milliseconds of one measurement, seconds of load on an app, numbers of concurrent sign-ins. */
 const size = quick
-  ? { rounds: 2, ms: 80, appRounds: 1, appSeconds: 0.8, optionRounds: 0 }
-  : { rounds: 5, ms: 400, appRounds: 3, appSeconds: 2.5, optionRounds: 5 };
-/** Roughly; the progress bar learns from it only how the parts compare. */
-const seconds: Record<Part, number> = quick
-  ? { store: 24, app: 18, wal: 0, options: 0, rows: 0, deletion: 0, heap: 0 }
-  : { store: 130, app: 130, wal: 20, options: 20, rows: 60, deletion: 90, heap: 60 };
+  ? { rounds: 2, ms: 60, appRounds: 1, appSeconds: 0.5, appWarmUp: 0.2, signIns: [50, 100], signInRounds: 1 }
+  : { rounds: 5, ms: 400, appRounds: 3, appSeconds: 2.5, appWarmUp: 2, signIns: [50, 100, 200, 400], signInRounds: 3 };
 
 build();
-// A quarter of the memory, as PostgreSQL's documentation recommends; else its defaults.
+// A quarter of the memory, as PostgreSQL's documentation recommends. All else has its default.
 const settings = { shared_buffers: `${Math.floor(os.totalmem() / 4 / 2 ** 20)}MB` };
 const server = await PostgresServer.start({ settings });
 const redis = await startRedis();
 const servers: Servers = { postgres: server.uri, redis: redis?.url };
-const stores = peersOn(servers);
+const stores = peersOn(servers).filter((name) => !quick || COMPARED.includes(name));
 const sql = postgres(server.uri, { max: 1, onnotice: () => {} });
-const version = (await sql`show server_version`)[0].server_version as string;
+const version = (await sql`show server_version`)[0]?.server_version as string;
 if (!redis) console.log('connect-redis is skipped: there is no `redis-server` on the PATH and no REDIS_URL.');
-const before = await quietness(servers, quick ? 6 : 12);
+const before = await quietness(servers, quick ? 4 : 12);
 console.log(describeQuietness(before));
-if (isWhole && !isQuiet(before) && !values.force) {
+if (isFullRun && !isQuiet(before) && !values.force) {
   console.log('Nothing was measured: its figures would say more of the other work. Wait, or run it with --force.');
   await end();
   process.exit(1);
 }
 
 const results: Results = { samples: new Samples(), variants: new Samples() };
-const progress = new Progress(PARTS.filter(isAsked).reduce((sum, part) => sum + seconds[part], 0));
-const parts: Record<Part, () => Promise<void>> = {
-  store: measureStores,
-  app: measureApps,
-  wal: measureWal,
-  options: measureOptions,
-  rows: async () => {
-    results.growth = await growth(servers, 3, 5, (step) => progress.at(step));
-  },
-  deletion: async () => {
-    results.deletion = await deletion(servers, server, (step) => progress.at(step));
-  },
-  heap: async () => {
-    results.heap = await heap(servers, (step) => progress.at(step));
-  },
-};
-for (const part of PARTS.filter(isAsked)) {
-  progress.at(part);
-  await parts[part]();
+const skipped: string[] = [];
+const secondsOf = ({ seconds, quickSeconds }: Part) => (quick ? (quickSeconds ?? 0) : seconds);
+const progress = new Progress(asked.reduce((sum, [, part]) => sum + secondsOf(part), 0));
+for (const [name, part] of asked) {
+  progress.at(name);
+  await part.measure();
 }
 progress.stop();
 
-show();
-if (isWhole) await write();
-else console.log('\nA part of the benchmark: bench/results.json and docs/benchmark.svg are left as they are.');
+for (const text of tablesOf(allRows(), results, OPTIONS)) console.log(`\n${text}`);
+for (const text of skipped) console.log(`\n${text}`);
+if (isFullRun) await write();
+else console.log('\nA part of the benchmark: bench/results.json is left as it is.');
 await end();
 
 async function end(): Promise<void> {
@@ -105,9 +119,13 @@ async function end(): Promise<void> {
   await redis?.close();
 }
 
-async function measureStores(): Promise<void> {
+function step(text: string): void {
+  progress.at(text);
+}
+
+async function measureCalls(): Promise<void> {
   const peers: Peer[] = [];
-  // Rounds are of touches that must write.
+  // A touch that is skipped would be compared with touches that are written.
   for (const name of stores) peers.push(await openPeer(name, servers, { touchAfter: 0 }));
   const subjects = [];
   for (const peer of peers) subjects.push(await prepare(peer));
@@ -116,44 +134,33 @@ async function measureStores(): Promise<void> {
   for (let n = 0; n < size.rounds; n++) {
     await round(subjects, size.ms, n, (name, operation, inFlight, sample) => {
       results.samples.add(name, operation, inFlight, sample);
-      progress.passed(seconds.store / size.rounds / IN_FLIGHT.length / OPERATIONS.length / subjects.length);
-      progress.at(`${operation}, ${inFlight} in flight`);
+      const measurements = size.rounds * IN_FLIGHT.length * OPERATIONS.length * subjects.length;
+      progress.passed(secondsOf(PARTS.calls as Part) / measurements);
+      step(`${operation}, ${inFlight} in flight`);
     });
   }
   for (const peer of peers) await peer.close();
-  results.skipped = await skippedTouches();
-}
-
-/** Of sessions that were just saved, with the default `touchAfter`. */
-async function skippedTouches(): Promise<{ touches: number; statements: number }> {
-  let statements = 0;
-  const debug = () => {
-    statements++;
-  };
-  const peer = await openPgStore(servers, { postgres: { debug } });
-  const { calls } = await prepare(peer);
-  statements = 0;
-  const touches = 2_000;
-  await Promise.all(
-    Array.from({ length: touches }, (_, n) => new Promise<void>((done) => calls.touch(n, () => done()))),
-  );
-  await peer.close();
-  return { touches, statements };
+  results.skipped = await skippedTouches(servers);
 }
 
 async function measureApps(): Promise<void> {
   const generator = new LoadGenerator();
-  const apps = await Promise.all(stores.map((name) => App.start(name, servers)));
-  const paths = ['read', 'change'] as const;
-  for (const app of apps) for (const path of paths) await measureApp(app, generator, `/${path}`, quick ? 0.3 : 2);
+  const apps: App[] = [];
+  for (const name of stores) apps.push(await App.start(name, servers));
+  const paths = Object.keys(REQUESTS);
+  const appsOf = (path: string) => apps.filter(({ name }) => path !== 'read-text' || COMPARED.includes(name));
+  for (const path of paths) {
+    for (const app of appsOf(path)) await measureApp(app, generator, `/${path}`, size.appWarmUp);
+  }
   for (let n = 0; n < size.appRounds; n++) {
     for (const path of paths) {
-      for (let turn = 0; turn < apps.length; turn++) {
-        const app = apps[(turn + n) % apps.length];
-        progress.at(`app, requests that ${path}`);
+      const measured = appsOf(path);
+      for (let turn = 0; turn < measured.length; turn++) {
+        const app = measured[(turn + n) % measured.length] as App;
+        step(`${REQUESTS[path]}`);
         const sample = await measureApp(app, generator, `/${path}`, size.appSeconds);
         results.samples.add(app.name, path, 100, sample);
-        progress.passed(seconds.app / size.appRounds / 2 / apps.length);
+        progress.passed(secondsOf(PARTS.apps as Part) / size.appRounds / paths.length / measured.length);
       }
     }
   }
@@ -161,11 +168,27 @@ async function measureApps(): Promise<void> {
   await generator.stop();
 }
 
+async function measureSignOuts(): Promise<void> {
+  results.signOuts = await signOuts(servers, size.signIns, size.signInRounds, step);
+}
+
+async function measureUpdates(): Promise<void> {
+  const measured = await updates(servers, size.ms, size.rounds, step);
+  if (measured) results.updates = measured;
+  else skipped.push('`update` is skipped: this version of the store does not have the method.');
+}
+
+async function measureWatches(): Promise<void> {
+  const measured = await watches(servers, server, 10_000, 5);
+  if (measured) results.watches = measured;
+  else skipped.push('`watch` is skipped: this version of the store does not have the method.');
+}
+
 async function measureWal(): Promise<void> {
   const generator = new LoadGenerator();
   const measured = async (name: 'PgStore' | 'connect-pg-simple') => {
     const bytes = await walPerRequest(name, servers, sql, generator, 10_000);
-    progress.passed(seconds.wal / 2);
+    progress.passed(secondsOf(PARTS.wal as Part) / 2);
     return bytes;
   };
   results.wal = { ours: await measured('PgStore'), theirs: await measured('connect-pg-simple') };
@@ -183,12 +206,24 @@ async function measureOptions(): Promise<void> {
   for (const peer of peers) subjects.push(await prepare(peer));
   const add: Parameters<typeof round>[3] = (name, operation, inFlight, sample) => {
     results.variants.add(name, operation, inFlight, sample);
-    progress.passed(seconds.options / size.optionRounds / 2 / subjects.length);
-    progress.at(`${operation} with options`);
+    progress.passed(secondsOf(PARTS.options as Part) / size.rounds / 2 / subjects.length);
+    step(`${operation} with options`);
   };
   await round(subjects, size.ms / 3, 0, () => {}, [128], ['get', 'set']);
-  for (let n = 0; n < size.optionRounds; n++) await round(subjects, size.ms, n, add, [128], ['get', 'set']);
+  for (let n = 0; n < size.rounds; n++) await round(subjects, size.ms, n, add, [128], ['get', 'set']);
   for (const peer of peers) await peer.close();
+}
+
+async function measureGrowth(): Promise<void> {
+  results.growth = await growth(servers, 3, 5, step);
+}
+
+async function measureDeletion(): Promise<void> {
+  results.deletion = await deletion(servers, server, step);
+}
+
+async function measureHeap(): Promise<void> {
+  results.heap = await heap(servers, step);
 }
 
 function allRows(): Row[] {
@@ -197,35 +232,6 @@ function allRows(): Row[] {
     ...IN_FLIGHT.flatMap((inFlight) => OPERATIONS.flatMap((operation) => rowsOf(samples, stores, operation, inFlight))),
     ...Object.keys(REQUESTS).flatMap((path) => rowsOf(samples, stores, path, 100)),
   ];
-}
-
-function show(): void {
-  const all = allRows();
-  for (const title of new Set(all.map(titleOf))) {
-    const rows = all.filter((row) => titleOf(row) === title);
-    const lines = rows.map(({ store, rate, ratio, p50, p99, cpu, delay }) => [
-      store,
-      spread(rate),
-      spread(ratio),
-      ...[p50, p99, cpu, delay ?? Number.NaN].map(figure),
-    ]);
-    const head = [title, 'a second', 'x connect-pg-simple', 'p50 ms', 'p99 ms', 'CPU µs', 'loop p99 ms'];
-    console.log(`\n${table(head, lines)}`);
-  }
-  const variants = ['off', ...OPTIONS].flatMap((name) => {
-    if (results.variants.of(name, 'get', 128).length === 0) return [];
-    return [
-      [name, ...['get', 'set'].map((operation) => spread(ratioOf(results.variants, name, 'off', operation, 128)))],
-    ];
-  });
-  if (variants.length > 0) console.log(`\n${table(['rate with an option, off = 1', 'get', 'set'], variants)}`);
-  const targets = targetsOf(results).map(({ what, goal, measured, reached }) => [
-    what,
-    goal,
-    measured,
-    reached ? 'reached' : 'NOT reached',
-  ]);
-  console.log(`\n${table(['target', 'goal', 'measured (quartiles)', ''], targets, 'left')}`);
 }
 
 /** What else ran meanwhile shows in a second look at the machine. */
@@ -237,23 +243,28 @@ async function write(): Promise<void> {
     process.exitCode = 1;
     return;
   }
-  const where = machine(version, redis?.version, [before, after]);
-  const { samples: _, variants, ...rest } = results;
+  const { samples: _, variants, updates: updateSamples, ...measured } = results;
   const options = Object.fromEntries(
     OPTIONS.map((name) => [
       name,
       { get: ratioOf(variants, name, 'off', 'get', 128), set: ratioOf(variants, name, 'off', 'set', 128) },
     ]),
   );
-  const rows = allRows();
-  const all = { machine: where, stores: rows, options, ...rest, targets: targetsOf(results) };
-  const file = (name: string) => new URL(`../${name}`, import.meta.url);
-  fs.writeFileSync(file('bench/results.json'), `${JSON.stringify(all, rounded, 2)}\n`);
-  fs.writeFileSync(file('docs/benchmark.svg'), await chart(rows, where));
-  console.log(`\nWritten: bench/results.json and docs/benchmark.svg\n${describe(where)}`);
+  const where = machine(version, redis?.version, [before, after]);
+  const all = {
+    machine: where,
+    stores: allRows(),
+    options,
+    ...measured,
+    ...(updateSamples ? { updates: updateRows(updateSamples) } : {}),
+    targets: targetsOf(results),
+  };
+  fs.writeFileSync(new URL('results.json', import.meta.url), `${JSON.stringify(all, roundedNumber, 2)}\n`);
+  console.log(`\nWritten: bench/results.json. \`npm run docs:bench\` writes the pages and the chart from it.`);
+  console.log(describe(where));
 }
 
-/** Four significant digits. */
-function rounded(_: string, value: unknown): unknown {
+/** To four significant digits: more would change with each run. */
+function roundedNumber(_: string, value: unknown): unknown {
   return typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value;
 }

@@ -12,11 +12,11 @@ import inspector from 'node:inspector/promises';
 import { parseArgs } from 'node:util';
 import { PostgresServer } from '../spec/support/postgres-server.js';
 import { startRedis } from '../spec/support/redis-server.js';
-import { build } from './build.js';
-import { measure } from './measure.js';
-import { openPeer, type PeerName } from './peers.js';
-import { figure } from './report.js';
-import { type Operation, prepare } from './store-level.js';
+import { measure } from './figures/measure.js';
+import { figure } from './figures/report.js';
+import { type Operation, prepare } from './parts/calls.js';
+import { build } from './stores/build.js';
+import { openPeer, type PeerName } from './stores/peers.js';
 
 const { values } = parseArgs({
   options: {

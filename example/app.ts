@@ -5,8 +5,10 @@
 
 import { randomUUID } from 'node:crypto';
 import path from 'node:path';
+import connectPgSimple from 'connect-pg-simple';
 import express, { type Express, type Request } from 'express';
 import session from 'express-session';
+import type pg from 'pg';
 import type { Sql } from 'postgres';
 import { PgStore } from '../lib/index.js';
 import { nameOf, passport } from './accounts.js';
@@ -29,7 +31,10 @@ const PRODUCTS = ['apples', 'bread', 'cheese'];
 
 export interface ExampleOptions {
   sql: Sql;
+  /** For connect-pg-simple, with which the page compares. */
+  pool: pg.Pool;
   secret: string;
+  /** The app's table, with which the names of its other tables begin. */
   table?: string;
   /** Names by which the app is reached, beside `localhost`. */
   hosts?: readonly string[] | undefined;
@@ -40,12 +45,20 @@ export interface Example {
   close(): Promise<void>;
 }
 
-export async function createApp({ sql, secret, table = 'example_sessions', hosts }: ExampleOptions): Promise<Example> {
+/** The tables of the sessions of the app itself, and of the panels that compare stores. */
+export function tableNames(table = 'example_sessions'): Record<'own' | 'lab' | 'simple', string> {
+  return { own: table, lab: `${table}_lab`, simple: `${table}_simple` };
+}
+
+export async function createApp({ sql, pool, secret, table, hosts }: ExampleOptions): Promise<Example> {
+  const names = tableNames(table);
   // The page shows rows to everybody: hashed IDs are of no use as session IDs.
-  const store = new PgStore({ sql, table, hashIds: true, secret });
-  const labStore = new PgStore({ sql, table: `${table}_lab` });
+  const store = new PgStore({ sql, table: names.own, hashIds: true, secret });
+  const labStore = new PgStore({ sql, table: names.lab });
+  const SimpleStore = connectPgSimple(session);
+  const simpleStore = new SimpleStore({ pool, tableName: names.simple, createTableIfMissing: true });
   await Promise.all([store.ready(), labStore.ready()]);
-  const lab = await Lab.start(labStore);
+  const lab = await Lab.start(labStore, simpleStore);
 
   const app = express();
   app.disable('x-powered-by');
@@ -75,7 +88,7 @@ export async function createApp({ sql, secret, table = 'example_sessions', hosts
     const rows = await sql<StoredRow[]>`
       select sid, user_id, version, data::text, data #>> '{device,id}' = ${session.device.id} as is_this_one,
         extract(epoch from now() - updated_at)::float8 as age, expires_at
-      from ${sql(table)} where expires_at > now() order by updated_at desc limit 6`;
+      from ${sql(names.own)} where expires_at > now() order by updated_at desc limit 6`;
     const wrong = 'wrong' in request.query;
     response.send(page({ name: nameOf(user), session, notice, wrong, devices, products: PRODUCTS, rows }).text);
   });
@@ -123,7 +136,7 @@ export async function createApp({ sql, secret, table = 'example_sessions', hosts
 
   const close = async () => {
     await lab.close();
-    await Promise.all([store.close(), labStore.close()]);
+    await Promise.all([store.close(), labStore.close(), simpleStore.close()]);
   };
   return { app, close };
 }

@@ -1,4 +1,4 @@
-/** Compares PgStore and MemoryStore, live: the same small app on each, requested over HTTP. */
+/** Compares PgStore with two other stores, live: the same small app on each, requested over HTTP. */
 
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -7,7 +7,7 @@ import express, { type Express } from 'express';
 import session, { MemoryStore, type Store } from 'express-session';
 
 export const WRITES = 20;
-export const STORES = ['PgStore', 'MemoryStore'] as const;
+export const STORES = ['PgStore', 'connect-pg-simple', 'MemoryStore'] as const;
 export type StoreName = (typeof STORES)[number];
 
 /** Which of the parallel writes, numbered from 0, are in the session afterwards. */
@@ -29,9 +29,10 @@ export class Lab {
   }
 
   /** The apps listen on this machine only, on a port of their own. */
-  static async start(store: Store): Promise<Lab> {
+  static async start(pgStore: Store, connectPgSimple: Store): Promise<Lab> {
     const app = express();
-    app.use('/PgStore', smallApp(store));
+    app.use('/PgStore', smallApp(pgStore));
+    app.use('/connect-pg-simple', smallApp(connectPgSimple));
     app.use('/MemoryStore', smallApp(new MemoryStore()));
     const server = http.createServer({ keepAliveTimeout: 0 }, app);
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -40,12 +41,12 @@ export class Lab {
 
   /** Parallel requests on one session, each of which adds its own key. */
   async race(): Promise<Race> {
-    const [PgStore, MemoryStore] = await Promise.all(STORES.map((store) => this.#raceOn(store)));
-    return { PgStore: PgStore ?? [], MemoryStore: MemoryStore ?? [] };
+    const results = await Promise.all(STORES.map(async (store) => [store, await this.#raceOn(store)] as const));
+    return Object.fromEntries(results) as Race;
   }
 
   /**
-   * Requests a second on each store, in turns of a quarter of a second, so that both meet the same
+   * Requests a second on each store, in turns of a quarter of a second, so that all meet the same
    * conditions.
    *
    * @returns whether it ran: one at a time

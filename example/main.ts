@@ -5,6 +5,7 @@ import fs from 'node:fs';
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
+import pg from 'pg';
 import postgres from 'postgres';
 import { privateFolder } from '../spec/support/folders.js';
 import { isReachable } from '../spec/support/postgres-binaries.js';
@@ -28,7 +29,12 @@ async function start(): Promise<void> {
   const uri = process.env.DATABASE_URL || (await ownPostgres());
   const sql = postgres(uri, { onnotice: () => {} });
   started.push(() => sql.end());
-  const { app: ready, close } = await createApp({ sql, secret: cookieSecret(), hosts: process.env.HOSTS?.split(',') });
+  const pool = new pg.Pool({ connectionString: uri });
+  // A connection that is lost while nobody uses it would otherwise end the process.
+  pool.on('error', () => {});
+  started.push(() => pool.end());
+  const hosts = process.env.HOSTS?.split(',');
+  const { app: ready, close } = await createApp({ sql, pool, secret: cookieSecret(), hosts });
   started.push(close);
   app = ready;
 

@@ -7,6 +7,7 @@ import { execFileSync } from 'node:child_process';
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
+import pg from 'pg';
 import { chromium, type Page } from 'playwright-core';
 import postgres from 'postgres';
 import { PostgresServer } from '../spec/support/postgres-server.js';
@@ -18,7 +19,8 @@ const FIREFOX = 'Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100
 
 const database = await PostgresServer.start();
 const sql = postgres(database.uri, { onnotice: () => {} });
-const example = await createApp({ sql, secret: 'for a picture' });
+const pool = new pg.Pool({ connectionString: database.uri });
+const example = await createApp({ sql, pool, secret: 'for a picture' });
 const server = http.createServer(example.app);
 await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
 const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -47,6 +49,7 @@ try {
   await new Promise((resolve) => server.close(resolve));
   await example.close();
   await sql.end();
+  await pool.end();
   await database.close();
 }
 

@@ -112,14 +112,15 @@ function cart(products: readonly string[], counts: Record<string, number>): Html
 function race(result: Race | undefined): Html {
   return html`<section id="race">
   <h2>The race</h2>
-  <p>${WRITES} requests at once on one session; each adds a key of its own. How many are there afterwards?</p>
+  <p>${WRITES} requests at once on one session; each adds a key of its own. How many are there afterwards? Another run
+    may give other numbers.</p>
   ${STORES.map((store) => raceOn(store, result?.[store]))}
   <form method="post" action="/race"><button class="main">Send ${WRITES} parallel writes</button></form>
 </section>`;
 }
 
 function raceOn(store: StoreName, kept: number[] | undefined): Html {
-  const result = kept ? `${kept.length} of ${WRITES} kept` : 'not run yet';
+  const result = kept ? `kept ${kept.length} of ${WRITES}` : 'not run yet';
   return html`<div class="race" data-store="${store}">
     <p class="line"><b class="${store}">${store}</b> <output>${result}</output></p>
     <div class="cells" aria-hidden="true">${Array.from(
@@ -132,11 +133,16 @@ function raceOn(store: StoreName, kept: number[] | undefined): Html {
 function speed(): Html {
   return html`<section id="speed">
   <h2>The speed</h2>
-  <p>Requests a second of one small app on both stores, in turns.</p>
-  <svg viewBox="0 0 320 120" preserveAspectRatio="none" role="img" aria-label="Requests a second over time">
-    <path class="grid" d="M0 30H320M0 60H320M0 90H320"/>
-    ${STORES.map((store) => html`<polyline class="${store}" points=""/>`)}
-  </svg>
+  <p>Requests a second of one small app on each store, in turns of a quarter of a second. Requests, app and database
+    share this machine.</p>
+  <div class="chart">
+    <ol class="rates" aria-hidden="true"><li>–</li><li>–</li><li>0</li></ol>
+    <svg viewBox="0 0 320 120" preserveAspectRatio="none" role="img" aria-label="Requests a second, turn by turn">
+      <path class="grid" d="M0 0.5H320M0 60H320"/>
+      ${STORES.map((store) => html`<polyline class="${store}" points=""/>`)}
+    </svg>
+    <ol class="turns" aria-hidden="true"><li>turn 1</li><li>6</li><li>11</li></ol>
+  </div>
   <dl>${STORES.map((store) => html`<div><dt class="${store}">${store}</dt><dd data-store="${store}">–</dd></div>`)}</dl>
   <form method="post" action="/speed" class="line">
     <fieldset><legend>Each request</legend>
@@ -164,13 +170,17 @@ function table(rows: readonly StoredRow[]): Html {
         <td data-column="version"><code>${row.version}</code></td>
         <td data-column="data"><code>${shortened(row.data)}</code></td>
         <td data-column="updated_at">${ago(new Date(Date.now() - row.age * 1000))}</td>
-        <td data-column="expires_at"><time datetime="${row.expires_at.toISOString()}">${row.expires_at.toISOString().slice(0, 16).replace('T', ' ')}</time></td>
+        <td data-column="expires_at"><time datetime="${row.expires_at.toISOString()}">${inUtc(row.expires_at)}</time></td>
       </tr>`,
       )}
     </tbody>
   </table>
   <p class="hint">The IDs are hashed (option <code>hashIds</code>): nobody can take a session over by reading them.</p>
 </section>`;
+}
+
+function inUtc(time: Date): string {
+  return `${time.toISOString().slice(0, 16).replace('T', ' ')} UTC`;
 }
 
 function shortened(text: string): string {
@@ -180,13 +190,8 @@ function shortened(text: string): string {
 function ago(time: Date): string {
   const seconds = Math.max(0, Math.round((Date.now() - time.getTime()) / 1000));
   if (seconds < 5) return 'just now';
-  const [count, unit] =
-    seconds < 60
-      ? [seconds, 's']
-      : seconds < 3600
-        ? [seconds / 60, 'min']
-        : seconds < 86_400
-          ? [seconds / 3600, 'h']
-          : [seconds / 86_400, 'd'];
-  return `${Math.floor(count)} ${unit} ago`;
+  if (seconds < 60) return `${seconds} s ago`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ago`;
+  return `${Math.floor(seconds / 86_400)} d ago`;
 }

@@ -8,6 +8,7 @@ export class PgStoreError extends Error {
    * client's (`CONNECTION_CLOSED`), or the store's own: `TIMEOUT`, `CLOSED`, `UNREADABLE`,
    * `INVALID_SID`, `INVALID_SESSION`, `INVALID_USER`, `SHARDS_MISMATCH`, `UNSUPPORTED` (by the
    * store in option `previous`), `TLS_NOT_OFFERED`, `HOST_UNFIT`, `NO_PASSWORD`, `POOL_ENDED`,
+   * `AUTHENTICATION_FAILED`, `TABLE_MISMATCH`,
    * `CONNECTION_FAILED`.
    */
   readonly code: string;
@@ -22,6 +23,16 @@ export class PgStoreError extends Error {
 export class ArgumentError extends TypeError {
   constructor(method: string, what: string) {
     super(`PgStore.${method}: ${what}`);
+  }
+}
+
+/** What a function of the app threw in the course of a call: the call fails with exactly that. */
+export class AppError extends Error {
+  readonly thrown: unknown;
+
+  constructor(thrown: unknown) {
+    super();
+    this.thrown = thrown;
   }
 }
 
@@ -42,6 +53,7 @@ export function codeOf(error: unknown): string {
  */
 export function toPgStoreError(call: string, error: unknown): Error {
   if (error instanceof ArgumentError) return error;
+  if (error instanceof AppError) return error.thrown as Error;
   if (error instanceof PgStoreError) {
     return new PgStoreError(`PgStore.${call}: ${error.message}`, error.code, error.cause);
   }

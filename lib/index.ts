@@ -10,3 +10,6 @@ export type { PgStoreOptions, PreviousStore, TakeOverOptions } from './options.j
 export { PgStore, PgStore as default } from './pg-store.js';
 export type { ListedSession, UserSession } from './session/listing.js';
 export type { Merge } from './session/merge.js';
+export type { MergeRule, MergeRules } from './session/merge-rules.js';
+export type { Change } from './session/update.js';
+export type { SessionEnd } from './session/watch.js';

@@ -20,6 +20,7 @@ import {
   isWhole,
 } from './option-check.js';
 import type { Merge } from './session/merge.js';
+import { type MergeRules, parseRules } from './session/merge-rules.js';
 
 /**
  * What option `previous` needs of a store. Each method calls back, as express-session's README has
@@ -48,9 +49,9 @@ export interface TakeOverOptions {
 /** Options of `new PgStore(options)`. All are optional. */
 export interface PgStoreOptions {
   /**
-   * Connection string: `postgres://user:password@host:port/database`. Several hosts are tried in
-   * turn, with `target_session_attrs` (`primary`, `read-write`) until one takes writes. Default:
-   * the environment variable `DATABASE_URL`, else the `PG*` variables.
+   * Connection string: `postgres://user:password@host:port/database`, with the parameters of libpq, each honoured or refused
+   * by name. Several hosts are tried in turn until one takes writes. Default: the environment variable `DATABASE_URL`. What
+   * neither says comes from the `PG*` variables and the password file.
    */
   uri?: string;
   /**
@@ -64,8 +65,8 @@ export interface PgStoreOptions {
    */
   pool?: NodePostgresPool;
   /**
-   * Postgres.js options of the store's own connections, such as `ssl`, or `prepare: false` for
-   * PgBouncer.
+   * Postgres.js options of the store's own connections, such as `ssl`, or `prepare: false` for PgBouncer. They go before the
+   * connection string.
    */
   postgres?: Record<string, unknown>;
   /** Name of the table, any legal identifier. Default `sessions`. */
@@ -129,6 +130,11 @@ export interface PgStoreOptions {
    * 900; `false`: never.
    */
   autodelete?: number | false;
+  /**
+   * Seconds between two checks of the sessions that `watch` watches, varied by up to a quarter, but
+   * never longer: so late it is noticed at most that a session has ended. At least 0.1. Default 5.
+   */
+  watchInterval?: number;
   /** Most connections that the store opens. Default 10. */
   maxConnections?: number;
   /**
@@ -137,15 +143,17 @@ export interface PgStoreOptions {
    */
   retry?: Partial<RetryOptions>;
   /**
-   * Milliseconds after which a call without an answer fails with `TIMEOUT`; the server ends its
-   * statement shortly before, on the store's own connections. Default 10,000.
+   * Milliseconds after which a call without an answer fails with `TIMEOUT`; its statement is cancelled on the server shortly
+   * before, by at most half a second, unless option `sql` gives the client. Default 10,000.
    */
   timeout?: number;
   /**
    * Merges a session that several requests changed. Default: a three-way merge, key by key at any
-   * depth.
+   * depth, in which the later save counts where both changed the same value. Rules by path say
+   * otherwise for some values: `{ visits: 'sum', flash: 'append', 'stats.seen': 'max' }`. A
+   * function merges the data as a whole.
    */
-  merge?: Merge;
+  merge?: Merge | MergeRules;
   /**
    * Whose session it is: at most 2,000 bytes. The function gets the session as it is stored.
    * Default: Passport's `session.passport.user`, where that is a string or a number.
@@ -183,6 +191,7 @@ const DEFAULTS: Options = {
   permanent: false,
   touchAfter: 60,
   autodelete: 900,
+  watchInterval: 5,
   maxConnections: 10,
   retry: { attempts: 6, delay: 100 },
   timeout: 10_000,
@@ -226,12 +235,15 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
     'a number of seconds above 0 (at most 1,700,000), or false',
     (value) => value === false || isPositive(value, 1_700_000),
   ),
+  watchInterval: expectation('a number of seconds, 0.1 or more (at most 2,000,000)', (value) =>
+    isNumber(value, 0.1, 2_000_000),
+  ),
   maxConnections: aCount,
   retry: anObject,
   timeout: expectation('a number of milliseconds above 0 (at most 2,147,483,647)', (value) =>
     isPositive(value, LONGEST_TIMER_MS),
   ),
-  merge: aFunction,
+  merge: (value) => (typeof value === 'function' ? undefined : anObject(value) && 'a function, or rules by path'),
   user: aFunction,
   previous: expectation('an express-session store, with `get` and `destroy`', (value) => {
     const { get, destroy } = (value ?? {}) as Partial<PreviousStore>;
@@ -263,6 +275,7 @@ export function parseOptions(options: PgStoreOptions = {}, env: NodeJS.ProcessEn
   const given = defined(options);
   if (given.retry) check('retry.', RETRY_CHECKS, given.retry);
   if (given.postgres) check('postgres.', POSTGRES_CHECKS, given.postgres);
+  checkMerge(given.merge);
   const clients = (['uri', 'sql', 'pool'] as const).filter((name) => given[name] !== undefined);
   if (clients.length > 1) throw new TypeError(`PgStore: options \`${clients.join('` and `')}\` exclude each other`);
   const unused = given.pool && Object.keys(given.postgres ?? {}).find((name) => name !== 'prepare');
@@ -281,6 +294,16 @@ export function parseOptions(options: PgStoreOptions = {}, env: NodeJS.ProcessEn
     encryptionKeys: [encryptionKey ?? []].flat(),
     retry: { ...DEFAULTS.retry, ...defined(given.retry ?? {}) },
   });
+}
+
+/** @throws TypeError that names the path of a rule that is wrong */
+function checkMerge(merge: PgStoreOptions['merge']): void {
+  if (merge === undefined || typeof merge === 'function') return;
+  try {
+    parseRules(merge);
+  } catch (error) {
+    throw new TypeError(`PgStore: option \`merge\`: ${(error as Error).message}`);
+  }
 }
 
 /** The options that are given. */

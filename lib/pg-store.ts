@@ -17,10 +17,13 @@ import { type ListedSession, SessionListing, type UserSession } from './session/
 import { makePermanent } from './session/permanent.js';
 import { checkTakeOver, PreviousSessions } from './session/previous.js';
 import { property } from './session/property.js';
-import type { Statements } from './session/row.js';
+import type { ExpiredRow, Statements } from './session/row.js';
+import { SessionScopes } from './session/scope.js';
 import { handleOf, SessionIds, validateSessionId } from './session/session-id.js';
 import { transferSnapshot } from './session/snapshot.js';
+import { type Change, SessionUpdates } from './session/update.js';
 import { checkUser } from './session/user.js';
+import { type SessionEnd, SessionWatches } from './session/watch.js';
 import { PgStatements } from './sql/statements.js';
 
 type Request = Parameters<session.Store['createSession']>[0];
@@ -45,6 +48,7 @@ export class PgStore extends EventStore {
   readonly #codec: Codec;
   readonly #calls: CallTracker;
   readonly #order = new KeyedReadWriteLock();
+  readonly #scopes = new SessionScopes();
   readonly #saves: Saves = new UnderWay();
   readonly #database: Database;
   readonly #statements: Statements;
@@ -52,6 +56,8 @@ export class PgStore extends EventStore {
   readonly #previous: PreviousSessions | undefined;
   readonly #listing: SessionListing;
   readonly #bulk: BulkDestruction;
+  readonly #updates: SessionUpdates;
+  readonly #watches: SessionWatches;
   readonly #autodelete: Interval;
   #closing: Promise<void> | undefined;
 
@@ -72,7 +78,18 @@ export class PgStore extends EventStore {
     this.#sessions = new ConcurrentSessions(this.#statements, this.#ids, this.#codec, this.#options, this.notify);
     this.#previous = previous && new PreviousSessions(previous, this.#sessions, this.#ids, this.#options, this.notify);
     this.#listing = new SessionListing(this.#statements, this.#ids, this.#codec, this.notify);
-    this.#bulk = new BulkDestruction(this.#statements, this.#ids, this.#saves, this.#previous, deadline);
+    this.#watches = new SessionWatches(
+      this.#statements,
+      this.#ids,
+      this.#order,
+      this.#previous,
+      this.#options.watchInterval,
+      (work) => this.#calls.promise('watch', work),
+      this.notify,
+    );
+    const onDestroyed = (key: string) => this.#watches.checkKey(key);
+    this.#bulk = new BulkDestruction(this.#statements, this.#ids, this.#saves, this.#previous, deadline, onDestroyed);
+    this.#updates = new SessionUpdates(this.#statements, this.#ids, this.#codec, this.#previous, deadline, this.notify);
     this.#autodelete = new Interval(this.#options.autodelete, () => this.#autodeleteByTimer());
     if (this.#options.permanent) makePermanent(this, (session) => this.#codec.ttl(() => session));
   }
@@ -81,26 +98,36 @@ export class PgStore extends EventStore {
   override get(sid: string): Promise<SessionData | null>;
   override get(sid: string, callback: Callback<SessionData | null>): void;
   override get(sid: string, callback?: Callback<SessionData | null>): Promise<SessionData | null> | undefined {
-    return this.#calls.run('get', callback, (deadline) => {
+    const load = (deadline: number): Promise<SessionData | null> => {
       if (validateSessionId(sid)) return Promise.resolve(null);
       return this.#order.read(sid, () => (this.#previous ?? this.#sessions).load(sid, deadline));
-    });
+    };
+    if (!this.#scopes.isOn) return this.#calls.run('get', callback, load);
+    return this.#scopes.follow(sid, callback, (answer) => this.#calls.run('get', answer, load));
   }
 
   /**
    * Saves the session. One that was loaded from the store is merged with what others saved meanwhile, and discarded, with a
-   * `dropped` event, if it was destroyed or changed hands meanwhile; any other object replaces the row.
+   * `dropped` event, if it was destroyed or changed hands meanwhile; any other object replaces the row. In a framework without
+   * express-session, an object that is saved after a `get` of its session ID counts as loaded: see `scope`.
+   *
+   * @param lifetime instead of a callback, as Koa's session middlewares call it: so many milliseconds the session lives,
+   * whatever its cookie says
    */
   override set(sid: string, session: SessionData): Promise<void>;
   override set(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
-  override set(sid: string, session: SessionData, callback?: Callback<void>): Promise<void> | undefined {
+  override set(sid: string, session: object, lifetime: number): Promise<void>;
+  override set(sid: string, session: SessionData, last?: Callback<void> | number): Promise<void> | undefined {
+    const lifetime = typeof last === 'number' ? checkLifetime(last) : undefined;
+    const callback = typeof last === 'number' ? undefined : last;
     return this.#calls.run('set', callback, async (deadline) => {
       const flaw = validateSessionId(sid);
       if (flaw) throw new PgStoreError(flaw, 'INVALID_SID');
       // In this tick: what the app changes afterwards is not part of this save.
-      const encoded = this.#codec.encode(session);
+      const encoded = this.#codec.encode(session, lifetime);
       const subject = { shard: this.#ids.shardOf(sid), user: () => this.#codec.userOf(encoded, encoded.expires) };
-      const save = this.#order.write(sid, () => this.#sessions.save(sid, encoded, session, deadline));
+      const loaded = this.#scopes.isOn ? this.#scopes.standIn(sid, session, encoded.data) : session;
+      const save = this.#order.write(sid, () => this.#sessions.save(sid, encoded, loaded, deadline));
       await this.#saves.add(subject, save);
     });
   }
@@ -115,7 +142,8 @@ export class PgStore extends EventStore {
     return this.#calls.run('touch', callback, async (deadline) => {
       if (validateSessionId(sid)) return;
       const encoded = this.#codec.encodeForTouch(session);
-      return this.#order.write(sid, () => this.#sessions.touch(sid, encoded, session, deadline));
+      const loaded = this.#scopes.isOn ? this.#scopes.standIn(sid, session) : session;
+      return this.#order.write(sid, () => this.#sessions.touch(sid, encoded, loaded, deadline));
     });
   }
 
@@ -125,7 +153,11 @@ export class PgStore extends EventStore {
   override destroy(sid: string, callback?: Callback<void>): Promise<void> | undefined {
     return this.#calls.run('destroy', callback, async (deadline) => {
       if (validateSessionId(sid)) return;
-      return this.#order.write(sid, () => (this.#previous ?? this.#sessions).destroy(sid, deadline));
+      if (this.#scopes.isOn) this.#scopes.forget(sid);
+      // Not those that come after this call: they may be about a session that is saved after it.
+      const watches = this.#watches.on(sid);
+      await this.#order.write(sid, () => (this.#previous ?? this.#sessions).destroy(sid, deadline));
+      this.#watches.end(watches);
     });
   }
 
@@ -246,6 +278,73 @@ export class PgStore extends EventStore {
   }
 
   /**
+   * Changes a stored session outside of a request: atomically, whatever others save meanwhile. Nothing is written where
+   * `change` changes nothing. The session's cookie and expiry stay as they are, unless `change` changes the cookie: its
+   * `maxAge` or `expires` sets how long the session lives. Option `previous`: the session is taken over first.
+   *
+   * ```ts
+   * await store.update(sid, (session) => { session.credits = (session.credits ?? 0) + 1 })
+   * ```
+   *
+   * In one case `change` may count twice: if the answer to a write was lost, and another process has saved the session
+   * before the write could be looked for.
+   *
+   * @param change gets the session as `get` gives it, and changes it or returns another one; synchronous. It is called
+   * again, with the session parsed anew, where another request has saved it meanwhile. What it throws fails the call, and
+   * nothing is written.
+   * @returns the session as it is stored; `null` where there is none
+   */
+  update(sid: string, change: Change): Promise<SessionData | null> {
+    return this.#calls.promise('update', async (deadline) => {
+      const flaw = validateSessionId(sid);
+      if (flaw) throw new PgStoreError(flaw, 'INVALID_SID');
+      checkFunction('update', 'change', change);
+      return this.#order.write(sid, () => this.#updates.one(sid, change, deadline));
+    });
+  }
+
+  /**
+   * Changes each of a user's unexpired sessions (option `user`), as `update` does: those whose own data belong to that user.
+   * Sessions that are still in the store in option `previous` are not among them. If `change` throws, the call fails with
+   * that; sessions that were changed before stay so.
+   *
+   * @returns how many were changed
+   */
+  updateSessionsOf(user: string | number, change: Change): Promise<number> {
+    return this.#calls.promise(
+      'updateSessionsOf',
+      async () => {
+        checkFunction('updateSessionsOf', 'change', change);
+        return this.#updates.ofUser(checkUser(user), change, (sid, task) => this.#order.write(sid, task));
+      },
+      NO_DEADLINE,
+    );
+  }
+
+  /**
+   * Calls back once when a session has ended: `'destroyed'`, or `'expired'`. Whoever ended it: this process, at once; another
+   * process, SQL by hand or its expiry, within option `watchInterval` and the time of one statement. While the database does
+   * not answer nothing is called; what has ended meanwhile is reported afterwards.
+   *
+   * ```ts
+   * const stop = store.watch(req.sessionID, () => socket.close())
+   * socket.on('close', stop)
+   * ```
+   *
+   * A session that is not stored has ended: save it first, unless it is being saved at the call. What `onEnd` throws is an
+   * uncaught exception. The watch keeps no process alive, and `close()` ends it without calling back.
+   *
+   * @returns a function that ends the watch
+   * @throws TypeError for what is not a session ID, or not a function
+   */
+  watch(sid: string, onEnd: (reason: SessionEnd) => void): () => void {
+    const flaw = validateSessionId(sid);
+    if (flaw) throw new ArgumentError('watch', flaw);
+    checkFunction('watch', 'onEnd', onEnd);
+    return this.#watches.watch(sid, onEnd);
+  }
+
+  /**
    * Takes over sessions of the store in option `previous`: those with the IDs in `sids`, else all, if that store can list
    * them (`all`). May be repeated. Option `timeout` applies to each of that store's answers, the list included.
    *
@@ -279,9 +378,7 @@ export class PgStore extends EventStore {
       let rows = 0;
       for await (const page of this.#statements.deleteExpired()) {
         rows += page.length;
-        if (this.isHeard('expired')) {
-          for (const { key, user, wasSession } of page) if (wasSession) this.notify('expired', handleOf(key), user);
-        }
+        this.#notifyExpired(page);
         if (this.#closing) break;
       }
       return rows;
@@ -293,6 +390,7 @@ export class PgStore extends EventStore {
   close(...given: unknown[]): Promise<void> {
     refuseCallback('close', ...given);
     this.#autodelete.stop();
+    this.#watches.close();
     this.#closing ??= this.#calls.close().then(() => this.#database.close());
     return this.#closing;
   }
@@ -301,8 +399,22 @@ export class PgStore extends EventStore {
     await this.close();
   }
 
+  /**
+   * Middleware for frameworks that make session objects of their own and await `get`, such as express-openid-connect and
+   * koa-session, and a Fastify hook. In a request that runs through it, a `set` after a `get` of the same session ID saves what
+   * that `get` loaded, whichever object it is given: merged, and discarded if the session was destroyed meanwhile.
+   *
+   * ```ts
+   * app.use(store.scope) // before the middleware that loads the session
+   * ```
+   *
+   * Where the framework passes callbacks, as @fastify/session does, the store does this by itself.
+   */
+  readonly scope = <T>(_req: unknown, _res: unknown, next: () => T): T => this.#scopes.runRequest(next);
+
   /** From the data of `get` to `req.session`; the store remembers what the request saw. */
   override createSession(req: Request, data: SessionData): session.Session & SessionData {
+    this.#scopes.turnOff();
     data.cookie = fitCookie(property(data, 'cookie'));
     const created = super.createSession(req, data);
     transferSnapshot(data, created);
@@ -315,6 +427,13 @@ export class PgStore extends EventStore {
     return this.#calls.promise(name, async () => work(), NO_DEADLINE);
   }
 
+  #notifyExpired(rows: readonly ExpiredRow[]): void {
+    if (!this.isHeard('expired')) return;
+    for (const { key, user, wasSession } of rows) {
+      if (wasSession) this.notify('expired', handleOf(key), user);
+    }
+  }
+
   async #autodeleteByTimer(): Promise<void> {
     try {
       this.notify('autodelete', await this.autodelete());
@@ -325,12 +444,13 @@ export class PgStore extends EventStore {
 }
 
 /**
- * A cookie that express-session's `Cookie` can be made of. That fails where there is no cookie, and on an `originalMaxAge`
- * which is not a number; and it copies what every object seems to have where `Object.prototype` is polluted.
+ * A cookie that express-session's `Cookie` can be made of: that fails on an `originalMaxAge` which is not a number, and it
+ * copies what every object seems to have where `Object.prototype` is polluted. A session without a cookie stays without, and
+ * express-session says what it says with MemoryStore.
  */
 function fitCookie(given: unknown): SessionData['cookie'] {
-  const isCookie = typeof given === 'object' && given !== null;
-  const isPlain = !isCookie || Object.getPrototypeOf(given) === Object.prototype;
+  if (typeof given !== 'object' || given === null) return given as never;
+  const isPlain = Object.getPrototypeOf(given) === Object.prototype;
   const cookie = isPlain ? Object.assign(Object.create(null), given) : given;
   if (typeof cookie.originalMaxAge !== 'number') cookie.originalMaxAge = null;
   return cookie;
@@ -349,9 +469,18 @@ function knownOptions<T extends object>(method: string, options: T | null | unde
   return Object.assign(Object.create(null), options);
 }
 
+function checkFunction(method: string, name: string, value: unknown): void {
+  if (typeof value !== 'function') throw new ArgumentError(method, `\`${name}\`: expected a function`);
+}
+
 function checkCount(method: string, name: string, count: unknown, least = 1): void {
   if (typeof count === 'number' && Number.isInteger(count) && count >= least) return;
   throw new ArgumentError(method, `\`${name}\`: expected a whole number, ${least} or more`);
+}
+
+function checkLifetime(lifetime: number): number {
+  if (lifetime >= 0) return lifetime;
+  throw new ArgumentError('set', 'expected a callback, or a lifetime of zero or more milliseconds');
 }
 
 /** @throws PgStoreError `INVALID_SID` */

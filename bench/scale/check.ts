@@ -8,11 +8,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import postgres, { type Sql } from 'postgres';
 import { createTableSql } from '../../lib/sql/schema.js';
 import { PostgresServer } from '../../spec/support/postgres-server.js';
-import { build } from '../build.js';
-import { sessionIdFrom, sessionOf } from '../data.js';
-import { load, openPgStore, type Peer, save } from '../peers.js';
-import { figure, table } from '../report.js';
-import { DEFAULTS, type Scenario, simulate, stepOf } from './simulate.js';
+import { figure, table } from '../figures/report.js';
+import { copyModel } from '../parts/tables.js';
+import { build } from '../stores/build.js';
+import { sessionIdFrom, sessionOf } from '../stores/data.js';
+import { load, openPgStore, type Peer, save } from '../stores/peers.js';
+import { DEFAULTS, type Scenario, simulate, slackOf } from './simulate.js';
 import { Visitors } from './visitors.js';
 
 const HASTY: Scenario = {
@@ -122,13 +123,15 @@ async function fill(sql: Sql, peer: Peer, scenario: Scenario): Promise<void> {
   }
   await save(peer, 'model', visitorOf(0, scenario));
   const { expiresAt } = new Visitors(scenario, { create() {}, request() {}, destroy() {}, expire() {} });
-  await sql`insert into sessions (sid, data, cookie, user_id, expires_at, updated_at, created_at)
-    select 'bench-session-' || lpad((n - 1)::text, 8, '0'), data, cookie, n::text, now() + seconds * interval '1 second',
-      now() + (seconds - ${ttl}::float8) * interval '1 second',
-      now() + (seconds - ${ttl}::float8 - random() * ${stepOf(ttl)}::float8) * interval '1 second'
-    from sessions, unnest(${[...expiresAt.subarray(0, sample)]}::float8[]) with ordinality as expiry (seconds, n)
-    where sid = 'model'`;
-  await sql`delete from sessions where sid = 'model'`;
+  const seconds = [...expiresAt.subarray(0, sample)].join();
+  await copyModel(sql, 'sessions', `unnest('{${seconds}}'::float8[]) with ordinality as expiry (seconds, n)`, {
+    sid: "'bench-session-' || lpad((n - 1)::text, 8, '0')",
+    user_id: 'n::text',
+    expires_at: "now() + seconds * interval '1 second'",
+    delete_after: `now() + (seconds + random() * ${slackOf(ttl)}) * interval '1 second'`,
+    updated_at: `now() + (seconds - ${ttl}) * interval '1 second'`,
+    created_at: `now() + (seconds - ${ttl} - random() * ${ttl}) * interval '1 second'`,
+  });
   await sql`select pg_stat_force_next_flush()`;
   await sql`vacuum full sessions`;
   await sql`vacuum analyze sessions`;

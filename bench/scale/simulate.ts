@@ -10,7 +10,7 @@
 
 import { pathToFileURL } from 'node:url';
 import { random as randomFrom } from '../../spec/support/random.js';
-import { figure, table } from '../report.js';
+import { figure, table } from '../figures/report.js';
 import { type Storage, TableModel } from './table-model.js';
 import { type Traffic, Visitors } from './visitors.js';
 
@@ -94,20 +94,18 @@ export function simulate(scenario: Scenario, seed = 1): Outcome {
   const scale = sample / sessions;
   const parts = Array.from({ length: partitions }, () => new TableModel(scenario));
   const pageOf: number[] = [];
-  const step = stepOf(scenario.ttl);
-  const started: number[] = [];
-  /** Each row's `expires_by`: the next of its own steps at or after its expiry. */
-  const expiresBy: number[] = [];
-  const movesStep = (row: number, expiry: number) => {
-    if (expiry <= expiresBy[row]) return false;
-    expiresBy[row] = started[row] + Math.ceil((expiry - started[row]) / step) * step;
+  /** Each row's `delete_after`, the column that is indexed. */
+  const deleteAfter: number[] = [];
+  const movesDeletion = (row: number, expiry: number) => {
+    if (deleteAfter[row] >= expiry && deleteAfter[row] <= expiry + scenario.ttl / 5) return false;
+    deleteAfter[row] = expiry + slackOf(scenario.ttl);
     return true;
   };
   const partOf = (row: number) => parts[row % partitions];
   const counts = { requests: 0, created: 0, touches: 0, changes: 0, deleted: 0 };
   /**
-   * Deletion goes by `expires_by`: until then an expired row lingers. By the second in which it is
-   * due.
+   * Deletion goes by `delete_after`: until then an expired row lingers. By the second in which it
+   * is due.
    */
   const due = new Map<number, number[]>();
   let lingering = 0;
@@ -126,21 +124,20 @@ export function simulate(scenario: Scenario, seed = 1): Outcome {
         counts.requests++;
         counts.created++;
         pageOf[row] = partOf(row).insert();
-        [started[row], expiresBy[row]] = [at, Number.NEGATIVE_INFINITY];
-        movesStep(row, at + scenario.ttl);
+        deleteAfter[row] = at + scenario.ttl + slackOf(scenario.ttl);
       },
       request: (row, at, changes, movesExpiry) => {
         counts.requests++;
         if (!changes && !movesExpiry) return;
         if (changes) counts.changes++;
         else counts.touches++;
-        const changesIndex = movesExpiry && movesStep(row, at + scenario.ttl);
+        const changesIndex = movesExpiry && movesDeletion(row, at + scenario.ttl);
         pageOf[row] = partOf(row).update(pageOf[row], !changesIndex);
       },
       destroy: remove,
       expire: (row) => {
         lingering++;
-        const second = Math.max(Math.ceil(expiresBy[row]), clock);
+        const second = Math.max(Math.ceil(deleteAfter[row]), clock);
         due.set(second, [...(due.get(second) ?? []), row]);
       },
     },
@@ -149,9 +146,8 @@ export function simulate(scenario: Scenario, seed = 1): Outcome {
   const random = randomFrom(seed + 1);
   for (let row = 0; row < sample; row++) {
     pageOf[row] = partOf(row).insert();
-    started[row] = visitors.expiresAt[row] - scenario.ttl - step * random();
-    expiresBy[row] = Number.NEGATIVE_INFINITY;
-    movesStep(row, visitors.expiresAt[row]);
+    // Its visitor was there for a while already.
+    deleteAfter[row] = visitors.expiresAt[row] + slackOf(scenario.ttl) * random();
   }
   for (const part of parts) part.rest();
 
@@ -221,9 +217,9 @@ export function simulate(scenario: Scenario, seed = 1): Outcome {
   return { counts, inPlace, ...vacuumed, ...peaks, bytes: [sizes[0], sizes[1], bytes()], indexBytes };
 }
 
-/** Seconds: a power of two of microseconds, at most a tenth of the lifetime, as in `expires_by`. */
-export function stepOf(lifetime: number): number {
-  return 2 ** Math.floor(Math.log2(lifetime * 1e5)) / 1e6;
+/** Seconds by which `delete_after` is later than the expiry when it is set: a tenth of the lifetime. */
+export function slackOf(lifetime: number): number {
+  return lifetime / 10;
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1]).href) report();

@@ -7,12 +7,15 @@ const status = panel.querySelector('[role=status]');
 const WIDTH = 320;
 const HEIGHT = 120;
 const TURNS = 11;
+const OTHERS = ['MemoryStore', 'connect-pg-simple'];
+/** Where the middle half of the ratios is wider than this share of their median, other work on the machine shows. */
+const UNCERTAIN = 0.2;
 
 form.addEventListener('submit', async (event) => {
   event.preventDefault();
   button.disabled = true;
   status.textContent = 'Measuring…';
-  const rates = { PgStore: [], MemoryStore: [] };
+  const rates = { PgStore: [], 'connect-pg-simple': [], MemoryStore: [] };
   try {
     const response = await fetch(form.action, { method: 'POST', body: new URLSearchParams(new FormData(form)) });
     if (!response.ok)
@@ -21,8 +24,7 @@ form.addEventListener('submit', async (event) => {
       rates[store].push(rate);
       draw(rates);
     }
-    const [pg, memory] = [median(rates.PgStore), median(rates.MemoryStore)];
-    status.textContent = `Median: PgStore at ${Math.round((100 * pg) / memory)} % of MemoryStore.`;
+    status.textContent = summary(rates);
   } catch (error) {
     status.textContent = error.message;
   }
@@ -43,16 +45,40 @@ async function* lines(body) {
 }
 
 function draw(rates) {
-  const top = 1.1 * Math.max(...Object.values(rates).flat());
+  const top = roundedUp(Math.max(...Object.values(rates).flat()));
+  const [highest, middle] = panel.querySelectorAll('.rates li');
+  highest.textContent = top.toLocaleString('en');
+  middle.textContent = (top / 2).toLocaleString('en');
   for (const [store, values] of Object.entries(rates)) {
     const points = values.map((rate, n) => `${(n * WIDTH) / (TURNS - 1)},${HEIGHT - (rate / top) * HEIGHT}`);
     panel.querySelector(`polyline.${store}`).setAttribute('points', points.join(' '));
-    panel.querySelector(`dd[data-store=${store}]`).textContent = values.length
-      ? `${median(values).toLocaleString('en')} / s`
-      : '–';
+    const shown = values.length > 0 ? `${quantile(values, 0.5).toLocaleString('en')} / s` : '–';
+    panel.querySelector(`dd[data-store=${store}]`).textContent = shown;
   }
 }
 
-function median(values) {
-  return values.toSorted((a, b) => a - b)[values.length >> 1] ?? 0;
+/** Two significant digits, of which the last is even: so that half of it can be read, too. */
+function roundedUp(rate) {
+  const step = 2 * 10 ** Math.max(0, Math.floor(Math.log10(rate)) - 1);
+  return Math.ceil(rate / step) * step;
+}
+
+/** Turn by turn: a moment in which the machine was slow counts for both stores. */
+function summary(rates) {
+  const ratios = OTHERS.map((other) => rates.PgStore.map((rate, turn) => rate / rates[other][turn]));
+  const shown = ratios.map((values, n) => {
+    const [low, middle, high] = [0.25, 0.5, 0.75].map((share) => Math.round(100 * quantile(values, share)));
+    return `${middle} % of ${OTHERS[n]} (quartiles ${low}–${high} %)`;
+  });
+  const isUncertain = ratios.some(
+    (values) => quantile(values, 0.75) - quantile(values, 0.25) > UNCERTAIN * quantile(values, 0.5),
+  );
+  const warning = isUncertain ? ' The turns differ much: this machine has other work, so that says little.' : '';
+  return `Median: PgStore at ${shown.join(', ')}.${warning}`;
+}
+
+/** The value below which this share of the values lies. */
+function quantile(values, share) {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.floor((sorted.length - 1) * share)] ?? 0;
 }

@@ -6,6 +6,9 @@ export type Jitter = (milliseconds: number) => number;
 /** At most a quarter shorter or longer. */
 export const aroundIt: Jitter = (milliseconds) => milliseconds * (0.75 + Math.random() / 2);
 
+/** At most a quarter shorter, never longer. */
+export const onlyShorter: Jitter = (milliseconds) => milliseconds * (1 - Math.random() / 4);
+
 /**
  * Runs a task at an interval, with `setInterval`: never while it is still running, and without keeping the process alive.
  */

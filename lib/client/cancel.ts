@@ -1,8 +1,7 @@
 /** Asks a server to cancel what a connection is doing. */
 
 import { deadlines } from '../calls/deadline.js';
-import type { Host } from './settings.js';
-import { Transport, type TransportSettings } from './transport.js';
+import { type Host, Transport, type TransportSettings } from './transport.js';
 
 const CANCEL_REQUEST_CODE = 80_877_102;
 

@@ -13,10 +13,12 @@ const HOST = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::(.*))?$/s;
  * @throws TypeError that shows nothing of the text, because a password may be in any part of one that is not understood
  */
 export function parseConnectionString(uri: string): Map<string, string> {
-  const [, credentials = '', hosts = '', database = '', query = ''] = URI.exec(uri) ?? refuse();
+  const [, credentials = '', hosts = '', path, query = ''] = URI.exec(uri) ?? refuse();
+  const database = path ?? '';
   // What looks like two sets of credentials, or like a query before them, is a password with unencoded characters: its end
   // would be taken for the name of a host, and appear in messages.
   if (credentials.includes('?') || hosts.includes('@') || database.includes('@')) refuse();
+  if (path === undefined && credentials === '' && query.includes('@')) refuse();
   const parameters = new Map<string, string>();
   const add = (name: string, text: string) => {
     if (text !== '') parameters.set(name, decode(text));
@@ -25,9 +27,11 @@ export function parseConnectionString(uri: string): Map<string, string> {
   add('user', colon < 0 ? credentials : credentials.slice(0, colon));
   add('password', colon < 0 ? '' : credentials.slice(colon + 1));
   const places = hosts.split(',').map((host) => HOST.exec(host) ?? refuse());
-  const names = places.map(([, address, name]) => address ?? name ?? '');
+  const names = places.map(([, address, name]) => decode(address ?? name ?? ''));
+  // A space or a control character is in no name of a host; a folder of Unix sockets may have any.
+  if (names.some((name) => /^[^/]*[\s\p{Cc}]/u.test(name))) refuse();
   const ports = places.map(([, , , port]) => port ?? '');
-  if (names.some((name) => name !== '')) add('host', names.join());
+  if (names.some((name) => name !== '')) parameters.set('host', names.join());
   if (ports.some((port) => port !== '')) add('port', ports.join());
   add('dbname', database);
   for (const [name, value] of queryParameters(query)) parameters.set(name, value);

@@ -7,9 +7,9 @@ import { codeOf, PgStoreError, timeoutError } from '../errors.js';
 import type { Query } from '../sql/query.js';
 import { requestCancel } from './cancel.js';
 import { runQuery, runScript } from './postgres-js.js';
-import { type Host, type Settings, UNFIT_HOST } from './settings.js';
+import { type Settings, UNFIT_HOST } from './settings.js';
 import { type StartedSession, Startup } from './startup.js';
-import { Transport } from './transport.js';
+import { type Host, Transport } from './transport.js';
 
 /** The code of a statement that was never sent, because the connection had ended before. */
 export const UNSENT = 'CONNECTION_ENDED';

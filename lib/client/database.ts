@@ -48,8 +48,8 @@ export class Database implements StatementRunner {
    */
   async run<T>(what: string, deadline: number, work: (query: BoundQuery) => Promise<T>, batch?: Batch): Promise<T> {
     const query: BoundQuery = (text, values) => this.#client.query(text, values, deadline);
-    const attempts = new Attempts(this.#options.retry, deadline);
-    let isRecreated = false;
+    let attempts: Attempts | undefined;
+    let mayRecreate = this.#options.createTable;
     for (;;) {
       try {
         const running = this.#slots
@@ -59,10 +59,11 @@ export class Database implements StatementRunner {
       } catch (error) {
         if (UNDEFINED_TABLE.has(codeOf(error))) {
           this.#tableExists = false;
-          if (!this.#options.createTable || isRecreated) throw error;
-          isRecreated = true;
+          if (!mayRecreate) throw error;
+          mayRecreate = false;
           continue;
         }
+        attempts ??= new Attempts(this.#options.retry, deadline);
         const pause = attempts.pauseAfter(error);
         if (pause === undefined) throw error;
         this.#onRetry(what, attempts.made, error);

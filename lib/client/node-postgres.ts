@@ -8,7 +8,7 @@ import { codeOf, timeoutError } from '../errors.js';
 import type { Query, Row } from '../sql/query.js';
 import { requestCancel } from './cancel.js';
 import type { Client } from './client.js';
-import type { Host } from './settings.js';
+import type { Host } from './transport.js';
 
 /** What the store uses of a connection that it checked out of a `NodePostgresPool`. */
 export interface NodePostgresClient {
@@ -187,7 +187,8 @@ function resetSocket(client: NodePostgresClient): void {
 }
 
 /** What node-postgres says of connections that were lost, or that it did not get in time; its own errors have no code. */
-const CONNECTION_LOST = /^(Connection terminated|Client (has encountered|was closed)|timeout e|Query read timeout)/;
+const CONNECTION_LOST =
+  /^(Connection terminated|Client (has encountered|was closed)|timeout e|Query read timeout|Received unexpected|There was an error establishing an SSL)/;
 
 function withCode(error: unknown): unknown {
   if (codeOf(error) !== '') return error;

@@ -6,19 +6,7 @@ import type { Options } from '../options.js';
 import { Parameters } from './parameters.js';
 import { type PasswordQuery, passwordFile, passwordFromFile } from './password-file.js';
 import { type TlsSettings, tlsSettings } from './tls-settings.js';
-
-/** A server that a connection may go to. */
-export interface Host {
-  /** As it was given: a name, an address, or the folder of a Unix socket. */
-  readonly given: string;
-  /** What a certificate is compared with. */
-  readonly name: string;
-  /** Where the connection goes: the name, or its address from parameter `hostaddr`. */
-  readonly address: string;
-  readonly port: number;
-  /** The file of its Unix socket. */
-  readonly path: string | undefined;
-}
+import type { Host } from './transport.js';
 
 /** The ways to authenticate that the store has, by libpq's names in `require_auth`. */
 export type AuthMethod = 'none' | 'password' | 'md5' | 'scram-sha-256';

@@ -141,11 +141,15 @@ function defaultFile(name: string): string | undefined {
 }
 
 function readFile(parameters: Parameters, name: ParameterName, file: string): Buffer {
+  let bytes: Buffer;
   try {
-    return fs.readFileSync(file);
+    bytes = fs.readFileSync(file);
   } catch (error) {
     throw new TypeError(`PgStore: ${parameters.source(name)}: the file cannot be read (${codeOf(error)})`, {
       cause: error,
     });
   }
+  // Node.js takes a file of anything else as one without certificates.
+  if (bytes.includes('-----BEGIN ')) return bytes;
+  throw new TypeError(`PgStore: ${parameters.source(name)}: the certificates for TLS are not in PEM form`);
 }

@@ -5,8 +5,20 @@ import net from 'node:net';
 import tls from 'node:tls';
 import { deadlines } from '../calls/deadline.js';
 import { PgStoreError } from '../errors.js';
-import type { Host } from './settings.js';
 import type { TlsSettings } from './tls-settings.js';
+
+/** A server that a connection may go to. */
+export interface Host {
+  /** As it was given: a name, an address, or the folder of a Unix socket. */
+  readonly given: string;
+  /** What a certificate is compared with. */
+  readonly name: string;
+  /** Where the connection goes: the name, or its address from parameter `hostaddr`. */
+  readonly address: string;
+  readonly port: number;
+  /** The file of its Unix socket. */
+  readonly path: string | undefined;
+}
 
 /** What a transport needs to know; the settings of a node-postgres pool fit, too. */
 export interface TransportSettings {

@@ -34,10 +34,12 @@ export class BulkDestruction {
   readonly #saves: Saves;
   readonly #previous: PreviousDestroyer | undefined;
   readonly #deadline: () => number;
+  readonly #onDestroyed: (key: string) => void;
 
   /**
    * @param saves calls of `set` of this process that are under way
    * @param deadline of a statement that starts now; a row that is locked until then fails the call
+   * @param onDestroyed gets the key of each row that was deleted
    */
   constructor(
     statements: Statements,
@@ -45,12 +47,14 @@ export class BulkDestruction {
     saves: Saves,
     previous: PreviousDestroyer | undefined,
     deadline: () => number,
+    onDestroyed: (key: string) => void,
   ) {
     this.#statements = statements;
     this.#ids = ids;
     this.#saves = saves;
     this.#previous = previous;
     this.#deadline = deadline;
+    this.#onDestroyed = onDestroyed;
   }
 
   /** Destroys all sessions of the prefix. */
@@ -116,10 +120,11 @@ export class BulkDestruction {
   async #destroyRow(row: RowName): Promise<boolean> {
     if (this.#previous && row.user !== undefined) {
       await this.#previous.destroyRow(row);
+      this.#onDestroyed(row.key);
       return true;
     }
     const { destroyNamed } = this.#statements.onShard(row.shard);
-    return untilUnlocked((deadline) => destroyNamed(row, deadline), this.#deadline);
+    return this.#untilUnlocked(row.key, (deadline) => destroyNamed(row, deadline));
   }
 
   /**
@@ -131,9 +136,20 @@ export class BulkDestruction {
       const row = await ended.catch(() => undefined);
       if (!row || !concerns(row)) return false;
       const { destroyWritten } = this.#statements.onShard(subject.shard);
-      return untilUnlocked((deadline) => destroyWritten(row, deadline), this.#deadline);
+      return this.#untilUnlocked(row.key, (deadline) => destroyWritten(row, deadline));
     });
     return (await Promise.all(deletions)).filter((isDeleted) => isDeleted).length;
+  }
+
+  /** Tries a deletion again while its row is locked. @returns whether it deleted the row */
+  async #untilUnlocked(key: string, destroy: (deadline: number) => Promise<Deletion>): Promise<boolean> {
+    const deadline = this.#deadline();
+    for (let tries = 1; ; tries++) {
+      const deletion = await destroy(deadline);
+      if (deletion === 'deleted') this.#onDestroyed(key);
+      if (deletion !== 'locked') return deletion === 'deleted';
+      await backOffFromLockedRow(tries, deadline);
+    }
   }
 }
 
@@ -141,17 +157,4 @@ export class BulkDestruction {
 function byActivity(one: UserRow, other: UserRow): number {
   if (one.updatedAt !== other.updatedAt) return other.updatedAt - one.updatedAt;
   return one.key < other.key ? -1 : 1;
-}
-
-/** Tries a deletion again while its row is locked. @returns whether it deleted the row */
-async function untilUnlocked(
-  destroy: (deadline: number) => Promise<Deletion>,
-  newDeadline: () => number,
-): Promise<boolean> {
-  const deadline = newDeadline();
-  for (let tries = 1; ; tries++) {
-    const deletion = await destroy(deadline);
-    if (deletion !== 'locked') return deletion === 'deleted';
-    await backOffFromLockedRow(tries, deadline);
-  }
 }

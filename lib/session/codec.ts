@@ -49,11 +49,13 @@ export class Codec {
   /**
    * The session as it is now: what the app changes later is not part of it.
    *
+   * @param lifetime in milliseconds, instead of what the cookie says
    * @throws PgStoreError `INVALID_SESSION` for what is not a session, and what JSON.stringify throws: TypeError for cycles
    * and BigInt, RangeError for too deep nesting
    */
-  encode(session: unknown): EncodedSession {
+  encode(session: unknown, lifetime?: number): EncodedSession {
     const encoded = encodeWithoutTtl(session);
+    if (lifetime !== undefined) return { ...encoded, expires: limit(Date.now() + lifetime) };
     const expires = encoded.expires ?? Date.now() + this.ttl(() => decode(encoded, 0));
     return { ...encoded, expires };
   }

@@ -8,7 +8,7 @@ import type { Options } from '../options.js';
 import type { Codec, Content, EncodedSession } from './codec.js';
 import { hasSameLifetime, isSameCookie } from './cookie.js';
 import { Reconciler } from './reconcile.js';
-import type { RowStatements, Statements, StoredRow, WrittenRow } from './row.js';
+import type { ChangedRow, RowStatements, Statements, StoredRow, WrittenRow } from './row.js';
 import { handleOf, type RowKeys, type SessionIds } from './session-id.js';
 import {
   attachSnapshot,
@@ -18,6 +18,7 @@ import {
   type Save,
   type Snapshot,
   snapshotFor,
+  snapshotForTouch,
 } from './snapshot.js';
 
 /** With more saves than this in a row without an answer, the oldest is taken for one that was not written. */
@@ -32,16 +33,16 @@ interface Call {
   readonly deadline: number;
 }
 
-/** What the row says after a save was not done. */
-type Finding =
-  /** An earlier attempt at this very statement was done, and its answer lost. */
-  | 'is ours'
-  /** It is not there any more, or has expired: the session was destroyed. */
-  | 'is gone'
+/** What the row says after a save was sent. */
+type Looked =
+  /** The save was done: now, or by an earlier attempt at this very statement whose answer was lost. */
+  | { readonly finding: 'is ours' }
+  /** The row is not there any more, or has expired: the session was destroyed. */
+  | { readonly finding: 'is gone' }
   /** It is as it was: another transaction has locked it. */
-  | 'is locked'
+  | { readonly finding: 'is locked' }
   /** Another request, or an earlier save of this one, has changed it. */
-  | 'has changed';
+  | { readonly finding: 'has changed'; readonly row: StoredRow };
 
 /**
  * What each call on one session does with its row. Knows neither SQL nor Express. The caller runs the calls on one session ID
@@ -96,7 +97,7 @@ export class ConcurrentSessions {
   /** Puts off the expiry of a session, and stores its cookie. */
   async touch(sid: string, encoded: EncodedSession, session: object, deadline: number): Promise<void> {
     const call = this.#callOn('touch', sid, deadline);
-    const snapshot = snapshotFor(session, sid, call.keys);
+    const snapshot = snapshotForTouch(session, sid, call.keys);
     if (!snapshot) return this.#overwriteCookie(call, encoded);
     // Whatever the request has changed in the data is not part of a touch.
     const touched = { ...encoded, data: snapshot.seen.data };
@@ -181,49 +182,50 @@ export class ConcurrentSessions {
     encoded: EncodedSession,
     session: object,
   ): Promise<WrittenRow | undefined> {
-    const { keys, statements, deadline } = call;
+    let hasCaughtUp = false;
     let hasMetOthers = false;
-    let attempt = this.#attemptOf(snapshot, encoded);
     for (let tries = 1; ; tries++) {
-      if (!attempt) {
-        this.#emit('dropped', handleOf(snapshot.key), call.name, 'changed hands');
-        return undefined;
-      }
-      const earlier = snapshot.inDoubt;
-      snapshot.inDoubt = [...earlier, attempt].slice(-MAX_IN_DOUBT);
-      const change = this.#changeOf(snapshot, attempt, keys[0], encoded);
-      const isWritten = await statements.update(change, deadline);
-      const row = isWritten ? undefined : await statements.read(keys, deadline);
-      const finding = isWritten ? 'is ours' : findingOn(row, attempt, snapshot);
-      // It was answered: only saves before it are still in doubt.
-      snapshot.inDoubt = earlier;
-      switch (finding) {
+      const attempt = this.#attemptOf(snapshot, encoded);
+      if (!attempt) return this.#drop(call, snapshot, 'changed hands');
+      if (hasCaughtUp && isStored(snapshot, attempt)) return this.#adoptStored(call, snapshot, attempt, encoded);
+      const change = this.#changeOf(call, snapshot, attempt, encoded);
+      const looked = await this.#send(call, snapshot, attempt, change);
+      switch (looked.finding) {
         case 'is ours':
-          Object.assign(snapshot, attempt, { key: keys[0], needsRekey: false, inDoubt: [], readFrom: statements.read });
-          if (change.movesExpiry) noteExpiry(snapshot, encoded.expires);
+          noteSaved(call, snapshot, attempt, change);
           if (hasMetOthers) this.#emit('conflict', handleOf(snapshot.key), tries);
           return change;
         case 'is gone':
-          // Unless it is in the table of another store, which loaded it: then it is a new session here.
-          if (await this.#isElsewhere(call, snapshot)) return this.#replace(call, encoded, session);
-          this.#emit('dropped', handleOf(snapshot.key), call.name, 'destroyed');
-          return undefined;
+          return this.#saveElsewhere(call, snapshot, encoded, session);
         case 'is locked':
-          await backOffFromLockedRow(tries, deadline);
+          await backOffFromLockedRow(tries, call.deadline);
           break;
-        case 'has changed': {
-          const isByOthers = this.#catchUp(snapshot, row as StoredRow, keys);
-          if (isByOthers) hasMetOthers = !isUnchanged(snapshot.seen, encoded);
-          attempt = this.#attemptOf(snapshot, encoded);
-          if (attempt && isSame(attempt.stored, snapshot.stored) && !snapshot.needsRekey) {
-            // The row holds all of it already.
-            Object.assign(snapshot, { seen: attempt.seen, inDoubt: [], readFrom: statements.read });
-            await this.#putOffExpiry(call, snapshot, encoded);
-            return undefined;
-          }
-        }
+        case 'has changed':
+          if (this.#catchUp(snapshot, looked.row, call.keys)) hasMetOthers = !isUnchanged(snapshot.seen, encoded);
+          hasCaughtUp = true;
       }
     }
+  }
+
+  /** Sends a save, and looks at the row where it was not done. Until it is answered, the save is in doubt. */
+  async #send(call: Call, snapshot: Snapshot, attempt: Save, change: ChangedRow): Promise<Looked> {
+    const { statements, keys, deadline } = call;
+    const earlier = snapshot.inDoubt;
+    snapshot.inDoubt = [...earlier, attempt].slice(-MAX_IN_DOUBT);
+    const isWritten = await statements.update(change, deadline);
+    const row = isWritten ? undefined : await statements.read(keys, deadline);
+    snapshot.inDoubt = earlier;
+    return isWritten ? { finding: 'is ours' } : findingOn(row, attempt, snapshot);
+  }
+
+  /** The row holds all of it already: only the expiry may be written. */
+  async #adoptStored(call: Call, snapshot: Snapshot, { seen }: Save, encoded: EncodedSession): Promise<undefined> {
+    adopt(snapshot, { seen, readFrom: call.statements.read });
+    await this.#putOffExpiry(call, snapshot, encoded);
+  }
+
+  #drop(call: Call, snapshot: Snapshot, why: 'destroyed' | 'changed hands'): undefined {
+    this.#emit('dropped', handleOf(snapshot.key), call.name, why);
   }
 
   /**
@@ -248,9 +250,9 @@ export class ConcurrentSessions {
     return { version: randomVersion(), seen, stored };
   }
 
-  #changeOf(snapshot: Snapshot, { stored, version }: Save, key: string, encoded: EncodedSession) {
+  #changeOf({ keys }: Call, snapshot: Snapshot, { stored, version }: Save, encoded: EncodedSession): ChangedRow {
     return {
-      ...this.#codec.newRow(key, { ...encoded, ...stored }, version),
+      ...this.#codec.newRow(keys[0], { ...encoded, ...stored }, version),
       oldKey: snapshot.key,
       oldVersion: snapshot.version,
       // A lifetime that another request has set stays, with its expiry.
@@ -279,9 +281,21 @@ export class ConcurrentSessions {
     return !own;
   }
 
-  /** Whether another store loaded the session, and its row is still in the table of that store. */
-  async #isElsewhere({ statements, deadline }: Call, snapshot: Snapshot): Promise<boolean> {
-    return snapshot.readFrom !== statements.read && isLive(await snapshot.readFrom([snapshot.key], deadline));
+  /**
+   * The session has no row here: it was destroyed. Unless another store has loaded it, and its row is still in the table of
+   * that store: then it is a new session here.
+   */
+  async #saveElsewhere(
+    call: Call,
+    snapshot: Snapshot,
+    encoded: EncodedSession,
+    session: object,
+  ): Promise<WrittenRow | undefined> {
+    const isForeign = snapshot.readFrom !== call.statements.read;
+    if (isForeign && isLive(await snapshot.readFrom([snapshot.key], call.deadline))) {
+      return this.#replace(call, encoded, session);
+    }
+    return this.#drop(call, snapshot, 'destroyed');
   }
 
   /** Writes the expiry, if that cannot wait (option `touchAfter`). */
@@ -297,7 +311,7 @@ export class ConcurrentSessions {
       if (!hasSameLifetime(cookie, encoded.cookie)) return;
       if (await statements.touch({ ...expiry, key, cookie }, deadline)) break;
       const row = await statements.read(keys, deadline);
-      if (!isLive(row)) return this.#emit('dropped', handleOf(snapshot.key), call.name, 'destroyed');
+      if (!isLive(row)) return this.#drop(call, snapshot, 'destroyed');
       if (row.key === key && row.cookie === cookie) await backOffFromLockedRow(tries, deadline);
       key = row.key;
       cookie = row.cookie;
@@ -339,11 +353,26 @@ export class ConcurrentSessions {
 }
 
 /** What the row says after a save was not done; what follows from it stands in `#saveChanges`. */
-function findingOn(row: StoredRow | undefined, attempt: Save, snapshot: Snapshot): Finding {
-  if (!isLive(row)) return 'is gone';
-  if (row.version === attempt.version) return 'is ours';
-  if (row.key === snapshot.key && row.version === snapshot.version) return 'is locked';
-  return 'has changed';
+function findingOn(row: StoredRow | undefined, attempt: Save, snapshot: Snapshot): Looked {
+  if (!isLive(row)) return { finding: 'is gone' };
+  if (row.version === attempt.version) return { finding: 'is ours' };
+  if (row.key === snapshot.key && row.version === snapshot.version) return { finding: 'is locked' };
+  return { finding: 'has changed', row };
+}
+
+/** Whether the row holds already what a save would write. */
+function isStored(snapshot: Snapshot, { stored }: Save): boolean {
+  return isSame(stored, snapshot.stored) && !snapshot.needsRekey;
+}
+
+function noteSaved({ statements }: Call, snapshot: Snapshot, attempt: Save, change: ChangedRow): void {
+  adopt(snapshot, { ...attempt, key: change.key, needsRekey: false, readFrom: statements.read });
+  if (change.movesExpiry) noteExpiry(snapshot, change.expires);
+}
+
+/** The row is as the request knows it now: no save is in doubt any more. */
+function adopt(snapshot: Snapshot, state: Partial<Snapshot>): void {
+  Object.assign(snapshot, state, { inDoubt: [] });
 }
 
 export function isLive(row: StoredRow | undefined): row is StoredRow {

@@ -11,6 +11,9 @@ type Cookie = Record<string, unknown>;
  */
 const DRIFT_MS = 10;
 
+/** JavaScript's dates end there. */
+const LATEST_MS = 8.64e15;
+
 /** What express-session can write into a `Set-Cookie` header, by attribute; it leaves out what is falsy. */
 const FIT: Readonly<Record<string, (value: unknown) => boolean>> = {
   path: (value) => typeof value === 'string' && /^[\x20-\x3a\x3d-\x7e]*$/.test(value),
@@ -71,6 +74,24 @@ export function hasSameLifetime(one: string | null, other: string | null): boole
   const a = parse(one) ?? {};
   const b = parse(other) ?? {};
   return property(a, 'expires') === property(b, 'expires') && hasNearMaxAge(a, b);
+}
+
+/**
+ * A plain cookie that the app has changed, as express-session's Cookie is after the same assignments: `maxAge`, and also
+ * `expires`, says how long the session lives from now on, and with each later request again.
+ */
+export function settledCookie(cookie: unknown, before: unknown): unknown {
+  if (!isObject(cookie)) return cookie;
+  const { maxAge, ...others } = cookie;
+  if (maxAge === null) return { ...others, originalMaxAge: null, expires: null };
+  if (typeof maxAge === 'number') {
+    const time = Math.min(Math.max(0, Date.now() + maxAge), LATEST_MS);
+    return { ...others, originalMaxAge: maxAge, expires: new Date(time).toISOString() };
+  }
+  const { originalMaxAge, expires } = isObject(before) ? before : {};
+  if (cookie.expires === expires || cookie.originalMaxAge !== originalMaxAge) return cookie;
+  const time = cookie.expires ? new Date(cookie.expires as string | number).getTime() : Number.NaN;
+  return { ...cookie, originalMaxAge: Number.isNaN(time) ? null : time - Date.now() };
 }
 
 function withoutDrift(before: Cookie | null, after: Cookie): Cookie;

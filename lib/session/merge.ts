@@ -1,6 +1,7 @@
 /** Three-way merge of JSON values. Pure. */
 
 import { isDeepStrictEqual } from 'node:util';
+import { DEFAULT, type RuleNode } from './merge-rules.js';
 
 type JsonObject = Record<string, unknown>;
 
@@ -21,23 +22,36 @@ export type Merge = (base: unknown, ours: unknown, theirs: unknown) => unknown;
  * a key that one side removed goes, unless the other changed it. Never changes its arguments; keys
  * such as `__proto__` are data.
  *
+ * @param rules of option `merge`, for values that both sides changed
  * @throws RangeError for values nested so deep that the stack ends (some thousands of levels)
  */
-export function merge(base: unknown, ours: unknown, theirs: unknown): unknown {
+export function merge(base: unknown, ours: unknown, theirs: unknown, rules?: RuleNode): unknown {
   if (!isObject(ours) || !isObject(theirs)) return isDeepStrictEqual(base, ours) ? theirs : ours;
   const before = isObject(base) ? base : {};
   const merged: JsonObject = {};
-  for (const [key, value] of Object.entries({ ...theirs, ...ours })) {
-    const was = Object.hasOwn(before, key) ? before[key] : undefined;
-    if (Object.hasOwn(ours, key) && Object.hasOwn(theirs, key)) put(merged, key, merge(was, value, theirs[key]));
-    // Of one side alone: added there, or changed there, or else removed by the other.
-    else if (!isDeepStrictEqual(was, value)) put(merged, key, value);
+  for (const key of Object.keys({ ...theirs, ...ours })) {
+    const value = mergeKey(own(before, key), own(ours, key), own(theirs, key), rules?.get(key));
+    if (value !== undefined) put(merged, key, value);
   }
   return merged;
 }
 
+/** Merges the values of a key that is there on one side at least. `undefined`, which JSON does not have, is an absent value. */
+function mergeKey(base: unknown, ours: unknown, theirs: unknown, rules: RuleNode | undefined): unknown {
+  const resolved = rules ? rules.resolve(base, ours, theirs) : DEFAULT;
+  if (resolved !== DEFAULT) return resolved;
+  if (ours !== undefined && theirs !== undefined) return merge(base, ours, theirs, rules);
+  // Of one side alone: added there, or changed there, or else removed by the other.
+  const value = ours === undefined ? theirs : ours;
+  return isDeepStrictEqual(base, value) ? undefined : value;
+}
+
 export function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function own(object: JsonObject, key: string): unknown {
+  return Object.hasOwn(object, key) ? object[key] : undefined;
 }
 
 /** Assigning to `__proto__` would set the prototype instead of a key. */

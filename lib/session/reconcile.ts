@@ -5,6 +5,7 @@ import type { Options } from '../options.js';
 import type { Codec, Content } from './codec.js';
 import { mergeCookies } from './cookie.js';
 import { type Merge, merge } from './merge.js';
+import { type MergeRules, parseRules } from './merge-rules.js';
 
 /** A user as the table stores it; `null`: nobody. */
 type User = string | null;
@@ -35,7 +36,7 @@ export class Reconciler {
   readonly #codec: Codec;
 
   constructor({ merge: option }: Options, codec: Codec) {
-    this.#merge = option ?? merge;
+    this.#merge = typeof option === 'function' ? option : mergeBy(option);
     this.#codec = codec;
   }
 
@@ -69,4 +70,10 @@ export class Reconciler {
     }
     return text;
   }
+}
+
+/** The default merge, with the rules of option `merge`. */
+function mergeBy(option: MergeRules | undefined): Merge {
+  const rules = option && parseRules(option);
+  return (base, ours, theirs) => merge(base, ours, theirs, rules);
 }

@@ -92,6 +92,22 @@ export interface ExpiredRow {
   readonly wasSession: boolean;
 }
 
+/** A row that is watched. */
+export interface WatchedRow {
+  readonly key: string;
+  /** When the session was created that was last seen there, as in `RowName`; `undefined`: none was seen yet. */
+  readonly createdAt: string | undefined;
+}
+
+/** A watched row that is missing, is not as it was, or expires soon. */
+export interface CheckedRow {
+  readonly key: string;
+  /** When the session was created that is there; `undefined`: there is none. */
+  readonly createdAt: string | undefined;
+  /** Milliseconds until the row expires; zero or less: it has expired. */
+  readonly expiresInMs: number;
+}
+
 /** Row keys in the order of `collate "C"`: from the first one, to before the second one. */
 export type KeyRange = readonly [string, string];
 
@@ -122,6 +138,13 @@ export interface RowStatements {
   readonly bury: Send<string, boolean>;
   readonly destroyNamed: Send<RowName, Deletion>;
   readonly destroyWritten: Send<WrittenRow, Deletion>;
+  /**
+   * Gives those of the rows, each of another key, that are missing, are not as they were, or expire soon. It is not batched: it
+   * is one statement.
+   *
+   * @param soon seconds
+   */
+  check(rows: readonly WatchedRow[], soon: number, deadline: number): Promise<CheckedRow[]>;
 }
 
 /** Which rows of a prefix were there when a call was made. */

@@ -84,6 +84,48 @@ export function snapshotFor(session: unknown, sid: string, keys: readonly string
   return snapshot?.sid === sid && keys.includes(snapshot.key) ? snapshot : undefined;
 }
 
+/** Whether the session has a snapshot of its own, of this session ID. */
+export function hasSnapshot(session: unknown, sid: string): boolean {
+  return (session as Holder)?.[SNAPSHOT]?.sid === sid;
+}
+
+/** Stands in for a session that a framework has made from data of `get` in a way of its own: it has their snapshot. */
+export class LoadedSession {
+  /** The snapshot of the data. */
+  readonly loaded: Snapshot;
+  readonly [SNAPSHOT]: Snapshot;
+  /** In milliseconds on the clock of `performance.now()`. */
+  rememberedUntil = 0;
+
+  constructor(loaded: Snapshot, forMs: number) {
+    this.loaded = loaded;
+    this[SNAPSHOT] = { ...loaded };
+    this.remember(forMs);
+  }
+
+  /** What the request holds if it changed nothing since its last save. */
+  get seen(): Content {
+    return this[SNAPSHOT].seen;
+  }
+
+  remember(forMs: number): void {
+    this.rememberedUntil = performance.now() + forMs;
+  }
+
+  forget(): void {
+    this.rememberedUntil = Number.NEGATIVE_INFINITY;
+  }
+}
+
+/**
+ * The snapshot for a touch of a session. Data of `get` will do, too: a touch writes nothing that the request may have changed in
+ * them.
+ */
+export function snapshotForTouch(session: unknown, sid: string, keys: readonly string[]): Snapshot | undefined {
+  const snapshot = snapshotFor(session, sid, keys) ?? loadedSnapshot(session);
+  return snapshot?.sid === sid && keys.includes(snapshot.key) ? snapshot : undefined;
+}
+
 /** Where the app has frozen the session, it stays without one. */
 function setSnapshot(session: object, snapshot: Snapshot): void {
   Reflect.defineProperty(session, SNAPSHOT, { value: snapshot, writable: true, configurable: true });

@@ -28,16 +28,20 @@ export function deleteExpiredSql({ name, isSharded }: TableSql): string {
   select d.sid, d.user_id, d.was_session::text from deleted d`;
 }
 
-/** Corrects the `delete_after` of rows that were prolonged by hand, so that autodelete does not find them again. */
+/**
+ * Corrects the `delete_after` of the rows of a page that were prolonged by hand, so that autodelete does not find them again.
+ * By page too: somebody may have prolonged every session of a large table.
+ */
 export function postponeSql({ name, isSharded }: TableSql): string {
   return `update ${name} s
     set delete_after = l.expires_at
     from (
       select s.sid, s.expires_at
       from ${name} s
-      where ${isSharded ? 's.shard = $2::smallint and' : ''}
-        s.delete_after >= to_timestamp($1::text::float8) and s.delete_after <= now() and s.expires_at > now()
+      where ${isSharded ? 's.shard = $3::smallint and' : ''}
+        s.delete_after >= to_timestamp($1::text::float8) and s.delete_after <= to_timestamp($2::text::float8)
+        and s.expires_at > now()
       for no key update skip locked
     ) l
-    where ${isSharded ? 's.shard = $2::smallint and' : ''} s.sid = l.sid`;
+    where ${isSharded ? 's.shard = $3::smallint and' : ''} s.sid = l.sid`;
 }

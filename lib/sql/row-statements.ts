@@ -5,6 +5,7 @@ import { isRowLevelError } from '../calls/retry.js';
 import { codeOf } from '../errors.js';
 import type {
   ChangedRow,
+  CheckedRow,
   Deletion,
   NewRow,
   RowName,
@@ -12,6 +13,7 @@ import type {
   Send,
   StoredRow,
   TouchedRow,
+  WatchedRow,
   WrittenRow,
 } from '../session/row.js';
 import { buryAbsentStatement, buryStatement, destroyStatement } from './destroy.js';
@@ -24,6 +26,7 @@ import { type RowStatement, run, write } from './statement.js';
 import type { TableSql } from './table.js';
 import { touchStatement } from './touch.js';
 import { moveStatement, updateStatement } from './update.js';
+import { check, checkSql } from './watch.js';
 
 /** Batches the items of one kind of statement. */
 export function batched<Item, Result>(
@@ -39,7 +42,9 @@ export function batched<Item, Result>(
     shouldIsolate: isRowLevelError,
     limits: DEFAULT_LIMITS,
   });
-  return (item, deadline) => batcher.send(item, deadline);
+  return function send(item, deadline) {
+    return batcher.send(item, deadline);
+  };
 }
 
 export class PgRowStatements implements RowStatements {
@@ -55,11 +60,13 @@ export class PgRowStatements implements RowStatements {
   readonly #runner: StatementRunner;
   readonly #shard: number | undefined;
   readonly #move: RowStatement<ChangedRow>;
+  readonly #checkSql: string;
 
   constructor(runner: StatementRunner, table: TableSql, reader: RowReader, shard: number | undefined) {
     this.#runner = runner;
     this.#shard = shard;
     this.#move = moveStatement(table);
+    this.#checkSql = checkSql(table);
 
     const getTexts = getStatement(table);
     this.read = batched(runner, 'get', sizeOfKeys, (query, sessions) => get(query, getTexts, sessions, shard, reader));
@@ -108,6 +115,10 @@ export class PgRowStatements implements RowStatements {
 
   update(row: ChangedRow, deadline: number): Promise<boolean> {
     return row.oldKey === row.key ? this.#updateInPlace(row, deadline) : this.#moveAlone(row, deadline);
+  }
+
+  check(rows: readonly WatchedRow[], soon: number, deadline: number): Promise<CheckedRow[]> {
+    return this.#runner.run('watch', deadline, (query) => check(query, this.#checkSql, rows, soon, this.#shard));
   }
 
   /** A row that moves to another key never shares a statement with others. */

@@ -123,7 +123,9 @@ export class PgStatements implements Statements {
       for (let from = '-Infinity'; ; ) {
         const values = [from, String(PAGE)];
         const [[found, last] = [], ...deleted] = await this.#query('autodelete', this.#deleteExpiredSql, values, shard);
-        if (Number(found) > deleted.length) await this.#query('autodelete', this.#postponeSql, [from], shard);
+        if (Number(found) > deleted.length) {
+          await this.#query('autodelete', this.#postponeSql, [from, String(last)], shard);
+        }
         yield deleted.map(([key, user, wasSession]) => {
           return { key: key as string, user: user as string | null, wasSession: wasSession === 'true' };
         });

@@ -7,6 +7,8 @@ export interface TableSql {
   readonly name: string;
   /** Whether the table has a column `shard`. */
   readonly isSharded: boolean;
+  /** When the row `s` expires. */
+  readonly expiry: string;
   /** A condition on `s`: the row has not expired. An expired session is destroyed for every call, its row there or not. */
   readonly isLive: string;
   /**
@@ -23,12 +25,14 @@ export function tableSql(name: TableName, maxLifetime: number | undefined): Tabl
   const due = `now() + i.expires_in * interval '1 millisecond'`;
   const shared = { name: qualified(name), isSharded: name.shards !== undefined };
   if (maxLifetime === undefined) {
-    return { ...shared, isLive: 's.expires_at > now()', newExpiry: due, firstExpiry: due };
+    return { ...shared, expiry: 's.expires_at', isLive: 's.expires_at > now()', newExpiry: due, firstExpiry: due };
   }
   const life = `${maxLifetime}::float8 * interval '1 second'`;
+  const expiry = `least(s.expires_at, s.created_at + ${life})`;
   return {
     ...shared,
-    isLive: `least(s.expires_at, s.created_at + ${life}) > now()`,
+    expiry,
+    isLive: `${expiry} > now()`,
     newExpiry: `least(${due}, s.created_at + ${life})`,
     firstExpiry: `least(${due}, now() + ${life})`,
   };

@@ -8,9 +8,10 @@ import fs from 'node:fs';
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
+import pg from 'pg';
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
-import { createApp, type Example } from '../../example/app.js';
-import { freshTable, sqlClient } from '../support/postgres.js';
+import { createApp, type Example, tableNames } from '../../example/app.js';
+import { freshTable, postgresUri, sqlClient } from '../support/postgres.js';
 
 const FLAGS = [
   '--headless',
@@ -36,6 +37,7 @@ describe('the example app in a browser', () => {
   let example: Example;
   let server: http.Server;
   let browser: Browser;
+  let pool: pg.Pool;
   let url: string;
 
   before(async function () {
@@ -45,7 +47,8 @@ describe('the example app in a browser', () => {
       console.log('      no chromium on the PATH: the browser specs are pending');
       this.skip();
     }
-    example = await createApp({ sql: await sqlClient(), secret: 'a secret of the spec', table });
+    pool = new pg.Pool({ connectionString: await postgresUri() });
+    example = await createApp({ sql: await sqlClient(), pool, secret: 'a secret of the spec', table });
     server = http.createServer(example.app);
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -63,7 +66,8 @@ describe('the example app in a browser', () => {
     if (!example) return;
     await example.close();
     const sql = await sqlClient();
-    await sql`drop table ${sql(table)}, ${sql(`${table}_lab`)}`;
+    await pool.end();
+    await sql`drop table if exists ${sql(Object.values(tableNames(table)))}`;
   });
 
   /**
@@ -138,16 +142,20 @@ describe('the example app in a browser', () => {
     );
   });
 
-  it('keeps 20 of 20 parallel writes, where MemoryStore does not', async () => {
+  it('keeps 20 of 20 parallel writes, where the other stores do not', async () => {
     const page = await open();
     await page.getByRole('button', { name: 'Send 20 parallel writes' }).click();
-    await page.locator('[data-store=PgStore]', { hasText: '20 of 20 kept' }).waitFor();
+    await page.locator('[data-store=PgStore]', { hasText: 'kept 20 of 20' }).waitFor();
     assert.equal(await page.locator('[data-store=PgStore] .kept').count(), 20);
-    const others = (await page.locator('[data-store=MemoryStore] output').textContent()) ?? '';
-    assert(Number.parseInt(others, 10) < 20, others);
+    for (const other of ['MemoryStore', 'connect-pg-simple']) {
+      const text = (await page.locator(`[data-store=${other}] output`).textContent()) ?? '';
+      const [, kept] = /^kept (\d+) of 20$/.exec(text) ?? [];
+      assert(Number(kept) < 20, `${other}: ${text}`);
+      assert.equal(await page.locator(`[data-store=${other}] .kept`).count(), Number(kept));
+    }
   });
 
-  it('draws the speed of both stores live', async () => {
+  it('draws the speed of the stores live, with values at the axes', async () => {
     const page = await open();
     await page.getByLabel('changes it').check();
     await page.getByRole('button', { name: 'Measure' }).click();
@@ -159,7 +167,23 @@ describe('the example app in a browser', () => {
     await drawn(3);
     assert.equal(await page.getByText('Measuring…').count(), 1);
     await drawn(11);
-    await page.getByText(/Median: PgStore at \d+ % of MemoryStore/).waitFor();
+    const percent = String.raw`\d+ % of %s \(quartiles \d+–\d+ %\)`;
+    const of = (store: string) => percent.replace('%s', store);
+    await page.getByText(new RegExp(`Median: PgStore at ${of('MemoryStore')}, ${of('connect-pg-simple')}`)).waitFor();
+    const [top, half, zero] = await page.locator('.rates li').allInnerTexts();
+    const numberOf = (text: string) => Number(text.replaceAll(',', ''));
+    assert.equal(zero, '0');
+    assert.equal(numberOf(half), numberOf(top) / 2);
+    for (const text of await page.locator('#speed dd').allInnerTexts()) {
+      assert(numberOf(text.replace(' / s', '')) <= numberOf(top), `${text}, axis ${top}`);
+    }
+  });
+
+  it('says of a time that it is in UTC', async () => {
+    const page = await open({ timezoneId: 'Asia/Tokyo' });
+    const time = page.locator('#rows time').first();
+    const at = await time.getAttribute('datetime');
+    assert.equal(await time.innerText(), `${at?.slice(0, 16).replace('T', ' ')} UTC`);
   });
 
   it('works by keyboard alone', async () => {
@@ -186,7 +210,7 @@ describe('the example app in a browser', () => {
     await page.getByText('1 item', { exact: true }).waitFor();
     await tabTo('Send 20');
     await page.keyboard.press('Space');
-    await page.getByText('20 of 20 kept').waitFor();
+    await page.getByText('kept 20 of 20').waitFor();
     await page.goto(url);
     await tabTo('Sign out');
     await page.keyboard.press('Enter');
@@ -198,11 +222,13 @@ describe('the example app in a browser', () => {
       const page = await open({ viewport: { width: 360, height: 740 }, colorScheme });
       await signIn(page);
       await page.getByRole('button', { name: 'Send 20 parallel writes' }).click();
-      await page.getByText('20 of 20 kept').waitFor();
+      await page.getByText('kept 20 of 20').waitFor();
       assert.equal(await page.evaluate('document.documentElement.scrollWidth'), 360);
       assert(contrast(await colours(page, 'small')) >= 4.5, 'quiet text');
       assert(contrast(await colours(page, 'button.main')) >= 4.5, 'main button');
-      assert(contrast(await colours(page, '#race .MemoryStore')) >= 4.5, 'coloured text');
+      for (const store of ['PgStore', 'MemoryStore', 'connect-pg-simple']) {
+        assert(contrast(await colours(page, `#race .${store}`)) >= 4.5, store);
+      }
     });
   }
 

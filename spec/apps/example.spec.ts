@@ -2,11 +2,13 @@
 
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import fs from 'node:fs';
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
-import { createApp } from '../../example/app.js';
+import pg from 'pg';
+import { createApp, tableNames } from '../../example/app.js';
 import { eventually } from '../support/eventually.js';
 import { temporaryFolder } from '../support/folders.js';
 import { freshTable, postgresUri, sqlClient } from '../support/postgres.js';
@@ -127,7 +129,7 @@ describe('npm start', () => {
       interrupt(run);
       await run.ended;
       const sql = await sqlClient();
-      await sql`drop table if exists example_sessions, example_sessions_lab`;
+      await sql`drop table if exists ${sql(Object.values(tableNames()))}`;
     }
   });
 
@@ -140,9 +142,11 @@ describe('npm start', () => {
 });
 
 describe('the example app', () => {
-  it('takes requests that change something from its own pages only', async () => {
+  it('takes requests for its own names only, and changes something only for its own pages', async () => {
     const table = freshTable();
-    const example = await createApp({ sql: await sqlClient(), secret: 'a secret of the spec', table });
+    const pool = new pg.Pool({ connectionString: await postgresUri() });
+    const options = { sql: await sqlClient(), pool, secret: 'a secret of the spec', table, hosts: ['shop.example'] };
+    const example = await createApp(options);
     const server = http.createServer(example.app);
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -158,11 +162,32 @@ describe('the example app', () => {
       assert.match(page.headers.get('content-security-policy') ?? '', /default-src 'none'/);
       const text = await page.text();
       assert.doesNotMatch(text, /style=|onclick=|<script>/);
+      // A page of another site whose name now leads here (DNS rebinding) would be of the same origin.
+      const statusFor = async (host: string) => {
+        const request = http.get(url, { headers: { host } });
+        const [response] = (await once(request, 'response')) as [http.IncomingMessage];
+        response.resume();
+        return response.statusCode;
+      };
+      for (const host of [
+        'localhost:3000',
+        '127.0.0.1',
+        '192.168.1.7:3000',
+        '[::1]:3000',
+        'shop.example',
+        'SHOP.example',
+      ]) {
+        assert.equal(await statusFor(host), 200, host);
+      }
+      for (const host of ['evil.example', 'localhost.evil.example:3000', '127.0.0.1.evil.example', 'shop.example.']) {
+        assert.equal(await statusFor(host), 421, host);
+      }
     } finally {
       await new Promise((resolve) => server.close(resolve));
       await example.close();
       const sql = await sqlClient();
-      await sql`drop table ${sql(table)}, ${sql(`${table}_lab`)}`;
+      await pool.end();
+      await sql`drop table if exists ${sql(Object.values(tableNames(table)))}`;
     }
   });
 

@@ -35,7 +35,7 @@ async function checkPhase(): Promise<void> {
 }
 
 describe('Batcher', () => {
-  it('sends in the next check phase while a slot is free', async () => {
+  it('sends in the next check phase while nothing is in flight', async () => {
     const { send, sent } = batcher();
     void send('a');
     await checkPhase();
@@ -128,13 +128,13 @@ describe('Batcher', () => {
     assert.deepEqual(sent(), [['aa', 'bbb'], ['c'], ['dddddddd'], ['e']]);
   });
 
-  it('sends the items of a batch alone if one of them may be at fault, at every position', async () => {
-    const items = ['a', 'b', 'c', 'd', 'e'];
+  it('tries the halves of a batch apart if one of its items may be at fault, at every position', async () => {
+    const items = Array.from({ length: 16 }, (_, n) => `item ${n}`);
     for (const bad of items) {
       const refused = new DataError('refused');
       const statements: string[][] = [];
       const { send } = batcher(
-        { maxInFlight: 2 },
+        {},
         {
           execute: async (batch) => {
             statements.push(batch);
@@ -149,12 +149,16 @@ describe('Batcher', () => {
         else assert.deepEqual(answer, { status: 'fulfilled', value: items[n] });
       }
       const tried = statements.filter((statement) => statement.includes(bad));
-      assert.deepEqual(tried.at(-1), [bad]);
-      assert(tried.length <= 2, 'a refused item is not tried for ever');
+      assert.deepEqual(
+        tried.map(({ length }) => length),
+        [16, 8, 4, 2, 1],
+        'a refused item is tried once for each size',
+      );
+      assert.equal(statements.length, 9);
     }
   });
 
-  it('sends isolated before what came later', async () => {
+  it('tries halves before what came later', async () => {
     const { send, sent, batches } = batcher();
     const answers = Promise.all([send('a'), send('b')]);
     await checkPhase();
@@ -166,6 +170,43 @@ describe('Batcher', () => {
     }
     assert.deepEqual(sent(), [['a', 'b'], ['a'], ['b'], ['later']]);
     assert.deepEqual([...(await answers), await later], ['A', 'B', 'LATER']);
+  });
+
+  it('does not send the items of a half whose deadline has passed meanwhile', async () => {
+    const { send, sent, batches } = batcher();
+    const soon = performance.now() + 5;
+    const late = assert.rejects(send('late', soon), { code: 'TIMEOUT' });
+    const fine = send('fine');
+    await checkPhase();
+    while (performance.now() <= soon);
+    batches[0].fail(new DataError());
+    await late;
+    await checkPhase();
+    batches[1].succeed();
+    assert.equal(await fine, 'FINE');
+    assert.deepEqual(sent(), [['late', 'fine'], ['fine']]);
+  });
+
+  it('sends a lone item at once where the last batch was of one item', async () => {
+    const { send, sent, batches } = batcher();
+    void send('a');
+    assert.deepEqual(sent(), [], 'the first one may be one of many');
+    await checkPhase();
+    batches[0].succeed();
+    await checkPhase();
+    void send('b');
+    assert.deepEqual(sent(), [['a'], ['b']]);
+    void send('c');
+    void send('d');
+    batches[1].succeed();
+    await checkPhase();
+    assert.deepEqual(sent().slice(2), [['c', 'd']]);
+    batches[2].succeed();
+    await checkPhase();
+    void send('e');
+    assert.equal(sent().length, 3, 'after a batch of two, others may come with it');
+    await checkPhase();
+    assert.deepEqual(sent().slice(3), [['e']]);
   });
 
   it('fails all items of a batch that failed for another reason, once, and goes on', async () => {

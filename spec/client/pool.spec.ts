@@ -5,9 +5,10 @@
 
 import assert from 'node:assert/strict';
 import net from 'node:net';
-import path from 'node:path';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import postgres, { type Sql } from 'postgres';
+import { ConnectionPool } from '../../lib/client/pool.js';
+import { parseOptions } from '../../lib/options.js';
 import { eventually, patiently } from '../support/eventually.js';
 import { type ChunkFault, FaultProxy } from '../support/fault-proxy.js';
 import { closeStores, freshTable, openOwnStore as openStore } from '../support/postgres.js';
@@ -144,6 +145,87 @@ describe('connection pool', () => {
     await store.close();
     await sql`drop owned by limited`;
     await sql`drop role limited`;
+  });
+
+  it('one refused attempt does not shrink the pool for long', async () => {
+    const table = freshTable();
+    const name = freshTable();
+    await (await openStore({ uri: server.uri, table })).ready();
+    await sql.unsafe(`create role few login password '${PASSWORD}' connection limit 1`);
+    await sql`grant all on ${sql(table)} to few`;
+    const uri = `${server.uri.replace('//postgres:', '//few:')}?application_name=${name}`;
+    const store = await openStore({ uri, table, createTable: false });
+    const count = async () => (await sql`select from pg_stat_activity where application_name = ${name}`).length;
+    /** Calls of several kinds at once, for which one connection is too few. */
+    const burst = () =>
+      Promise.all([store.get('a'), store.length(), store.set('b', plain()), store.destroy('c'), store.ids()]);
+    for (let round = 0; round < 5; round++) await burst();
+    assert.equal(await count(), 1);
+    await sql`alter role few connection limit 10`;
+    // No connection of the store's ends meanwhile.
+    const [before] = await sql`select pid from pg_stat_activity where application_name = ${name}`;
+    while ((await count()) < 2) await burst();
+    const after = await sql`select pid from pg_stat_activity where application_name = ${name}`;
+    assert(after.some(({ pid }) => pid === before?.pid));
+    await store.close();
+    await sql`drop owned by few`;
+    await sql`drop role few`;
+  });
+
+  it('a connection to a server that takes no writes any more is replaced, and the call repeated', async () => {
+    const table = freshTable();
+    const store = await openStore({ uri: server.uri, table, maxConnections: 1 });
+    await store.set('a', plain({ n: 1 }));
+    const codes: string[] = [];
+    store.on('retry', (_call, _attempt, error: any) => codes.push(error.code));
+    // As on a primary that a failover has made a standby: on this connection alone.
+    const [{ role }] = await sql`select current_user as role`;
+    await sql`alter role ${sql(role)} set default_transaction_read_only = on`;
+    const readOnly = await openStore({ uri: server.uri, table, maxConnections: 1, createTable: false });
+    assert.equal(((await readOnly.get('a')) as any).n, 1);
+    await sql`alter role ${sql(role)} reset default_transaction_read_only`;
+    readOnly.on('retry', (_call, _attempt, error: any) => codes.push(error.code));
+    await readOnly.set('a', plain({ n: 2 }));
+    await readOnly.destroy('a');
+    assert.deepEqual(codes, ['25006']);
+  });
+
+  it('a connection that the server has ended for its idleness is replaced, and the call repeated', async () => {
+    const store = await openStore({ uri: `${server.uri}?idle_session_timeout=50`, table: freshTable() });
+    let ended = 0;
+    // Which of the two is known first is chance.
+    store.on('retry', (_call, _attempt, error: any) => {
+      if (/^(57P05|CONNECTION_CLOSED)$/.test(error.code)) ended++;
+    });
+    const busy = new Int32Array(new SharedArrayBuffer(4));
+    for (let n = 0; ended < 2; n++) {
+      await store.set('a', plain({ n }));
+      // Nobody hears of the end before the next call.
+      Atomics.wait(busy, 0, 0, 100);
+      assert.equal(((await store.get('a')) as any).n, n);
+    }
+  });
+
+  describe('the isolation level', () => {
+    const levelOf = async (uri: string, given = {}) => {
+      const pool = new ConnectionPool(parseOptions({ uri, postgres: given }));
+      const [row] = await pool.query('show default_transaction_isolation', [], performance.now() + 10_000);
+      await pool.end();
+      return row?.[0];
+    };
+
+    it('is read committed, whatever the role has, unless the app says another', async () => {
+      await sql.unsafe(`create role strict login password '${PASSWORD}'`);
+      await sql`alter role strict set default_transaction_isolation = serializable`;
+      const uri = server.uri.replace('//postgres:', '//strict:');
+      assert.equal(await levelOf(uri), 'read committed');
+      assert.equal(await levelOf(server.uri), 'read committed');
+      assert.equal(await levelOf(`${uri}?default_transaction_isolation=repeatable%20read`), 'repeatable read');
+      assert.equal(await levelOf(`${uri}?options=-c%20default_transaction_isolation=serializable`), 'serializable');
+      const connection = { default_transaction_isolation: 'serializable' };
+      assert.equal(await levelOf(server.uri, { connection }), 'serializable');
+      await sql`drop role strict`;
+    });
   });
 
   it('a connection that gives no answer fails its own call, and no statement of another connection', async () => {

@@ -277,7 +277,7 @@ describe('faults: a server that refuses', () => {
     const ended = runNode(
       `
       import { PgStore } from './lib/index.js';
-      const store = new PgStore({ uri: '${proxy.uri}', table: '${table}' });
+      const store = new PgStore({ uri: '${proxy.uri}', table: '${table}', timeout: 60_000 });
       await store.ready();
       process.stdin.once('data', () => {
         let answered = 0;

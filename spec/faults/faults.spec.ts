@@ -2,10 +2,10 @@
 
 import assert from 'node:assert/strict';
 import postgres from 'postgres';
-import { PgStore, PgStoreError, type PgStoreOptions } from '../../lib/index.js';
-import { everythingOf, Load } from '../support/fault-load.js';
+import { PgStore, PgStoreError } from '../../lib/index.js';
+import { assertSurvives, attempted, everythingOf, timed } from '../support/fault-load.js';
 import { freePort } from '../support/free-port.js';
-import { closeStores, freshTable, openStore } from '../support/postgres.js';
+import { closeStores, openStore } from '../support/postgres.js';
 import { PASSWORD, PostgresServer } from '../support/postgres-server.js';
 import { plain } from '../support/sessions.js';
 
@@ -18,49 +18,17 @@ describe('faults: the server goes away', () => {
   afterEach(closeStores);
   after(() => server.close());
 
-  /**
-   * Runs a fault under 32 writers with default options: their `retry` lasts for 3.1 s at least. If
-   * the machine takes longer to bring the server back, runs the fault again with a `retry` and a
-   * `timeout` of minutes.
-   *
-   * @param fault resolves with how long the server was away at most, in milliseconds
-   */
-  async function underLoad(fault: (load: Load, store: PgStore) => Promise<number>): Promise<void> {
-    const attempts: PgStoreOptions[] = [{}, { retry: { attempts: 11 }, timeout: 150_000 }];
-    for (const [n, options] of attempts.entries()) {
-      const table = freshTable();
-      const store = await openStore({ uri: server.uri, table, ...options });
-      const load = await Load.start(store);
-      await load.progress();
-      const away = await fault(load, store);
-      await load.progress();
-      await load.stop();
-      assert.equal(await load.lost(server.uri, table), 0);
-      if (load.errors.length > 0 && away > 3000 && n === 0) continue;
-      return assert.deepEqual(load.errors, []);
-    }
-  }
-
-  /** Resolves once a call has failed for the third time, after 0.3 s at least. */
-  function thirdFailure(store: PgStore): Promise<void> {
-    return new Promise((resolve) => {
-      store.on('retry', (_what, attempt) => {
-        if (attempt === 3) resolve();
-      });
-    });
-  }
-
-  /** How many milliseconds that took. */
-  async function timed(work: () => Promise<unknown>): Promise<number> {
-    const start = performance.now();
-    await work();
-    return performance.now() - start;
-  }
+  const underLoad = (fault: Parameters<typeof assertSurvives>[1]) =>
+    assertSurvives(
+      (table, options) => openStore({ uri: server.uri, table, ...options }),
+      fault,
+      () => server.uri,
+    );
 
   it('kill -9 of the whole server, back after calls have failed three times: no call fails, no acknowledged write is lost', async () => {
     await underLoad((_load, store) =>
       timed(async () => {
-        const failures = thirdFailure(store);
+        const failures = attempted(store, 3);
         await server.stop('kill');
         await failures;
         await server.start();

@@ -1,7 +1,22 @@
+/** The benchmark's figures are what they say, and each of its parts works. */
+
 import assert from 'node:assert/strict';
-import { quantile, ratios, type Sample, spreadOf } from '../../bench/measure.js';
-import { describeQuietness, isQuiet, LIMITS, relativeSpread } from '../../bench/quiet.js';
-import { describe as describeMachine } from '../../bench/results.js';
+import fs from 'node:fs';
+import { CHART, chartOfLastRun } from '../../bench/docs.js';
+import { chart } from '../../bench/figures/chart.js';
+import { quantile, ratios, type Sample, spreadOf } from '../../bench/figures/measure.js';
+import { describeQuietness, isQuiet, LIMITS, relativeSpread } from '../../bench/figures/quiet.js';
+import { describe as describeMachine, type Row } from '../../bench/figures/results.js';
+import { Samples } from '../../bench/figures/samples.js';
+import { tablesOf } from '../../bench/figures/tables.js';
+import { App, LoadGenerator, measureApp } from '../../bench/parts/apps.js';
+import { signOuts } from '../../bench/parts/sign-outs.js';
+import { updates } from '../../bench/parts/updates.js';
+import { watches } from '../../bench/parts/watches.js';
+import { build } from '../../bench/stores/build.js';
+import type { Servers } from '../../bench/stores/peers.js';
+import { PgStore } from '../../lib/index.js';
+import { PostgresServer } from '../support/postgres-server.js';
 
 const samples = (rates: number[]) => rates.map((rate): Sample => ({ rate, p50: 1, p99: 2, cpu: 3, delay: 4 }));
 
@@ -33,5 +48,75 @@ describe('the benchmark’s figures', () => {
     const machine = { date: '', cpu: '', cores: 2, memoryGb: 1, system: '', versions: {}, quietness: [LIMITS, busy] };
     assert.match(describeMachine(machine), /OTHER WORK/);
     assert.doesNotMatch(describeMachine({ ...machine, quietness: [LIMITS, LIMITS] }), /OTHER WORK/);
+  });
+});
+
+describe('the benchmark’s chart', () => {
+  const machine = { date: 'a day', cpu: 'A & B', cores: 2, memoryGb: 1, system: '', versions: {}, quietness: [LIMITS] };
+  const row = (store: string, what: string, inFlight: number, ratio: number): Row => {
+    const spread = spreadOf([ratio]);
+    return { what, inFlight, store, rate: spread, ratio: spread, p50: 1, p99: 1, cpu: 1, cpuRatio: spread };
+  };
+
+  it('has a bar for each store and operation, as long as its ratio', () => {
+    const svg = chart([row('PgStore', 'get', 128, 8), row('connect-pg-simple', 'get', 128, 1)], machine);
+    const lengths = [...svg.matchAll(/<rect .*?width="([\d.]+)" height="13"/g)].map(([, width]) => Number(width));
+    assert.equal(lengths.length, 2);
+    assert.equal(lengths[0] / lengths[1], 8);
+    assert.match(svg, />8\.0×</);
+    assert.match(svg, /A &amp; B/);
+  });
+
+  it('leaves out what is measured elsewhere, and MemoryStore’s own calls', () => {
+    const svg = chart([row('MemoryStore', 'get', 128, 50), row('PgStore', 'get', 1, 1)], machine);
+    assert.doesNotMatch(svg, /<rect/);
+  });
+
+  it('is that of the last run (`npm run docs:bench`)', () => {
+    assert.equal(fs.readFileSync(CHART, 'utf8'), chartOfLastRun());
+  });
+});
+
+describe('the benchmark’s parts', () => {
+  let server: PostgresServer;
+  let servers: Servers;
+  const noStep = () => {};
+
+  before(async () => {
+    build();
+    server = await PostgresServer.start({ settings: { fsync: 'off' } });
+    servers = { postgres: server.uri, redis: undefined };
+  });
+  after(() => server.close());
+
+  it('counts the statements of sign-ins that sign out everywhere else, beside plain SQL', async () => {
+    const measured = await signOuts(servers, [2, 3], 1, noStep);
+    assert.deepEqual(
+      measured.map(({ signIns, plainSql, failed }) => [signIns, plainSql.statements, failed]),
+      [
+        [2, 4, 0],
+        [3, 6, 0],
+      ],
+    );
+    assert(measured.every(({ ours }) => ours.statements >= 2 && ours.milliseconds > 0));
+    const [table] = tablesOf([], { samples: new Samples(), variants: new Samples(), signOuts: measured }, []);
+    assert.match(table as string, /sign-ins at once/);
+  });
+
+  it('measures `update` and `watch` as soon as the store has them', async () => {
+    const methods = PgStore.prototype as unknown as Record<string, unknown>;
+    const ofUpdate = await updates(servers, 20, 1, noStep);
+    assert.equal(ofUpdate !== undefined, typeof methods.update === 'function');
+    const ofWatch = await watches(servers, server, 200, 1);
+    assert.equal(ofWatch !== undefined, typeof methods.watch === 'function');
+  });
+
+  it('measures an app whose sessions are one long string', async () => {
+    const generator = new LoadGenerator();
+    const app = await App.start('PgStore', servers);
+    const sample = await measureApp(app, generator, '/read-text', 0.3);
+    assert(sample.rate > 0 && sample.cpu > 0);
+    await app.stop();
+    await generator.stop();
   });
 });

@@ -28,7 +28,7 @@ const ALLOWED: Record<string, readonly string[]> = {
     'node:',
   ],
   sql: ['sql/', 'session/', 'calls/', 'errors.ts', 'type:options.ts', 'pg-format', 'node:'],
-  client: ['client/', 'sql/', 'calls/', 'errors.ts', 'diagnostics.ts', 'type:options.ts', 'postgres', 'node:'],
+  client: ['client/', 'sql/', 'calls/', 'errors.ts', 'type:events.ts', 'type:options.ts', 'postgres', 'node:'],
 };
 
 describe('lib/', () => {

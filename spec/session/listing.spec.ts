@@ -1,9 +1,8 @@
 /** Listings show each unexpired session, whole, and only what may be shown of it. */
 
 import assert from 'node:assert/strict';
-import { userSession } from '../../lib/session/listing.js';
 import { handleOf } from '../../lib/session/session-id.js';
-import { closeStores, freshTable, openStore, SHARDS } from '../support/postgres.js';
+import { closeStores, freshTable, openStore, SHARDS, sqlClient } from '../support/postgres.js';
 import { plain } from '../support/sessions.js';
 
 async function idsOf(sessions: AsyncIterable<{ id?: string }>): Promise<(string | undefined)[]> {
@@ -18,16 +17,22 @@ const inOrder = <T>(values: T[]): T[] => (SHARDS ? values.toSorted() : values);
 describe('listing', () => {
   afterEach(closeStores);
 
-  it('names a user’s session by its handle, never by its ID', () => {
-    const row: any = { key: 'abc', createdAt: 1, updatedAt: 2, expiresAt: 3 };
-    const session: any = { id: 'abc', cart: [1], cookie: { path: '/' } };
-    assert.deepEqual(userSession(row, session), {
+  it('names a user’s session by its handle, never by its ID, and tells its times', async () => {
+    const table = freshTable();
+    const store = await openStore({ table, user: () => 'ann' });
+    await store.set('abc', plain({ cart: [1] }));
+    const sql = await sqlClient();
+    await sql`update ${sql(table)} set created_at = '2020-01-01T00:00:00.001Z',
+      updated_at = '2021-01-01T00:00:00.002Z', expires_at = '2100-01-01T00:00:00.003Z'`;
+    const [{ session, ...shown }, ...others] = (await store.sessionsOf('ann')) as any;
+    assert.deepEqual(others, []);
+    assert.deepEqual(shown, {
       handle: handleOf('abc'),
-      createdAt: new Date(1),
-      lastSeenAt: new Date(2),
-      expiresAt: new Date(3),
-      session: { cart: [1], cookie: { path: '/' } },
+      createdAt: new Date('2020-01-01T00:00:00.001Z'),
+      lastSeenAt: new Date('2021-01-01T00:00:00.002Z'),
+      expiresAt: new Date('2100-01-01T00:00:00.003Z'),
     });
+    assert.deepEqual(Object.keys(session), ['cart', 'cookie']);
   });
 
   it('is an array of sessions with their IDs', async () => {

@@ -6,6 +6,8 @@ import expressSession from 'express-session';
 import type { StoredRow } from '../../lib/session/row.js';
 import {
   attachSnapshot,
+  newSnapshot,
+  noteExpiry,
   recordSnapshot,
   type Snapshot,
   snapshotFor,
@@ -18,17 +20,17 @@ class Session {
 
 const readFrom = async (): Promise<StoredRow | undefined> => undefined;
 
-function snapshot(stored: string): Snapshot {
+function snapshot(data: string): Snapshot {
+  const content = { data, cookie: '{}' };
   return {
     sid: 'a',
     readFrom,
     key: 'p:a',
     version: 1,
-    seen: stored,
-    stored,
+    seen: content,
+    stored: content,
     needsRekey: false,
     inDoubt: [],
-    cookie: '{}',
     expiresAt: 1000,
     endsAt: Number.POSITIVE_INFINITY,
   };
@@ -94,8 +96,8 @@ describe('snapshot', () => {
     const session = new (expressSession as any).Session({ sessionID: 'a' }, data);
     transferSnapshot(data, session);
     const known = of(session);
-    assert.equal(known?.seen, '{"x":1}');
-    assert.equal(known?.stored, JSON.stringify(data));
+    assert.deepEqual(known?.seen, { data: '{"x":1}', cookie: '{}' });
+    assert.deepEqual(known?.stored, { data: JSON.stringify(data), cookie: '{}' });
   });
 
   it('belongs to the session ID and a row key under which it was loaded', () => {
@@ -113,6 +115,31 @@ describe('snapshot', () => {
     for (const object of [session, {}, Object.create(null)]) recordSnapshot(object, snapshot('{}'));
     assert(of(session));
     assert.equal(of({}), undefined);
+  });
+
+  it('comes with its cookie, its times and where the row is', () => {
+    const content = { data: '{}', cookie: null };
+    const row = { key: 'p:a', version: 3, expiresInMs: 5000, endsInMs: 2000 };
+    const early = performance.now();
+    const made = newSnapshot('a', row, content, true, readFrom);
+    const late = performance.now();
+    const { expiresAt, endsAt, ...others } = made;
+    assert.deepEqual(others, {
+      sid: 'a',
+      readFrom,
+      key: 'p:a',
+      version: 3,
+      seen: content,
+      stored: content,
+      needsRekey: true,
+      inDoubt: [],
+    });
+    assert.equal(expiresAt, endsAt, '`maxLifetime` ends it first');
+    assert(endsAt >= early + 2000 && endsAt <= late + 2000);
+    noteExpiry(made, Date.now() + 1000);
+    assert(made.expiresAt < endsAt);
+    noteExpiry(made, Date.now() + 9000);
+    assert.equal(made.expiresAt, endsAt);
   });
 
   it('is none for what no store loaded', () => {

@@ -1,7 +1,7 @@
 /** Whose sessions they are, and which users are refused. */
 
 import assert from 'node:assert/strict';
-import { userId, userOf } from '../../lib/session/user.js';
+import { checkUser, userOf } from '../../lib/session/user.js';
 import { plain } from '../support/sessions.js';
 
 describe('user', () => {
@@ -26,7 +26,7 @@ describe('user', () => {
   });
 
   it('is a string or a number that a column and its index hold', () => {
-    for (const user of ['ann', 7, '', '💥', 'ä'.repeat(1000)]) assert.equal(userId(user), String(user));
+    for (const user of ['ann', 7, '', '💥', 'ä'.repeat(1000)]) assert.equal(checkUser(user), String(user));
     for (const [user, got] of [
       [undefined, 'undefined'],
       [{}, 'object'],
@@ -36,7 +36,7 @@ describe('user', () => {
       ['ä'.repeat(1001), 'one of more than 2000 bytes'],
     ]) {
       const message = `expected a string or a number as user, got ${got}`;
-      assert.throws(() => userId(user), { code: 'INVALID_USER', message });
+      assert.throws(() => checkUser(user), { code: 'INVALID_USER', message });
       if (user === undefined) continue;
       const option = () => user as string;
       assert.throws(() => userOf(plain(), option), { code: 'INVALID_USER', message: `option \`user\`: ${message}` });

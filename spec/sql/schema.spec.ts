@@ -83,7 +83,7 @@ describe('schema', () => {
       return [fromFile, await catalogOf(sql, 'public', 'sessions')] as const;
     });
     assert.deepEqual(documented, made);
-    assert.equal(made.columns.length, 9);
+    assert.equal(made.columns.length, 10);
     assert.equal(made.indexes.length, 3);
     assert.match(made.comment, /^express-pg-store schema \d+$/);
   });
@@ -156,7 +156,7 @@ describe('schema', () => {
       for (const table of names) {
         const { indexes } = await catalogOf(sql, schema, table);
         assert.deepEqual(indexes.map(({ definition }) => /\((\w+)\)/.exec(definition)?.[1]).sort(), [
-          'expires_by',
+          'delete_after',
           'sid',
           'user_id',
         ]);
@@ -170,12 +170,12 @@ describe('schema', () => {
       .filter((text) => Buffer.byteLength(text) <= 63);
     fc.assert(
       fc.property(name, name, (one, two) => {
-        const names = [one, two].map((table) => indexName(table, 'expires_by_idx'));
+        const names = [one, two].map((table) => indexName(table, 'delete_after_idx'));
         assert(names.every((made) => Buffer.byteLength(made) <= 63 && made.isWellFormed()));
         assert.equal(names[0] === names[1], one === two);
       }),
     );
-    assert.equal(indexName('sessions', 'expires_by_idx'), 'sessions_expires_by_idx');
+    assert.equal(indexName('sessions', 'delete_after_idx'), 'sessions_delete_after_idx');
   });
 
   it('can be partitioned', async () => {

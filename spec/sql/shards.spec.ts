@@ -6,12 +6,13 @@
 import assert from 'node:assert/strict';
 import { crc32 } from 'node:zlib';
 import type { PgStore, PgStoreOptions } from '../../lib/index.js';
-import { BulkStatements } from '../../lib/sql/bulk-statements.js';
-import { onShard, type BoundQuery as Query } from '../../lib/sql/query.js';
+import { NOW_SQL } from '../../lib/sql/find.js';
+import type { BoundQuery } from '../../lib/sql/query.js';
 import { createTableSql } from '../../lib/sql/schema.js';
-import { SessionsTable } from '../../lib/sql/sessions-table.js';
+import { PgStatements } from '../../lib/sql/statements.js';
 import { closeStores, freshTable, ON_CITUS, openStore, postgresUri, sqlClient } from '../support/postgres.js';
 import { load, plain } from '../support/sessions.js';
+import { changedRow, row } from '../support/sql-table.js';
 
 const SHARDS = 8;
 
@@ -44,8 +45,9 @@ describe('shards', () => {
     const sql = await sqlClient();
     const name = { schema: 'public', table: freshTable(), shards: SHARDS };
     await sql.unsafe(createTableSql(name, SHARDS)).simple();
+    /** The partitions that each statement names in its plan. */
     const found = new Map<string, Set<string>>();
-    const query: Query = async (text, values) => {
+    const query: BoundQuery = async (text, values) => {
       const [{ 'QUERY PLAN': plans }] = (await sql.unsafe(`explain (format json) ${text}`, values, {
         prepare: false,
       })) as any;
@@ -53,69 +55,58 @@ describe('shards', () => {
       found.set(text, new Set(relations.filter((relation) => relation !== name.table)));
       return sql.unsafe(text, values).values() as any;
     };
-    const table = new SessionsTable(name);
-    const bulk = new BulkStatements(name, 1000);
-    const row = (key: string) => ({
-      key,
-      data: '{}',
-      cookie: '{}',
-      user: 'ann',
-      newVersion: 1,
-      expires: Date.now() + 60_000,
-    });
-    const change = { cookie: '{}', cookieChanged: true, expires: Date.now() + 60_000 };
-    const onFive = onShard(query, 5);
+    const shard = 5;
+    const range = ['', '\u{10FFFF}'] as const;
+    const statements = new PgStatements({ run: (_, __, work) => work(query) }, name, range, undefined, () => Infinity);
+    const rows = statements.onShard(shard);
+    const late = Number.POSITIVE_INFINITY;
     for (const keys of [['a'], ['b', 'c']]) {
-      assert.deepEqual(
-        await table.insert(onFive, keys.map(row)),
-        keys.map(() => true),
-      );
-      assert.deepEqual(
-        await table.replace(onFive, keys.map(row)),
-        keys.map(() => true),
-      );
-      assert.deepEqual(
-        await table.touch(
-          onFive,
-          keys.map((key) => ({ key, ...change })),
-        ),
-        keys.map(() => true),
-      );
-      const changed = (key: string) => ({ ...row(key), ...change, newKey: key, version: 1, newVersion: 2 });
-      assert.deepEqual(
-        await table.update(onFive, keys.map(changed)),
-        keys.map(() => true),
-      );
-      assert.deepEqual(await table.read(onShard(query, 4), [keys]), [undefined]);
-      assert.equal(
-        (
-          await table.read(
-            onFive,
-            keys.map((key) => [key]),
-          )
-        ).length,
-        keys.length,
-      );
+      /** Sends them together, so that they share a statement. */
+      const each = <T>(send: (key: string) => Promise<T>) => Promise.all(keys.map(send));
+      const all = <T>(value: T): T[] => keys.map(() => value);
+      const change = (key: string) => changedRow(key, { user: 'ann' });
+      assert.deepEqual(await each((key) => rows.insert(row(key), late)), all(true));
+      assert.deepEqual(await each((key) => rows.replace(row(key), late)), all(true));
+      assert.deepEqual(await each((key) => rows.touch({ ...row(key), overwritesCookie: false }, late)), all(true));
+      assert.deepEqual(await each((key) => rows.update(change(key), late)), all(true));
+      assert.deepEqual(await each((key) => statements.onShard(4).read([key], late)), all(undefined));
+      for (const stored of await each((key) => rows.read([key], late))) assert.equal(stored?.version, 8);
+      const written = await each((key) => rows.destroyWritten({ key, version: 7, user: 'ann' }, late));
+      assert.deepEqual(written, all('gone'));
+      assert.deepEqual(await each((key) => rows.bury(key, late)), all(true));
+      assert.deepEqual(await each((key) => rows.destroy(key, late)), all(true));
+      assert.deepEqual(await each((key) => rows.bury(key, late)), all(true), 'where there is none');
+      assert.deepEqual(await each((key) => rows.replace(row(key, { user: 'ann' }), late)), all(true));
     }
-    assert.deepEqual(await table.destroy(onFive, ['a']), [true]);
-    assert.deepEqual(await table.destroy(onFive, ['b', 'c']), [true, true]);
-    // Each of these has the shard as its first parameter as well.
-    const all: [string, string] = ['', '\u{10FFFF}'];
-    await table.replace(onFive, [row('a')]);
-    const only: Query = (text, values) =>
-      query(text, text.includes('$1::smallint') ? ['5', ...values.slice(1)] : values);
-    for await (const _ of bulk.pages(only, all));
-    await bulk.deleteExpired(only, () => true);
-    const everything = { range: all, except: [], until: 'Infinity', user: undefined, shard: 5 };
-    await bulk.delete(only, { ...everything, user: 'ann' });
-    await table.replace(onFive, [row('a')]);
-    await bulk.delete(only, everything);
-    const single = [...found].filter(([text]) => text.includes('$1::smallint'));
-    assert.equal(single.length, 18);
-    for (const [text, relations] of single) {
-      // An insert of one row reads nothing.
-      assert.deepEqual([...relations], text.startsWith('insert') ? [] : [`${name.table}_p5`], text);
+    const moved = { ...changedRow('a', { user: 'ann' }), key: 'moved' };
+    assert.equal(await rows.update(moved, late), true);
+    const names = await statements.findOfUser('ann', late);
+    assert.deepEqual(names.map(({ key, shard }) => [key, shard]).sort(), [
+      ['b', 5],
+      ['c', 5],
+      ['moved', 5],
+    ]);
+    assert.deepEqual(
+      await Promise.all(names.map((name) => rows.destroyNamed(name, late))),
+      names.map(() => 'deleted'),
+    );
+    await rows.replace(row('expired', { expires: Date.now() - 1 }), late);
+    const ofShard = [...found];
+    for await (const _ of statements.pages('all'));
+    for await (const _ of statements.names(await statements.now()));
+    for await (const _ of statements.deleteExpired());
+    for (const [text, relations] of ofShard) {
+      if (text.includes('user_id = any')) continue;
+      // An insert of tombstones reads nothing.
+      const isInsert = text.includes("'null'::json");
+      assert.deepEqual([...relations], isInsert ? [] : [`${name.table}_p5`], text);
     }
+    // These go through the shards one by one, each statement in the last one as in all others.
+    for (const [text, relations] of [...found].slice(ofShard.length)) {
+      if (text === NOW_SQL) continue;
+      assert.deepEqual([...relations], [`${name.table}_p7`], text);
+    }
+    assert.equal(found.size, ofShard.length + 4);
   });
 
   it('a session is in the shard of its prefix and session ID, whatever its row key', async () => {

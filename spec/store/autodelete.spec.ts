@@ -2,7 +2,6 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { startAutodelete } from '../../lib/calls/autodelete.js';
 import { runNode } from '../support/child.js';
 import {
   closeStores,
@@ -16,68 +15,8 @@ import {
 } from '../support/postgres.js';
 import { plain } from '../support/sessions.js';
 
-/** Runs `work` with a `setInterval` that only writes down what it was asked for. */
-function withTimers(work: () => void): { run: () => void; period: number; isUnref: boolean }[] {
-  const { setInterval } = globalThis;
-  const timers: { run: () => void; period: number; isUnref: boolean }[] = [];
-  globalThis.setInterval = ((run: () => void, period: number) => {
-    const timer = { run, period, isUnref: false, unref: () => Object.assign(timer, { isUnref: true }) };
-    timers.push(timer);
-    return timer;
-  }) as any;
-  try {
-    work();
-  } finally {
-    globalThis.setInterval = setInterval;
-  }
-  return timers;
-}
-
 describe('autodelete', () => {
   afterEach(closeStores);
-
-  it('varies its period by up to a quarter, once', () => {
-    const periods = [0, 0.5, 1].map((random) => {
-      const [timer, ...others] = withTimers(() =>
-        startAutodelete(
-          900,
-          async () => {},
-          () => random,
-        ),
-      );
-      assert.equal(others.length, 0);
-      return timer?.period;
-    });
-    assert.deepEqual(periods, [675_000, 900_000, 1_125_000]);
-  });
-
-  it('has no timer where it is off, and none that keeps the process alive', () => {
-    assert.deepEqual(
-      withTimers(() => startAutodelete(false, async () => {})),
-      [],
-    );
-    assert.equal(withTimers(() => startAutodelete(900, async () => {}))[0]?.isUnref, true);
-  });
-
-  it('leaves out a turn while the last one is still running', async () => {
-    let runs = 0;
-    let finish = () => {};
-    const [timer] = withTimers(() =>
-      startAutodelete(1, () => {
-        runs++;
-        return new Promise((resolve) => {
-          finish = resolve;
-        });
-      }),
-    );
-    timer?.run();
-    timer?.run();
-    assert.equal(runs, 1);
-    finish();
-    await new Promise(setImmediate);
-    timer?.run();
-    assert.equal(runs, 2);
-  });
 
   it('deletes expired rows of every prefix and tells how many', async () => {
     const table = freshTable();
@@ -129,8 +68,9 @@ describe('autodelete', () => {
       // A pooler refuses settings that it does not know.
       const store = await openStore({ table, uri: await directUri(), postgres: { connection } });
       const sql = await sqlClient();
-      await sql`insert into ${sql(table)} (${sql.unsafe(shardColumn)}sid, data, expires_at)
-        select ${sql.unsafe(shardValue('a'))}n::text, '{}', now() - n * interval '1 millisecond' from generate_series(1, 1203) n`;
+      await sql`insert into ${sql(table)} (${sql.unsafe(shardColumn)}sid, data, expires_at, delete_after)
+        select ${sql.unsafe(shardValue('a'))}n::text, '{}', t, t
+        from generate_series(1, 1203) n, lateral (select now() - n * interval '1 millisecond' as t) times`;
       assert.equal(await store.autodelete(), 1203);
     });
   }

@@ -197,7 +197,7 @@ describe('batching on PostgreSQL', () => {
       await (await openStore({ uri: server.uri, table: 'sessions' })).get('nobody');
       await closeStores();
       const outputs = await Promise.all(
-        Array.from({ length: 4 }, () => promisify(execFile)(process.execPath, args, { timeout: 100_000 })),
+        Array.from({ length: 4 }, () => promisify(execFile)(process.execPath, args, { timeout: 250_000 })),
       );
       for (const { stdout } of outputs) {
         const calls = JSON.parse(stdout) as Record<string, number>;

@@ -164,7 +164,7 @@ describe('concurrency over HTTP', () => {
         regenerate: (url, visitor) => visitor.twin().post(`${url}/regenerate/bob`),
         clear: (_url, _visitor, store) => store.clear(),
         'an expiry and autodelete': async (_url, _visitor, store, sql, table) => {
-          await sql`update ${sql(table)} set expires_at = now() - interval '1 second'`;
+          await sql`update ${sql(table)} set expires_at = now() - interval '1 second', delete_after = now()`;
           await store.autodelete();
         },
         'plain SQL': (_url, _visitor, _store, sql, table) => sql`delete from ${sql(table)}`,

@@ -358,7 +358,7 @@ describe('concurrency', () => {
       'destroy in this process': (store) => store.destroy('sid'),
       clear: (store) => store.clear(),
       'an expiry and autodelete': async (store, sql, table) => {
-        await sql`update ${sql(table)} set expires_at = now() - interval '1 second'`;
+        await sql`update ${sql(table)} set expires_at = now() - interval '1 second', delete_after = now()`;
         assert.equal(await store.autodelete(), 1);
       },
       'plain SQL': (_, sql, table) => sql`delete from ${sql(table)}`,

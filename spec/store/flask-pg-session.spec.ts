@@ -101,8 +101,8 @@ describe('what FlaskPgSession does', () => {
     const rotated = await openStore({ table, secret: ['new', 'old'] });
     assert.equal(((await rotated.get('a')) as any).n, 1);
     assert.equal(await (await openStore({ table, secret: 'new' })).get('a'), null);
-    await sql`insert into ${sql(table)} (${sql.unsafe(shardColumn)}sid, data, expires_at)
-      values (${sql.unsafe(shardValue('b'))}'b.forged', '{}', now() + interval '1 day')`;
+    await sql`insert into ${sql(table)} (${sql.unsafe(shardColumn)}sid, data, expires_at, delete_after)
+      values (${sql.unsafe(shardValue('b'))}'b.forged', '{}', now() + interval '1 day', now() + interval '1 day')`;
     assert.equal(await rotated.get('b'), null);
 
     const visitor = request(app(rotated));

@@ -36,10 +36,11 @@ const bad: Record<keyof PgStoreOptions, unknown[]> = {
   maxLifetime: [...notSeconds, 0, 1e12],
   touchAfter: notSeconds,
   autodelete: [...notSeconds, 0, 2e6].filter((value) => value !== false),
+  watchInterval: [...notSeconds, 0, 0.05, 2_000_001, false],
   maxConnections: [...notSeconds, 0, 1.5],
   retry: notObject,
   timeout: [...notSeconds, 0, 2 ** 31],
-  merge: notFunction,
+  merge: [...nothing, 'sum', 5, true, [], ['visits']],
   user: notFunction,
   previous: [...nothing, 'redis://localhost', 5, {}, [], () => {}, { get: () => {} }, { get: 1, destroy: 2 }],
 };
@@ -52,9 +53,11 @@ const good: Partial<Record<keyof PgStoreOptions, unknown[]>> = {
   maxLifetime: [0.5],
   touchAfter: [0, 0.5],
   autodelete: [false, 0.5, 1_700_000],
+  watchInterval: [0.1, 2_000_000],
   maxConnections: [1],
   retry: [{}, { attempts: 1 }, { delay: 0 }],
   timeout: [1, 2 ** 31 - 1],
+  merge: [() => {}, {}, { visits: 'sum', 'stats.seen': 'max' }],
   previous: [new session.MemoryStore(), { get: () => {}, destroy: () => {} }],
 };
 

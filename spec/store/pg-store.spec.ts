@@ -270,8 +270,8 @@ describe('pg-store', () => {
     const store = await openStore({ table, secret: 's' });
     await store.set('a', plain({ admin: false }));
     const sql = await sqlClient();
-    await sql`insert into ${sql(table)} (${sql.unsafe(shardColumn)}sid, data, expires_at)
-      values (${sql.unsafe(shardValue('b'))}'b', '{"admin":true}', now() + interval '1 hour')`;
+    await sql`insert into ${sql(table)} (${sql.unsafe(shardColumn)}sid, data, expires_at, delete_after)
+      values (${sql.unsafe(shardValue('b'))}'b', '{"admin":true}', now() + interval '1 hour', now() + interval '1 hour')`;
     assert.equal(await store.get('b'), null);
     assert.deepEqual(await store.ids(), ['a']);
     await sql`update ${sql(table)} set sid = 'b' || sid where sid like 'a%'`;
@@ -284,22 +284,14 @@ describe('pg-store', () => {
     }
   });
 
-  it('refuses what is no session: no object, or one without a cookie', async () => {
+  it('refuses what is not a session: not an object, or one with a cookie that is not one', async () => {
     const store = await openStore();
     await store.set('a', plain({ x: 1 }));
-    for (const none of [
-      undefined,
-      null,
-      'text',
-      42,
-      [1],
-      {},
-      { x: 2 },
-      { cookie: null },
-      { cookie: 'text' },
-    ] as any[]) {
-      await assert.rejects(store.set('a', none), { code: 'INVALID_SESSION', message: /^PgStore\.set: the session / });
-      await assert.rejects(store.touch('a', none), { code: 'INVALID_SESSION', message: /^PgStore\.touch: / });
+    for (const none of [undefined, null, 'text', 42, [1], { cookie: 'text' }, { cookie: [1] }] as any[]) {
+      await assert.rejects(store.set('a', none), { code: 'INVALID_SESSION', message: /^PgStore\.set: the session/ });
+    }
+    for (const cookie of ['text', [1], 42] as any[]) {
+      await assert.rejects(store.touch('a', { cookie }), { code: 'INVALID_SESSION', message: /^PgStore\.touch: / });
     }
     assert.equal(((await store.get('a')) as any).x, 1);
   });

@@ -54,9 +54,9 @@ describe('data at rest', () => {
       const store = await open({ encryptionKey: 'correct horse battery staple' });
       await store.ready();
       // The first vector of encryption.spec.ts.
-      await sql`insert into ${sql(table)} (${sql.unsafe(shardColumn)}sid, data, cookie, expires_at)
+      await sql`insert into ${sql(table)} (${sql.unsafe(shardColumn)}sid, data, cookie, expires_at, delete_after)
         values (${sql.unsafe(shardValue('abc'))}'abc',
-        '"AShhiKAAAQIDBAUGBwgJCgu6lz3asEB07LXXkKoZEs9zSYlzoXuPTv5ynfKmIlU"', '{"path":"/"}', now() + interval '1 hour')`;
+        '"AShhiKAAAQIDBAUGBwgJCgu6lz3asEB07LXXkKoZEs9zSYlzoXuPTv5ynfKmIlU"', '{"path":"/"}', now() + interval '1 hour', now() + interval '1 hour')`;
       assert.deepEqual(await data(store, 'abc'), { user: 'ann' });
     });
 
@@ -270,7 +270,6 @@ describe('data at rest', () => {
     await store.set('a', plain({ n: 1, user: 'ann' }));
     await sql`create table ${sql(`${table}_backup`)} as select * from ${sql(table)}`;
     await store.destroy('a');
-    await sql`alter table ${sql(`${table}_backup`)} drop column expires_by`; // the last one, and generated
     await sql`insert into ${sql(table)} select * from ${sql(`${table}_backup`)}`;
     await sql`drop table ${sql(`${table}_backup`)}`;
     await sql`update ${sql(table)} set user_id = 'eve', cookie = '{"path":"/","httpOnly":false}',

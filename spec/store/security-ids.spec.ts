@@ -13,7 +13,10 @@ import { closeStores, freshTable, openStore, shardColumn, shardValue, sqlClient 
 import { data, load, loaded, plain } from '../support/sessions.js';
 
 const sha256 = (text: string) => createHash('sha256').update(text).digest('base64url');
-const hmac = (secret: string, text: string) => createHmac('sha256', secret).update(text).digest('base64url');
+/** The key that a store makes of a secret and its prefix. */
+const keyOf = (secret: string, prefix: string) =>
+  createHmac('sha256', secret).update(`express-pg-store row key\0${prefix}`).digest();
+const hmac = (key: Buffer, text: string) => createHmac('sha256', key).update(text).digest('base64url');
 
 describe('session IDs at rest', () => {
   let sql: Sql;
@@ -21,8 +24,9 @@ describe('session IDs at rest', () => {
   const open = (options: PgStoreOptions = {}) => openStore({ table, touchAfter: 0, ...options });
   const keys = async () => (await sql`select sid from ${sql(table)} order by sid`).map(({ sid }) => sid as string);
   const insert = (key: string) => sql`
-    insert into ${sql(table)} (${sql.unsafe(shardColumn)}sid, data, cookie, user_id, expires_at)
-    values (${sql.unsafe(shardValue(key.split('.')[0] ?? ''))}${key}, '{"passport":{"user":"eve"}}', '{"path":"/"}', 'eve', now() + interval '1 hour')`;
+    insert into ${sql(table)} (${sql.unsafe(shardColumn)}sid, data, cookie, user_id, expires_at, delete_after)
+    values (${sql.unsafe(shardValue(key.split('.')[0] ?? ''))}${key}, '{"passport":{"user":"eve"}}', '{"path":"/"}', 'eve',
+      now() + interval '1 hour', now() + interval '1 hour')`;
 
   beforeEach(async () => {
     sql = await sqlClient();
@@ -82,8 +86,8 @@ describe('session IDs at rest', () => {
       const signature = key.slice('shop:abc.'.length);
       for (const copy of [`admin:abc.${signature}`, `shop:abd.${signature}`]) {
         const shard = sql.unsafe(shardValue(copy.slice(0, copy.indexOf('.'))));
-        await sql`insert into ${sql(table)} select ${shard}${copy} as sid, data, cookie, user_id, version, created_at, updated_at,
-          expires_at from ${sql(table)} where sid = ${key}`;
+        await sql`insert into ${sql(table)} select ${shard}${copy} as sid, data, cookie, cookie_expires, user_id, version,
+          created_at, updated_at, expires_at, delete_after from ${sql(table)} where sid = ${key}`;
       }
       assert.equal(await admin.get('abc'), null);
       assert.equal(await shop.get('abd'), null);
@@ -293,13 +297,13 @@ describe('session IDs at rest', () => {
   }
 
   describe('hashed', () => {
-    it('the table holds SHA-256 of the session ID, or HMAC-SHA-256 with the secret, after the prefix', async () => {
+    it('the table holds SHA-256 of the session ID, or HMAC-SHA-256 with a key that is made of secret and prefix', async () => {
       await (await open({ hashIds: true, prefix: 'a:' })).set('sid-ü', plain());
       await (await open({ hashIds: true, prefix: 'b:', secret: ['new', 'old'] })).set('sid-ü', plain());
-      assert.deepEqual(await keys(), [`a:${sha256('sid-ü')}`, `b:${hmac('new', 'sid-ü')}`]);
+      assert.deepEqual(await keys(), [`a:${sha256('sid-ü')}`, `b:${hmac(keyOf('new', 'b:'), 'sid-ü')}`]);
       // printf %s abc | openssl dgst -sha256 [-hmac secret] -binary | basenc --base64url
       assert.equal(sha256('abc'), 'ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0');
-      assert.equal(hmac('secret', 'abc'), 'mUba1OAOkT_Ivo5dP34RCkqegy-D-wnDRShdeGONig4');
+      assert.equal(hmac(Buffer.from('secret'), 'abc'), 'mUba1OAOkT_Ivo5dP34RCkqegy-D-wnDRShdeGONig4');
     });
 
     it('what the table holds is no session ID', async () => {
@@ -346,7 +350,7 @@ describe('session IDs at rest', () => {
       await (await open({ prefix: 'p:' })).set('sid-ü', plain({ n: 1 }));
       await sql`create extension if not exists pgcrypto`;
       await sql.unsafe(toHashed(table, 'p:', 's3cret'));
-      assert.deepEqual(await keys(), [`p:${hmac('s3cret', 'sid-ü')}`]);
+      assert.deepEqual(await keys(), [`p:${hmac(keyOf('s3cret', 'p:'), 'sid-ü')}`]);
       const store = await open({ prefix: 'p:', secret: ['newer', 's3cret'], hashIds: true });
       assert.deepEqual(await data(store, 'sid-ü'), { n: 1 });
     });
@@ -357,7 +361,7 @@ const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
 
 /** The statements of docs/security.md, for another table and prefix. */
 function toHashed(table: string, prefix: string, secret?: string): string {
-  const statement = documented('docs/security.md', 'sql', secret === undefined ? 'encode(sha256(' : 'encode(hmac(')
+  const statement = documented('docs/security.md', 'sql', secret === undefined ? 'encode(sha256(' : 'encode(public.hmac(')
     .replaceAll('public.sessions', `public.${table}`)
     .replaceAll("'app:'", literal(prefix));
   return secret === undefined ? statement : statement.replaceAll("'the secret'", literal(secret));

@@ -382,11 +382,12 @@ describe('sessions of a user', () => {
       await store.ready();
       // Unlogged, for the time it takes.
       await sql.unsafe(`alter table "${table}" set unlogged`);
-      const insert = `insert into "${table}" (sid, data, cookie, user_id, expires_at)`;
-      await sql.unsafe(`${insert} select 's' || n, '{}', null, 'u' || n / 2, now() + interval '1 day'
+      const insert = `insert into "${table}" (sid, data, cookie, user_id, expires_at, delete_after)`;
+      await sql.unsafe(`${insert} select 's' || n, '{}', null, 'u' || n / 2,
+        now() + interval '1 day', now() + interval '1 day'
         from generate_series(1, 999000) n`);
       await sql.unsafe(`${insert} select 'a' || n, '{"n":1}', '{"originalMaxAge":86400000,"expires":true}', 'ada',
-        now() + interval '1 day' from generate_series(1, 1000) n`);
+        now() + interval '1 day', now() + interval '1 day' from generate_series(1, 1000) n`);
       await sql.unsafe(`analyze "${table}"`);
     });
 

@@ -3,8 +3,8 @@
 import fs from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import { build } from '../../bench/build.js';
-import { clearRedis, openPeer, type Peer, type PeerName, peersOn, type Servers } from '../../bench/peers.js';
+import { build } from '../../bench/stores/build.js';
+import { clearRedis, openPeer, type Peer, type PeerName, peersOn, type Servers } from '../../bench/stores/peers.js';
 import { PostgresServer } from '../support/postgres-server.js';
 import { Gate, listen, raceApp, Visitor } from '../support/race-app.js';
 import { type Redis, startRedis } from '../support/redis-server.js';

@@ -1,9 +1,11 @@
 /** Writers on shared sessions, and the count of acknowledged writes that a fault lost. */
 
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import postgres from 'postgres';
-import type { PgStore } from '../../lib/index.js';
+import type { PgStore, PgStoreOptions } from '../../lib/index.js';
 import { eventually } from './eventually.js';
 import { load, plain } from './sessions.js';
 
@@ -27,7 +29,9 @@ export class Load {
 
   static async start(store: PgStore, writers = 32): Promise<Load> {
     const load = new Load(store);
-    for (let n = 0; n < writers / 2; n++) await store.set(`load-${n}`, plain({ secret: `data-of-${n}` }));
+    // They do not expire before a busy machine has done all.
+    const session = (n: number) => plain({ secret: `data-of-${n}` }, 3_600_000);
+    for (let n = 0; n < writers / 2; n++) await store.set(`load-${n}`, session(n));
     for (let n = 0; n < writers; n++) load.#writers.push(load.#write(`load-${n >> 1}`, n));
     return load;
   }
@@ -83,6 +87,57 @@ export class Load {
       await sleep(5);
     }
   }
+}
+
+/** Milliseconds: half of the time for which a call is tried again with default options. */
+const BRIEFLY = 1500;
+
+/** A `retry` and a `timeout` that outlast the start of a server on any machine. */
+const LASTING = { retry: { attempts: 11 }, timeout: 150_000 };
+
+/**
+ * Runs a fault under 32 writers with default options: no call fails, no acknowledged write is lost.
+ * Where calls failed because the machine took too long to bring the server back, runs it once more
+ * with options that last longer.
+ *
+ * @param open opens a store with these options on a table that is not there yet
+ * @param fault resolves with how long the server was away at most, in milliseconds
+ * @param uri where the table can be read afterwards
+ */
+export async function assertSurvives(
+  open: (table: string, options: PgStoreOptions) => Promise<PgStore>,
+  fault: (load: Load, store: PgStore) => Promise<number>,
+  uri: () => string,
+): Promise<void> {
+  const run = async (options: PgStoreOptions) => {
+    const table = `load_${randomBytes(6).toString('hex')}`;
+    const store = await open(table, options);
+    const load = await Load.start(store);
+    await load.progress();
+    const away = await fault(load, store);
+    await load.progress();
+    await load.stop();
+    assert.equal(await load.lost(uri(), table), 0);
+    return { away, errors: load.errors };
+  };
+  const { away, errors } = await run({ timeout: 10_000 });
+  assert.deepEqual(errors.length > 0 && away > BRIEFLY ? (await run(LASTING)).errors : errors, []);
+}
+
+/** How many milliseconds that took. */
+export async function timed(work: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  await work();
+  return performance.now() - start;
+}
+
+/** Resolves once a call was tried so many times in vain. */
+export function attempted(store: PgStore, times: number): Promise<void> {
+  return new Promise((resolve) => {
+    store.on('retry', (_what, attempt) => {
+      if (attempt === times) resolve();
+    });
+  });
 }
 
 /** All that a log could show of an error, its hidden properties and causes included. */

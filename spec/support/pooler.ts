@@ -4,7 +4,6 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { eventually } from './eventually.js';
 import { removeFolder, temporaryFolder } from './folders.js';
 import { freePort } from './free-port.js';
@@ -56,7 +55,6 @@ export class PgBouncer {
       ignore_startup_parameters: 'options',
       // In session mode each client keeps one.
       default_pool_size: mode === 'session' ? 500 : 60,
-      logfile: path.join(folder, 'pgbouncer.log'),
       ...settings,
     };
     const lines = Object.entries(config).map(([name, value]) => `${name} = ${value}`);

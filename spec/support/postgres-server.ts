@@ -135,6 +135,13 @@ export class PostgresServer {
     if (this.#process?.pid) tryKill(this.#process.pid, signal);
   }
 
+  /** Signals the processes of its connections, too. */
+  signalAll(signal: NodeJS.Signals): void {
+    const { pid } = this.#process ?? {};
+    if (pid === undefined) return;
+    for (const each of [pid, ...childrenOf(pid)]) tryKill(each, signal);
+  }
+
   async restart(mode: StopMode = 'fast'): Promise<void> {
     await this.stop(mode);
     await this.start();

@@ -137,15 +137,21 @@ async function clientOf({ uri, sql, pool, postgres, ...options }: PgStoreOptions
   const settings = {
     connectionString: target.replace(/\?.*/, ''),
     max: options.maxConnections ?? 10,
-    connectionTimeoutMillis: options.timeout ?? 10_000,
+    connectionTimeoutMillis: options.timeout ?? DEFAULTS.timeout,
     ssl: searchParams.has('sslmode') && { rejectUnauthorized: false },
   };
   return { pool: appPool(settings), postgres: { prepare } };
 }
 
+/**
+ * What stores get that a spec gives nothing else. A busy machine takes longer than the 10 s of
+ * option `timeout`'s default for 200 saves of one session that are all merged.
+ */
+const DEFAULTS = { autodelete: false, timeout: 60_000 } as const;
+
 /** The same on the store's own connections, for specs about those. */
 export async function openOwnStore(options: PgStoreOptions = {}): Promise<PgStore> {
-  const store = new PgStore({ autodelete: false, uri: await postgresUri(), table: freshTable(), ...options });
+  const store = new PgStore({ ...DEFAULTS, uri: await postgresUri(), table: freshTable(), ...options });
   open.add(store);
   return store;
 }
@@ -159,7 +165,7 @@ export async function openStore(options: PgStoreOptions = {}): Promise<PgStore> 
   const shards = SHARDS && (await created.get(table)) ? { shards: SHARDS } : {};
   const { uri, ...others } = options;
   const client = await clientOf(options);
-  const store = new PgStore({ autodelete: false, ...shards, ...others, ...client, table });
+  const store = new PgStore({ ...DEFAULTS, ...shards, ...others, ...client, table });
   if (client.pool && !options.pool) pools.set(store, client.pool as pg.Pool);
   open.add(store);
   return store;

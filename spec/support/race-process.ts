@@ -69,7 +69,14 @@ async function serve(uri: string, table: string, redis: string): Promise<void> {
   await client?.connect();
   const other = client && new RedisStore({ client });
   const own = table
-    ? new PgStore({ uri, table, autodelete: false, previous: other, ...(SHARDS && { shards: SHARDS }) })
+    ? new PgStore({
+        uri,
+        table,
+        autodelete: false,
+        timeout: 60_000,
+        previous: other,
+        ...(SHARDS && { shards: SHARDS }),
+      })
     : undefined;
   const store = (own ?? other) as Store;
   const gate = new Gate();

@@ -27,11 +27,8 @@ export function chatServer(store: PgStore) {
   });
   io.on('connection', (socket) => {
     const { session, sessionID } = socket.request as Request;
-    socket.join(sessionID);
-    // A sign-out in another process, or everywhere: at the socket's next event.
-    socket.use((_event, next) => {
-      session.reload((error) => (error ? socket.disconnect(true) : next()));
-    });
+    const stop = store.watch(sessionID, () => socket.disconnect(true));
+    socket.on('disconnect', stop);
     socket.on('say', (text: string) => io.emit('said', { user: session.user, text }));
   });
 
@@ -40,13 +37,7 @@ export function chatServer(store: PgStore) {
     res.sendStatus(204);
   });
   app.post('/logout', (req, res, next) => {
-    const { sessionID } = req;
-    req.session.destroy((error) => {
-      if (error) return next(error);
-      // At once: the sockets of this session.
-      io.in(sessionID).disconnectSockets(true);
-      res.sendStatus(204);
-    });
+    req.session.destroy((error) => (error ? next(error) : res.sendStatus(204)));
   });
   return { server, io };
 }

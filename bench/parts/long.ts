@@ -1,0 +1,180 @@
+/** PgStore's rates and heap with a million rows, a million expired rows, a million calls. */
+
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import postgres, { type Sql } from 'postgres';
+import type { PostgresServer } from '../../spec/support/postgres-server.js';
+import { type Call, measure, median, percentiles } from '../figures/measure.js';
+import { SESSIONS, sessionIdFrom, sessionOf } from '../stores/data.js';
+import { loadAll, openPgStore, type Peer, type Servers, save } from '../stores/peers.js';
+import { callsOf, prepare } from './calls.js';
+import { copyModel } from './tables.js';
+
+export interface Growth {
+  readonly rows: number[];
+  /** Calls a second, for each number of rows. */
+  readonly get: number[];
+  readonly set: number[];
+}
+
+/** `get` of any row, `set` of 10,000 sessions that lie all over the table, at 128 in flight. */
+export async function growth(
+  servers: Servers,
+  seconds: number,
+  rounds: number,
+  onStep: (part: string) => void,
+): Promise<Growth> {
+  const sql = client(servers);
+  const sizes = [10_000, 1_000_000];
+  const subjects: { get: Call; set: Call; close(): Promise<void> }[] = [];
+  for (const size of sizes) {
+    onStep(`${size} rows`);
+    const table = `rows_${size}`;
+    const peer = await openPgStore(servers, { table });
+    await fill(sql, peer, table, size, '1 day');
+    const any: Call = (_, done) => peer.store.get(sessionIdFrom(Math.floor(Math.random() * size)), done);
+    const sids = Array.from({ length: 10_000 }, (_, n) => sessionIdFrom(Math.floor((n * size) / 10_000)));
+    const sessions = await loadAll(peer, sids);
+    subjects.push({ get: any, set: callsOf(peer, sids, sessions).set, close: peer.close });
+  }
+  await sql`checkpoint`;
+  const rates: Record<'get' | 'set', number[][]> = { get: [[], []], set: [[], []] };
+  for (let round = 0; round <= rounds; round++) {
+    for (const operation of ['get', 'set'] as const) {
+      for (const [n, subject] of subjects.entries()) {
+        onStep(`${operation} with ${sizes[n]} rows`);
+        const { rate } = await measure(subject[operation], 128, seconds * 1000);
+        // The first round reads the table in and writes each page whole, once.
+        if (round > 0) rates[operation][n].push(rate);
+      }
+    }
+  }
+  for (const subject of subjects) await subject.close();
+  await sql.end();
+  return { rows: sizes, get: rates.get.map(median), set: rates.set.map(median) };
+}
+
+export interface Deletion {
+  readonly rows: number;
+  /** Seconds that the whole took. */
+  readonly seconds: number;
+  /**
+   * Milliseconds: p99 of the gets before and meanwhile, and the longest of the deletion's
+   * statements.
+   */
+  readonly before: number;
+  readonly during: number;
+  readonly longest: number;
+}
+
+/** Deletes a million expired rows while 32 gets are in flight in the same process. */
+export async function deletion(
+  servers: Servers,
+  server: PostgresServer,
+  onStep: (part: string) => void,
+): Promise<Deletion> {
+  const sql = client(servers);
+  const table = 'rows_expired';
+  const rows = 1_000_000;
+  onStep(`${rows} expired rows`);
+  // The server times this store's statements, and nobody else's.
+  // A string: the client leaves out a 0.
+  const connection = { log_min_duration_statement: '0' };
+  const deleting = await openPgStore(servers, { table, postgres: { connection } }, 'deleting');
+  const reading = await openPgStore(servers, { table });
+  await fill(sql, reading, table, rows, '-1 second', SESSIONS);
+  const { calls } = await prepare(reading);
+  await sql`checkpoint`;
+  await measure(calls.get, 32, 2000);
+  onStep('gets before the deletion');
+  const before = (await measure(calls.get, 32, 10_000)).p99;
+  onStep('deleting');
+  const logged = server.log.length;
+  const started = performance.now();
+  const latencies: number[] = [];
+  let deleted: number | undefined;
+  const running = (deleting.store as unknown as { autodelete(): Promise<number> }).autodelete().then((count) => {
+    deleted = count;
+  });
+  await Promise.all(
+    Array.from({ length: 32 }, async () => {
+      while (deleted === undefined) {
+        const asked = performance.now();
+        await new Promise<void>((resolve, reject) => calls.get(0, (error) => (error ? reject(error) : resolve())));
+        latencies.push(performance.now() - asked);
+      }
+    }),
+  );
+  await running;
+  const seconds = (performance.now() - started) / 1000;
+  if (deleted !== rows) throw new Error(`${deleted} rows were deleted, not ${rows}`);
+  await deleting.close();
+  await reading.close();
+  await sql.end();
+  const durations = [...server.log.slice(logged).matchAll(/duration: ([\d.]+) ms/g)].map(([, ms]) => Number(ms));
+  return { rows, seconds, before, during: percentiles(latencies).p99, longest: Math.max(...durations) };
+}
+
+export interface Heap {
+  readonly calls: number;
+  /** Megabytes after garbage collection, after each tenth of the calls. */
+  readonly megabytes: number[];
+  /** Calls that waited at once, and the seconds until all were answered. */
+  readonly queue: number;
+  readonly drained: number;
+}
+
+/** A million calls at 128 in flight, then 100,000 at once. */
+export async function heap(servers: Servers, onStep: (part: string) => void): Promise<Heap> {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  const total = 1_000_000;
+  const peer = await openPgStore(servers, { table: 'heap', touchAfter: 0 });
+  const { calls } = await prepare(peer);
+  const mixed = [calls.get, calls.get, calls.get, calls.touch, calls.set];
+  const megabytes: number[] = [];
+  for (let tenth = 1; tenth <= 10; tenth++) {
+    onStep(`heap, ${tenth} of 10`);
+    await pass(mixed, total / 10, 128);
+    collect();
+    megabytes.push(process.memoryUsage().heapUsed / 1e6);
+  }
+  const queue = 100_000;
+  onStep(`${queue} calls at once`);
+  const started = performance.now();
+  await pass([calls.get], queue, queue);
+  const drained = (performance.now() - started) / 1000;
+  await peer.close();
+  return { calls: total, megabytes, queue, drained };
+}
+
+/** So many calls, so many at a time. */
+async function pass(calls: Call[], total: number, inFlight: number): Promise<void> {
+  let made = 0;
+  await Promise.all(
+    Array.from({ length: inFlight }, async () => {
+      while (made < total) {
+        const n = made++;
+        await new Promise<void>((resolve, reject) =>
+          calls[n % calls.length](n, (error) => (error ? reject(error) : resolve())),
+        );
+      }
+    }),
+  );
+}
+
+function client({ postgres: uri }: Servers): Sql {
+  return postgres(uri, { max: 1, onnotice: () => {} });
+}
+
+/** Copies of one session that the store itself saved, from `first` on. */
+async function fill(sql: Sql, peer: Peer, table: string, rows: number, expiry: string, first = 0): Promise<void> {
+  await save(peer, 'model', sessionOf(0));
+  const expiresAt = `now() + interval '${expiry}'`;
+  await copyModel(sql, table, `generate_series(${first}, ${first + rows - 1}) n`, {
+    sid: "'bench-session-' || lpad(n::text, 8, '0')",
+    expires_at: expiresAt,
+    delete_after: expiresAt,
+  });
+  await sql`vacuum analyze ${sql(table)}`;
+}

@@ -1,0 +1,26 @@
+/** The WAL that requests write which only read, with sessions that are `rolling`. */
+
+import type { Sql } from 'postgres';
+import type { PeerName, Servers } from '../stores/peers.js';
+import { App, type LoadGenerator } from './apps.js';
+
+/** @returns bytes of WAL a request */
+export async function walPerRequest(
+  name: PeerName,
+  servers: Servers,
+  sql: Sql,
+  generator: LoadGenerator,
+  requests: number,
+): Promise<number> {
+  const app = await App.start(name, servers);
+  const load = { port: app.port, path: '/rolling', connections: 100, requests };
+  // Each page is written whole the first time after a checkpoint: that is done in a first pass over
+  // all sessions.
+  await generator.run(load);
+  const position = async () => (await sql`select pg_current_wal_lsn()::text as lsn`)[0].lsn as string;
+  const before = await position();
+  await generator.run(load);
+  const [{ bytes }] = await sql`select pg_wal_lsn_diff(pg_current_wal_lsn(), ${before}::pg_lsn)::float8 as bytes`;
+  await app.stop();
+  return bytes / requests;
+}

@@ -1,0 +1,90 @@
+/** What it costs to watch ten thousand sessions, and how late their ends are noticed. */
+
+import diagnostics from 'node:diagnostics_channel';
+import { setTimeout as sleep } from 'node:timers/promises';
+import postgres from 'postgres';
+import type { PgStoreOptions } from '../../lib/index.js';
+import type { PostgresServer } from '../../spec/support/postgres-server.js';
+import { median } from '../figures/measure.js';
+import { serverCpu } from '../figures/server-cpu.js';
+import { sessionOf } from '../stores/data.js';
+import { openPgStore, type Servers, saveAll } from '../stores/peers.js';
+import { sidsOf } from './calls.js';
+
+export interface Watches {
+  readonly sessions: number;
+  /** Seconds between two checks. */
+  readonly interval: number;
+  /** Of one check of all sessions: statements, and milliseconds of CPU in the server and in the process. */
+  readonly statements: number;
+  readonly serverCpu: number;
+  readonly processCpu: number;
+  /** Milliseconds from the deletion of a row until the callback: median and longest of a hundred. */
+  readonly noticed: number;
+  readonly noticedLast: number;
+}
+
+/** A newer version of the store has these. */
+interface Watching {
+  watch?(sid: string, onEnd: (why: string) => void): () => void;
+}
+
+const INTERVAL = 1;
+const ENDED = 100;
+
+/** @returns nothing where the store has no `watch` */
+export async function watches(
+  servers: Servers,
+  server: PostgresServer,
+  sessions: number,
+  checks: number,
+): Promise<Watches | undefined> {
+  const probe = await openPgStore(servers, { table: 'watches' });
+  const canWatch = typeof (probe.store as Watching).watch === 'function';
+  await probe.close();
+  if (!canWatch) return undefined;
+
+  const options = { table: 'watches', watchInterval: INTERVAL } as PgStoreOptions;
+  const peer = await openPgStore(servers, options);
+  const watch = (peer.store as unknown as Required<Watching>).watch.bind(peer.store);
+  const sql = postgres(servers.postgres, { max: 1, onnotice: () => {} });
+  const sids = sidsOf(sessions);
+  await saveAll(peer, sids, sessionOf);
+  const noticed: number[] = [];
+  let deletedAt = Number.NaN;
+  let statements = 0;
+  const count = () => {
+    statements++;
+  };
+  diagnostics.subscribe('express-pg-store:statement', count);
+  for (const sid of sids) {
+    watch(sid, () => noticed.push(performance.now() - deletedAt));
+  }
+  // The first checks wait for the calls that saved the sessions.
+  await sleep(2 * INTERVAL * 1000);
+
+  statements = 0;
+  const processBefore = process.cpuUsage();
+  const serverBefore = serverCpu(server);
+  await sleep(checks * INTERVAL * 1000);
+  const processUsed = process.cpuUsage(processBefore);
+  const serverUsed = serverCpu(server) - serverBefore;
+  const statementsOfACheck = statements / checks;
+
+  const ended = sids.slice(0, ENDED);
+  deletedAt = performance.now();
+  await sql`delete from watches where sid = any(${ended})`;
+  while (noticed.length < ended.length) await sleep(10);
+  diagnostics.unsubscribe('express-pg-store:statement', count);
+  await peer.close();
+  await sql.end();
+  return {
+    sessions,
+    interval: INTERVAL,
+    statements: statementsOfACheck,
+    serverCpu: serverUsed / 1000 / checks,
+    processCpu: (processUsed.user + processUsed.system) / 1000 / checks,
+    noticed: median(noticed),
+    noticedLast: Math.max(...noticed),
+  };
+}

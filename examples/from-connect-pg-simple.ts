@@ -1,0 +1,46 @@
+/**
+ * Moves an app from connect-pg-simple without signing anybody out. End all processes of the old app, then start this one:
+ * it takes over the sessions of visitors as they come, and all others in the background. Later, drop `previous`.
+ */
+
+import connectPgSimple from 'connect-pg-simple';
+import express from 'express';
+import { PgStore } from 'express-pg-store';
+import session from 'express-session';
+import pg from 'pg';
+
+declare module 'express-session' {
+  interface SessionData {
+    views?: number;
+  }
+}
+
+const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL });
+pool.on('error', (error) => console.error(error.message));
+const previous = new (connectPgSimple(session))({ pool });
+const store = new PgStore({ previous });
+
+const app = express();
+// The cookie's name and secret stay as they were: the browsers' cookies remain good.
+const secret = process.env.SESSION_SECRET ?? 'for trying it out only';
+app.use(session({ store, secret, resave: false, saveUninitialized: false }));
+app.get('/', ({ session }, response) => {
+  session.views = (session.views ?? 0) + 1;
+  response.send(`You were here ${session.views} times.`);
+});
+const port = Number(process.env.PORT ?? 3000);
+app.listen(port, '127.0.0.1', () => console.log(`http://localhost:${port}`));
+
+/** Page by page: connect-pg-simple cannot list its sessions itself, and there may be millions. */
+async function* oldSessionIds(): AsyncGenerator<string> {
+  let last = '';
+  for (;;) {
+    const { rows } = await pool.query('select sid from session where sid > $1 order by sid limit 1000', [last]);
+    if (rows.length === 0) return;
+    for (const { sid } of rows) yield sid;
+    last = rows.at(-1).sid;
+  }
+}
+
+const taken = await store.takeOver({ sids: oldSessionIds() });
+console.log(`${taken} sessions were taken over`);

@@ -1,0 +1,227 @@
+/**
+ * For frameworks that make session objects of their own from what `get` returns (Fastify, express-openid-connect, koa): what
+ * `get` loaded is remembered for the code that runs afterwards in the same async context.
+ */
+
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { isDeepStrictEqual } from 'node:util';
+import type { Callback } from '../calls/tracker.js';
+import { isObject } from './merge.js';
+import { hasSnapshot, LoadedSession, loadedSnapshot } from './snapshot.js';
+
+/** A loaded session is remembered for so many milliseconds after its `get`, or after its last `set`. */
+export const REMEMBERED_MS = 10 * 60 * 1000;
+
+/** While there are calls of `get`, sessions that are remembered no more are dropped at least once in so many milliseconds. */
+const SWEEP_MS = 60 * 1000;
+
+/** Below this number of contexts they are not looked through earlier than that. */
+const FEW_CONTEXTS = 1024;
+
+/**
+ * What the calls of `get` for a session ID loaded in a context: the first one, and the last one if there were several. The
+ * framework's session may have been made from either, since the app may have looked at the session once more, or reloaded it.
+ */
+type Loads = readonly LoadedSession[];
+
+/** What was loaded in an async context, by session ID. A context that begins within another one begins with a copy of it. */
+class Context {
+  /** Whether it is that of a request which ran through `store.scope`. */
+  readonly isRequest: boolean;
+  /** Whether `SessionScopes` looks through it. */
+  isListed = false;
+  readonly #loads: Map<string, Loads>;
+
+  constructor(outer: Context | undefined, isRequest: boolean) {
+    this.isRequest = isRequest;
+    this.#loads = outer ? new Map(outer.#loads) : new Map();
+  }
+
+  has(sid: string): boolean {
+    return this.#loads.has(sid);
+  }
+
+  add(sid: string, load: LoadedSession): void {
+    const [first] = this.#remembered(sid);
+    this.#loads.set(sid, first ? [first, load] : [load]);
+  }
+
+  /**
+   * The load from which the given session was made.
+   *
+   * @param data JSON of the session, if it is to be saved; a touch does not need it
+   */
+  find(sid: string, session: object, data: string | undefined): LoadedSession | undefined {
+    const [first, last = first] = this.#remembered(sid);
+    if (!first || !last || first === last) return first;
+    const loaded = loadedSnapshot(session);
+    if (loaded === last.loaded) return last;
+    if (loaded === first.loaded) return first;
+    if (data === undefined || isMadeFromLast(first.seen.data, last.seen.data, data)) return last;
+    // The app only looked at the last one.
+    last.forget();
+    return first;
+  }
+
+  /** Forgets a session that is destroyed, also in the contexts that began with a copy. */
+  forget(sid: string): void {
+    for (const load of this.#loads.get(sid) ?? []) load.forget();
+    this.#loads.delete(sid);
+  }
+
+  /** Drops what is not remembered any more. @returns whether anything is left */
+  sweep(): boolean {
+    for (const sid of this.#loads.keys()) {
+      const loads = this.#remembered(sid);
+      if (loads.length > 0) this.#loads.set(sid, loads);
+      else this.#loads.delete(sid);
+    }
+    return this.#loads.size > 0;
+  }
+
+  #remembered(sid: string): Loads {
+    const now = performance.now();
+    return (this.#loads.get(sid) ?? []).filter((load) => load.rememberedUntil > now);
+  }
+}
+
+/**
+ * Remembers what each `get` loaded, and finds it when a `set` of the same session ID follows in the same async context: that
+ * is then a save of what was loaded, whichever object the framework passes.
+ *
+ * This is on from the start, and off for good once `createSession` was called: express-session's sessions carry their snapshot
+ * with them. It is always on for requests that run through `store.scope`. While it is off, calls do not ask for their context.
+ */
+export class SessionScopes {
+  readonly #storage = new AsyncLocalStorage<Context>();
+  #isAutomatic = true;
+  #hasRequests = false;
+  /**
+   * The contexts in which something is remembered. A timer may keep its context for ever, so that has to be dropped in time. The
+   * references are weak, since the context of a request is garbage once the request has ended.
+   */
+  #listed: WeakRef<Context>[] = [];
+  #nextSweepLength = FEW_CONTEXTS;
+  #nextSweepTime = performance.now() + SWEEP_MS;
+
+  /** Whether calls have to ask for their context. */
+  get isOn(): boolean {
+    return this.#isAutomatic || this.#hasRequests;
+  }
+
+  /** From now on only requests that run through `store.scope` have a context. */
+  turnOff(): void {
+    if (!this.#isAutomatic) return;
+    this.#isAutomatic = false;
+    // In Node.js 20 and 22 an AsyncLocalStorage that was used makes all promises of the process slower until it is disabled.
+    if (!this.#hasRequests) this.#storage.disable();
+  }
+
+  /** Runs the rest of a request in a context of its own. */
+  runRequest<T>(next: () => T): T {
+    this.#hasRequests = true;
+    return this.#storage.run(new Context(this.#current(), true), () => next());
+  }
+
+  /**
+   * Makes a call of `get`, and remembers what it loads: for the whole request if that ran through `store.scope`, otherwise for
+   * what its callback starts.
+   */
+  follow<T>(
+    sid: string,
+    callback: Callback<T> | undefined,
+    get: (callback: Callback<T> | undefined) => Promise<T> | undefined,
+  ): Promise<T> | undefined {
+    // Asked for now, since the callback of a call that timed out comes in the context of another one.
+    const outer = this.#current();
+    if (typeof callback === 'function')
+      return get((error, session) => this.#call(outer, sid, callback, error, session));
+    const answer = get(callback);
+    // Before the caller's own reaction to this promise.
+    if (outer) answer?.then((session) => this.#rememberAwaited(outer, sid, session), ignore);
+    return answer;
+  }
+
+  /** The object whose snapshot says what was loaded: the session itself, or what stands in for it in this context. */
+  standIn(sid: string, session: object, data?: string): object {
+    if (hasSnapshot(session, sid)) return session;
+    const load = this.#current()?.find(sid, session, data);
+    load?.remember(REMEMBERED_MS);
+    return load ?? session;
+  }
+
+  /** Forgets a session that is destroyed: a `set` that follows stores a new one. */
+  forget(sid: string): void {
+    this.#current()?.forget(sid);
+  }
+
+  #current(): Context | undefined {
+    const context = this.#storage.getStore();
+    return context && (this.#isAutomatic || context.isRequest) ? context : undefined;
+  }
+
+  #call<T>(outer: Context | undefined, sid: string, callback: Callback<T>, error: unknown, session?: T): void {
+    if (!this.#isAutomatic && !outer?.isRequest) {
+      callback(error, session);
+      return;
+    }
+    const context = outer?.isRequest ? outer : new Context(outer, false);
+    const load = loadOf(session);
+    if (load) this.#add(context, sid, load);
+    // The code that made the call may await the callback, and go on in the outer context.
+    if (load && outer !== context && outer?.has(sid)) this.#add(outer, sid, load);
+    this.#storage.run(context, callback, error, session);
+  }
+
+  #rememberAwaited(context: Context, sid: string, session: unknown): void {
+    const load = loadOf(session);
+    if (load && (context.isRequest || context.has(sid))) this.#add(context, sid, load);
+  }
+
+  #add(context: Context, sid: string, load: LoadedSession): void {
+    context.add(sid, load);
+    if (!context.isListed) {
+      context.isListed = true;
+      this.#listed.push(new WeakRef(context));
+    }
+    if (this.#listed.length >= this.#nextSweepLength || performance.now() >= this.#nextSweepTime) this.#sweep();
+  }
+
+  /** Costs each `get` the same on average, since the list has at least doubled, or a minute has passed. */
+  #sweep(): void {
+    this.#listed = this.#listed.filter((reference) => {
+      const context = reference.deref();
+      if (context) context.isListed = context.sweep();
+      return context?.isListed;
+    });
+    this.#nextSweepLength = Math.max(FEW_CONTEXTS, 2 * this.#listed.length);
+    this.#nextSweepTime = performance.now() + SWEEP_MS;
+  }
+}
+
+function loadOf(session: unknown): LoadedSession | undefined {
+  const loaded = loadedSnapshot(session);
+  return loaded && new LoadedSession(loaded, REMEMBERED_MS);
+}
+
+/**
+ * Whether a session that is to be saved was made from the last of two loads, and not from the first one: it shows something
+ * that others changed between the two. All three are JSON.
+ */
+function isMadeFromLast(first: string, last: string, session: string): boolean {
+  return first === last || showsChange(JSON.parse(first), JSON.parse(last), JSON.parse(session));
+}
+
+function showsChange(before: unknown, after: unknown, session: unknown): boolean {
+  if (isDeepStrictEqual(before, after)) return false;
+  if (!isObject(before) || !isObject(after) || !isObject(session)) return isDeepStrictEqual(after, session);
+  return Object.keys({ ...before, ...after }).some((key) =>
+    showsChange(ownValue(before, key), ownValue(after, key), ownValue(session, key)),
+  );
+}
+
+function ownValue(object: Record<string, unknown>, key: string): unknown {
+  return Object.hasOwn(object, key) ? object[key] : undefined;
+}
+
+function ignore(): void {}

@@ -1,0 +1,270 @@
+/** Changes stored sessions outside of a request: atomically, by compare-and-set. */
+
+import { isDeepStrictEqual } from 'node:util';
+import type { SessionData } from 'express-session';
+import { backOffFromLockedRow } from '../calls/backoff.js';
+import { AppError, ArgumentError, PgStoreError, UnreadableRowError } from '../errors.js';
+import type { Emit } from '../events.js';
+import type { Codec, Content, EncodedSession } from './codec.js';
+import { isLive, randomVersion } from './concurrency.js';
+import { settledCookie } from './cookie.js';
+import { isObject } from './merge.js';
+import type { ChangedRow, RowStatements, Statements, StoredRow, UserRow } from './row.js';
+import { handleOf, type RowKeys, type SessionIds } from './session-id.js';
+
+/**
+ * Changes a session in place, or returns another one to store in its place. It is synchronous, and may be called several
+ * times, each time with the session parsed anew.
+ */
+// biome-ignore lint/suspicious/noConfusingVoidType: a function without a return statement is the usual one
+export type Change = (session: SessionData) => SessionData | void;
+
+/** Runs a task in the order of the calls on a session ID. */
+type InOrder = (sid: string, task: () => Promise<Outcome>) => Promise<Outcome>;
+
+/** The store in option `previous`, as far as it takes part. */
+interface PreviousSource {
+  takeOver(sid: string, deadline: number): Promise<boolean>;
+}
+
+/** The session that is to be changed. */
+interface Target {
+  /** The method that changes it, as errors name it. */
+  readonly method: string;
+  /** The keys under which its row may be; the row gets the first of them. */
+  readonly keys: RowKeys;
+  readonly shard: number | undefined;
+  /** Only while its opened data are this user's; `undefined`: whoever's they are. */
+  readonly user: string | undefined;
+}
+
+/** What became of it: `session` is the session as it is stored. */
+type Outcome =
+  | { readonly kind: 'changed' | 'unchanged'; readonly session: SessionData }
+  | { readonly kind: 'gone' | 'unreadable' | 'of another user' };
+
+/** A row's session, and its texts. */
+interface Opened {
+  readonly session: SessionData;
+  readonly content: Content;
+}
+
+/** What `change` made of a session. */
+interface Applied {
+  readonly session: SessionData;
+  readonly encoded: EncodedSession | undefined;
+  readonly movesExpiry: boolean;
+}
+
+/** How many of a user's sessions are changed at a time. */
+const PAGE = 100;
+
+export class SessionUpdates {
+  readonly #statements: Statements;
+  readonly #ids: SessionIds;
+  readonly #codec: Codec;
+  readonly #previous: PreviousSource | undefined;
+  readonly #deadline: () => number;
+  readonly #emit: Emit;
+
+  /** @param deadline of a session's change that starts now */
+  constructor(
+    statements: Statements,
+    ids: SessionIds,
+    codec: Codec,
+    previous: PreviousSource | undefined,
+    deadline: () => number,
+    emit: Emit,
+  ) {
+    this.#statements = statements;
+    this.#ids = ids;
+    this.#codec = codec;
+    this.#previous = previous;
+    this.#deadline = deadline;
+    this.#emit = emit;
+  }
+
+  /**
+   * Changes one session. The caller keeps the order of the calls on its session ID.
+   *
+   * @returns the session as it is stored; `null` where there is none
+   * @throws PgStoreError `UNREADABLE`
+   */
+  async one(sid: string, change: Change, deadline: number): Promise<SessionData | null> {
+    const target = {
+      method: 'update',
+      keys: this.#ids.rowKeysFor(sid),
+      shard: this.#ids.shardOf(sid),
+      user: undefined,
+    };
+    let outcome = await this.#change(target, change, deadline);
+    if (outcome.kind === 'gone' && this.#previous) {
+      await this.#previous.takeOver(sid, deadline);
+      outcome = await this.#change(target, change, deadline);
+    }
+    if (outcome.kind === 'unreadable') {
+      throw new PgStoreError('the row cannot be read, so the session was not changed', 'UNREADABLE');
+    }
+    return 'session' in outcome ? outcome.session : null;
+  }
+
+  /**
+   * Changes each unexpired session of a user whose opened data belong to that user.
+   *
+   * @returns how many were changed
+   */
+  async ofUser(user: string, change: Change, inOrder: InOrder): Promise<number> {
+    const found = await this.#find(user);
+    const first = await this.#changeAll(found, change, inOrder);
+    // Another request has moved it to the key of a newer secret. With `hashIds` nobody knows that key, so it is found again.
+    const known = new Set(found.map(({ key }) => key));
+    const gone = new Set(first.gone.map(({ createdAt }) => createdAt));
+    const isMoved = ({ key, createdAt }: UserRow) => gone.has(createdAt) && !known.has(key);
+    const moved = gone.size > 0 ? (await this.#find(user)).filter(isMoved) : [];
+    const second = await this.#changeAll(moved, change, inOrder);
+    return first.changed + second.changed;
+  }
+
+  async #find(user: string): Promise<UserRow[]> {
+    return (await this.#statements.findOfUser(user, this.#deadline())).filter(({ isExpired }) => !isExpired);
+  }
+
+  /** Changes the sessions of these rows, page after page. A change that fails ends it after its page. */
+  async #changeAll(rows: readonly UserRow[], change: Change, inOrder: InOrder) {
+    const gone: UserRow[] = [];
+    let changed = 0;
+    for (let start = 0; start < rows.length; start += PAGE) {
+      const page = rows.slice(start, start + PAGE);
+      const results = await Promise.allSettled(page.map((row) => this.#changeRow(row, change, inOrder)));
+      for (const [n, result] of results.entries()) {
+        if (result.status === 'rejected') throw result.reason;
+        if (result.value.kind === 'changed') changed++;
+        if (result.value.kind === 'gone') gone.push(page[n] as UserRow);
+      }
+    }
+    return { changed, gone };
+  }
+
+  async #changeRow({ key, shard, user }: UserRow, change: Change, inOrder: InOrder): Promise<Outcome> {
+    const sid = this.#ids.sessionIdFrom(key);
+    // The row is not signed with one of the secrets.
+    if (sid === undefined && this.#ids.isReversible) return { kind: 'unreadable' };
+    const keys: RowKeys = sid === undefined ? [key] : this.#ids.rowKeysFor(sid);
+    const target = { method: 'updateSessionsOf', keys, shard, user };
+    return inOrder(sid ?? key, () => this.#change(target, change, this.#deadline()));
+  }
+
+  /** Reads the row, and changes its session until the row still has the version that was read. */
+  async #change({ method, keys, shard, user }: Target, change: Change, deadline: number): Promise<Outcome> {
+    const statements = this.#statements.onShard(shard);
+    let row = await statements.read(keys, deadline);
+    for (;;) {
+      if (!isLive(row)) return { kind: 'gone' };
+      const opened = this.#open(row);
+      if (!opened) return { kind: 'unreadable' };
+      const expires = Date.now() + row.expiresInMs;
+      if (user !== undefined && this.#codec.userOf(opened.content, expires) !== user)
+        return { kind: 'of another user' };
+      const { session, encoded, movesExpiry } = this.#apply(method, change, row, opened);
+      if (!encoded) return { kind: 'unchanged', session };
+      const newRow = this.#codec.newRow(keys[0], encoded, randomVersion());
+      const changed = { ...newRow, oldKey: row.key, oldVersion: row.version, movesExpiry };
+      const written = await writeChanged(statements, keys, changed, deadline);
+      if (written.isDone) return { kind: 'changed', session };
+      row = written.row;
+    }
+  }
+
+  /**
+   * What `change` makes of a session.
+   *
+   * @returns the session as it is stored then, and what to write; no `encoded` where nothing was changed
+   */
+  #apply(method: string, change: Change, row: StoredRow, { session, content }: Opened): Applied {
+    const { cookie: _, ...dataBefore } = JSON.parse(content.data);
+    const cookieBefore: unknown = session.cookie && copyOf(session.cookie);
+    const result = copyOf(resultOf(method, change, session));
+    if (!isObject(result))
+      throw new ArgumentError(method, '`change` made something of the session that is not an object');
+    const { cookie: cookieAfter, ...data } = result;
+    // A result without a cookie keeps the one that is there: express-session cannot load a session without.
+    const cookie = cookieAfter ?? cookieBefore;
+    if (!isDeepStrictEqual(cookie, cookieBefore)) {
+      const encoded = this.#codec.encode({ ...data, cookie: settledCookie(cookie, cookieBefore) });
+      const expires = Math.min(encoded.expires, Date.now() + row.endsInMs);
+      return { session: this.#codec.sessionOf(encoded, expires), encoded, movesExpiry: true };
+    }
+    const stored = { ...data, ...(cookie !== undefined && { cookie }) } as unknown as SessionData;
+    if (isDeepStrictEqual(data, dataBefore)) return { session: stored, encoded: undefined, movesExpiry: false };
+    const { cookieExpires, expiresInMs } = row;
+    const expiry = { cookieExpires, expires: Date.now() + expiresInMs };
+    const encoded = { data: JSON.stringify(data), cookie: row.cookie, ...expiry };
+    return { session: stored, encoded, movesExpiry: false };
+  }
+
+  #open(row: StoredRow): Opened | undefined {
+    try {
+      return this.#codec.decode(row);
+    } catch (error) {
+      if (!(error instanceof UnreadableRowError)) throw error;
+      this.#emit('unreadable', handleOf(row.key), error.message);
+      return undefined;
+    }
+  }
+}
+
+/**
+ * Writes a changed row, if it still has the version that the change is based on. While another transaction has locked it, it
+ * is tried again.
+ *
+ * @returns whether it was written; if not, the row that is there instead
+ */
+async function writeChanged(
+  statements: RowStatements,
+  keys: RowKeys,
+  changed: ChangedRow,
+  deadline: number,
+): Promise<{ isDone: true } | { isDone: false; row: StoredRow | undefined }> {
+  for (let tries = 1; ; tries++) {
+    if (await statements.update(changed, deadline)) return { isDone: true };
+    const row = await statements.read(keys, deadline);
+    // An earlier attempt at this very statement was done, and its answer lost.
+    if (row?.version === changed.version) return { isDone: true };
+    const isLocked = isLive(row) && row.key === changed.oldKey && row.version === changed.oldVersion;
+    if (!isLocked) return { isDone: false, row };
+    await backOffFromLockedRow(tries, deadline);
+  }
+}
+
+/**
+ * Calls the app's function.
+ *
+ * @returns the session that it returned, or the one that it changed
+ * @throws AppError with what the function threw
+ */
+function resultOf(method: string, change: Change, session: SessionData): unknown {
+  let result: unknown;
+  try {
+    result = change(session);
+  } catch (error) {
+    throw new AppError(error);
+  }
+  if (result === undefined) return session;
+  if (typeof (result as PromiseLike<unknown> | null)?.then === 'function') {
+    // Nobody else awaits it: if it is rejected, that must not end the process.
+    Promise.resolve(result).catch(() => {});
+    throw new ArgumentError(
+      method,
+      '`change` returned a promise; it must be synchronous, since it may be called again',
+    );
+  }
+  if (isObject(result)) return result;
+  const what = result === null ? 'null' : Array.isArray(result) ? 'an array' : `a ${typeof result}`;
+  throw new ArgumentError(method, `\`change\` returned ${what}; expected a session, or nothing`);
+}
+
+/** A copy as JSON has it. */
+function copyOf(value: unknown): unknown {
+  const text = JSON.stringify(value);
+  return text === undefined ? undefined : JSON.parse(text);
+}

@@ -1,0 +1,49 @@
+/** `watch`: finds out which of many watched sessions have ended. */
+
+import type { CheckedRow, WatchedRow } from '../session/row.js';
+import { arrayLiteral, type BoundQuery } from './query.js';
+import type { TableSql } from './table.js';
+
+/**
+ * Returns the watched rows that are not as they were, or will expire soon, and those that are missing: so where nothing
+ * happens, it returns nothing. A tombstone counts as missing.
+ *
+ * The times of creation are `numeric`, which is exact. `NaN` stands for one that is not known yet: it equals no other.
+ */
+export function checkSql({ name, isSharded, expiry }: TableSql): string {
+  return `with i as materialized (
+    select a.sid, a.created_at
+    from rows from (
+      pg_catalog.unnest($1::text::text[]),
+      pg_catalog.unnest($2::text::numeric[])
+    ) as a (sid, created_at)
+  )
+  select i.sid, extract(epoch from s.created_at)::text, (extract(epoch from ${expiry}) - extract(epoch from now()))::text
+  from i
+  left join ${name} s
+    on ${isSharded ? 's.shard = $4::smallint and' : ''} s.sid = i.sid and s.expires_at > to_timestamp(0::float8)
+  where s.sid is null
+    or extract(epoch from s.created_at) <> i.created_at
+    or ${expiry} < now() + $3::text::float8 * interval '1 second'`;
+}
+
+/** @param soon seconds */
+export async function check(
+  query: BoundQuery,
+  text: string,
+  rows: readonly WatchedRow[],
+  soon: number,
+  shard: number | undefined,
+): Promise<CheckedRow[]> {
+  const found = await query(text, [
+    arrayLiteral(rows.map(({ key }) => key)),
+    arrayLiteral(rows.map(({ createdAt }) => createdAt ?? 'NaN')),
+    String(soon),
+    ...(shard === undefined ? [] : [String(shard)]),
+  ]);
+  return found.map(([key, createdAt, expiresIn]) => ({
+    key: key as string,
+    createdAt: (createdAt as string | null) ?? undefined,
+    expiresInMs: Number(expiresIn) * 1000,
+  }));
+}

@@ -1,0 +1,119 @@
+/** What `get` loaded is remembered in its async context, for a time, and nowhere else. */
+
+import assert from 'node:assert/strict';
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { setImmediate as tick } from 'node:timers/promises';
+import { queryObjects } from 'node:v8';
+import { install } from '@sinonjs/fake-timers';
+import { REMEMBERED_MS, SessionScopes } from '../../lib/session/scope.js';
+import { attachSnapshot, LoadedSession, newSnapshot } from '../../lib/session/snapshot.js';
+
+const readFrom = async () => undefined;
+
+/** As the store answers a `get`. */
+function loaded(sid: string): object {
+  const row = { key: sid, version: 1, expiresInMs: 60_000, endsInMs: Number.POSITIVE_INFINITY };
+  const session = { sid };
+  attachSnapshot(session, newSnapshot(sid, row, { data: JSON.stringify(session), cookie: null }, false, readFrom));
+  return session;
+}
+
+describe('scope', () => {
+  let scopes: SessionScopes;
+  let clock: ReturnType<typeof install>;
+
+  beforeEach(() => {
+    clock = install({ toFake: ['performance'] });
+    scopes = new SessionScopes();
+  });
+
+  afterEach(() => clock.uninstall());
+
+  /** Runs `work` after the callback of a `get`. */
+  function afterGet(sid: string, work: () => void): void {
+    scopes.follow<object>(sid, work, (callback) => void callback?.(null, loaded(sid)));
+  }
+
+  const isRemembered = (sid: string) => {
+    const session = {};
+    return scopes.standIn(sid, session, '{}') !== session;
+  };
+
+  it('remembers a session for ten minutes after its `get`, or after the last `set`', () => {
+    afterGet('a', () => {
+      clock.tick(REMEMBERED_MS - 1);
+      assert(isRemembered('a'));
+      clock.tick(REMEMBERED_MS - 1);
+      assert(isRemembered('a'));
+      clock.tick(REMEMBERED_MS);
+      assert(!isRemembered('a'));
+    });
+    assert.equal(REMEMBERED_MS, 600_000);
+  });
+
+  it('remembers nothing in a context that has ended, or beside it', () => {
+    afterGet('a', () => {});
+    assert(!isRemembered('a'));
+    afterGet('b', () => assert(!isRemembered('a')));
+  });
+
+  describe('memory', function () {
+    this.timeout(120_000);
+    let before = 0;
+
+    /** How many loaded sessions there are more than before; what is garbage does not count. */
+    const count = () => queryObjects(LoadedSession, { format: 'count' }) - before;
+
+    /** Calls `load` a hundred times a minute for half an hour. */
+    async function halfAnHour(load: (sid: string) => void): Promise<void> {
+      before = queryObjects(LoadedSession, { format: 'count' });
+      for (let minute = 0; minute < 30; minute++) {
+        for (let n = 0; n < 100; n++) load(`${minute} ${n}`);
+        clock.tick(60_000);
+        // The target of a new WeakRef cannot be garbage before the present job has ended.
+        await tick();
+      }
+    }
+
+    it('what contexts hold that timers keep alive is dropped in time', async () => {
+      const timers: NodeJS.Timeout[] = [];
+      await halfAnHour((sid) => afterGet(sid, () => timers.push(setInterval(() => {}, 1e9))));
+      const left = count();
+      for (const timer of timers) clearInterval(timer);
+      assert(left >= 900 && left <= 1200, `${left}`);
+    });
+
+    it('nothing is kept of contexts that nothing keeps alive', async () => {
+      await halfAnHour((sid) => afterGet(sid, () => {}));
+      assert(count() < 10, `${count()}`);
+    });
+
+    it('a context that lives for ever, and loads one session after another, does not grow', async () => {
+      await scopes.runRequest(() => halfAnHour((sid) => afterGet(sid, () => {})));
+      assert(count() <= 1200, `${count()}`);
+    });
+  });
+
+  it('asks no AsyncLocalStorage once it is off, and disables its own', () => {
+    afterGet('a', () => {
+      scopes.turnOff();
+      assert(!isRemembered('a'));
+    });
+    assert.equal(scopes.isOn, false);
+    const original = AsyncLocalStorage.prototype.run;
+    let runs = 0;
+    AsyncLocalStorage.prototype.run = function run(this: AsyncLocalStorage<any>, ...args: any) {
+      runs++;
+      return (original as any).apply(this, args);
+    };
+    try {
+      afterGet('a', () => {});
+      assert.equal(runs, 0);
+      scopes.runRequest(() => afterGet('a', () => assert(isRemembered('a'))));
+      assert.equal(scopes.isOn, true);
+      assert(runs > 0);
+    } finally {
+      AsyncLocalStorage.prototype.run = original;
+    }
+  });
+});
