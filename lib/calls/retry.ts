@@ -1,7 +1,7 @@
 /** Which errors are transient, and the backoff before the next attempt. */
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { codeOf } from '../errors.js';
+import { sleep } from '../timers.js';
 
 /** How transient errors are retried. */
 export interface RetryOptions {

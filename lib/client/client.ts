@@ -1,9 +1,9 @@
 /** What the store needs of a PostgreSQL client. */
 
-import { clearTimeout, setTimeout } from 'node:timers';
 import type { Sql } from 'postgres';
 import { timeoutError } from '../errors.js';
 import type { Query, Row } from '../sql/query.js';
+import { clearTimeout, setTimeout } from '../timers.js';
 
 /**
  * A client: one of the app's, or the store's own connections.

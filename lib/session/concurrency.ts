@@ -1,10 +1,10 @@
 /** What each call does with its row: optimistic concurrency control with a three-way merge. */
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { SessionData } from 'express-session';
 import { PgStoreError, timeoutError } from '../errors.js';
 import type { Emit } from '../events.js';
 import type { Options } from '../options.js';
+import { sleep } from '../timers.js';
 import { merge } from './merge.js';
 import { type Statements, TOMBSTONE, type TouchedRow } from './row.js';
 import type { RowCodec, TimedSession } from './row-codec.js';

@@ -1,0 +1,28 @@
+/**
+ * The packages that only the specs in spec/tools need: bundlers, test runners, compilers, frameworks and runtimes. They
+ * have a lock file of their own, so that `npm ci` at the root stays small.
+ */
+
+import fs from 'node:fs';
+import path from 'node:path';
+import type { Context } from 'mocha';
+
+export const TOOLS = path.resolve(import.meta.dirname, '../tools');
+const INSTALL = 'npm ci --prefix spec/tools';
+
+export function areToolsInstalled(): boolean {
+  return fs.existsSync(path.join(TOOLS, 'node_modules/.package-lock.json'));
+}
+
+/** For `before`: leaves the specs pending where the tools are not installed. In CI that is a failure. */
+export function skipWithoutTools(this: Context): void {
+  if (areToolsInstalled()) return;
+  if (process.env.CI) throw new Error(`CI must install the tools: ${INSTALL}`);
+  console.log(`    pending: run \`${INSTALL}\` first`);
+  this.skip();
+}
+
+/** The file of a command that a tool has: `toolFile('jest', 'bin/jest.js')`. */
+export function toolFile(name: string, file: string): string {
+  return path.join(TOOLS, 'node_modules', name, file);
+}
