@@ -156,7 +156,8 @@ export class PostgresServer {
       stdio: ['pipe', 'ignore', 'ignore'],
     });
     guard.unref();
-    (guard.stdin as net.Socket | null)?.unref();
+    // Bun has no `unref` there.
+    (guard.stdin as Partial<net.Socket> | null)?.unref?.();
     return guard;
   }
 

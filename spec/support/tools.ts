@@ -8,7 +8,7 @@ import path from 'node:path';
 import type { Context } from 'mocha';
 
 export const TOOLS = path.resolve(import.meta.dirname, '../tools');
-const INSTALL = 'npm ci --prefix spec/tools';
+export const INSTALL_TOOLS = 'npm ci --prefix spec/tools';
 
 export function areToolsInstalled(): boolean {
   return fs.existsSync(path.join(TOOLS, 'node_modules/.package-lock.json'));
@@ -17,8 +17,8 @@ export function areToolsInstalled(): boolean {
 /** For `before`: leaves the specs pending where the tools are not installed. In CI that is a failure. */
 export function skipWithoutTools(this: Context): void {
   if (areToolsInstalled()) return;
-  if (process.env.CI) throw new Error(`CI must install the tools: ${INSTALL}`);
-  console.log(`    pending: run \`${INSTALL}\` first`);
+  if (process.env.CI) throw new Error(`CI must install the tools: ${INSTALL_TOOLS}`);
+  console.log(`    pending: run \`${INSTALL_TOOLS}\` first`);
   this.skip();
 }
 
