@@ -9,9 +9,9 @@ import Mocha from 'mocha';
 import { mochaGlobalTeardown } from '../support/hooks.js';
 
 const mocha = new Mocha({ timeout: 60_000, forbidOnly: true });
-mocha.globalTeardown([mochaGlobalTeardown]);
 for (const file of process.argv.slice(2)) mocha.addFile(path.resolve(file));
 await mocha.loadFilesAsync();
-mocha.run((failures) => {
+mocha.run(async (failures) => {
   process.exitCode = failures > 0 ? 1 : 0;
+  await mochaGlobalTeardown();
 });
