@@ -39,11 +39,16 @@ const TRANSIENT_CODES = new Set([
   'ENOENT',
 ]);
 
+/**
+ * A Citus coordinator says the first of its connection to a worker that has restarted, pgpool-II the
+ * second while the server behind it is down; both with SQLSTATE XX000, an internal error.
+ */
+const LOST_BEHIND = /^(failure on connection marked as essential|failed to create a backend \d+ connection)/;
+
 export function isTransient(error: unknown): boolean {
   const code = codeOf(error);
-  // A Citus coordinator says so of its connection to a worker that has restarted.
-  const isWorkerLost = code === 'XX000' && /^failure on connection marked as essential/.test((error as Error).message);
-  return TRANSIENT_CODES.has(code) || TRANSIENT_SQLSTATES.test(code) || isWorkerLost;
+  const isLostBehind = code === 'XX000' && LOST_BEHIND.test((error as Error).message);
+  return TRANSIENT_CODES.has(code) || TRANSIENT_SQLSTATES.test(code) || isLostBehind;
 }
 
 /**
