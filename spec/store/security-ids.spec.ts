@@ -155,17 +155,20 @@ describe('session IDs at rest', () => {
         assert.deepEqual(conflicts, []);
       });
 
-      it('touches them where they are', async () => {
+      it('touches them where they are; a touch that changes the cookie moves them', async () => {
         await (await openOld()).set('a', plain({ n: 1 }, 60_000));
         const before = await keys();
         const store = await openNew();
-        const mine = await loaded(store, 'a');
-        mine.cookie.maxAge = 3_600_000;
-        await store.touch('a', mine);
+        const late = async () =>
+          (await sql`select sid, expires_at > now() + interval '1 hour 50 minutes' as late from ${sql(table)}`)[0];
         await store.touch('a', plain({}, 7_200_000));
-        const [row] =
-          await sql`select sid, expires_at > now() + interval '1 hour 50 minutes' as late from ${sql(table)}`;
-        assert.deepEqual(row, { sid: before[0], late: true });
+        assert.deepEqual(await late(), { sid: before[0], late: true });
+        const mine = await loaded(store, 'a');
+        await store.touch('a', mine);
+        assert.deepEqual(await keys(), before);
+        mine.cookie.maxAge = 8_000_000;
+        await store.touch('a', mine);
+        assert.deepEqual(await late(), { sid: await newKey('a'), late: true });
       });
 
       it('destroys them, also for a request that saves meanwhile', async () => {
@@ -361,7 +364,11 @@ const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
 
 /** The statements of docs/security.md, for another table and prefix. */
 function toHashed(table: string, prefix: string, secret?: string): string {
-  const statement = documented('docs/security.md', 'sql', secret === undefined ? 'encode(sha256(' : 'encode(public.hmac(')
+  const statement = documented(
+    'docs/security.md',
+    'sql',
+    secret === undefined ? 'encode(sha256(' : 'encode(public.hmac(',
+  )
     .replaceAll('public.sessions', `public.${table}`)
     .replaceAll("'app:'", literal(prefix));
   return secret === undefined ? statement : statement.replaceAll("'the secret'", literal(secret));
