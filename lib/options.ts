@@ -272,8 +272,8 @@ const RETRY_CHECKS: Record<keyof RetryOptions, Check> = {
   delay: expectation('a number of milliseconds, 0 or more', (value) => isNumber(value, 0)),
 };
 
-/** @throws TypeError that names the option, says what was expected and what it got */
-export function parseOptions(options: PgStoreOptions = {}, env: NodeJS.ProcessEnv = process.env): Options {
+/** @returns those that are given */
+function checkOptions(options: PgStoreOptions): PgStoreOptions {
   check('', CHECKS, options);
   const given = defined(options);
   if (given.retry) check('retry.', RETRY_CHECKS, given.retry);
@@ -286,6 +286,12 @@ export function parseOptions(options: PgStoreOptions = {}, env: NodeJS.ProcessEn
   if (given.allowPlaintext && !given.encryptionKey) {
     throw new TypeError('PgStore: option `allowPlaintext` goes with option `encryptionKey`');
   }
+  return given;
+}
+
+/** @throws TypeError that names the option, says what was expected and what it got */
+export function parseOptions(options: PgStoreOptions = {}, env: NodeJS.ProcessEnv = process.env): Options {
+  const given = checkOptions(options);
   const { secret, encryptionKey, ...others } = given;
   const databaseUrl = Object.hasOwn(env, 'DATABASE_URL') ? env.DATABASE_URL : undefined;
   return ownProperties({

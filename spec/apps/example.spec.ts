@@ -31,7 +31,8 @@ function start(env: NodeJS.ProcessEnv = {}): Run {
   const child = spawn('npm', ['start', '--silent'], {
     cwd: ROOT,
     detached: true,
-    env: { ...inherited, PORT: '0', ...env },
+    // npm would otherwise ask the registry for a newer npm before it ends.
+    env: { ...inherited, PORT: '0', NPM_CONFIG_UPDATE_NOTIFIER: 'false', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let output = '';
