@@ -276,13 +276,7 @@ export function parseOptions(options: PgStoreOptions = {}, env: NodeJS.ProcessEn
   if (given.retry) check('retry.', RETRY_CHECKS, given.retry);
   if (given.postgres) check('postgres.', POSTGRES_CHECKS, given.postgres);
   checkMerge(given.merge);
-  const clients = (['uri', 'sql', 'pool'] as const).filter((name) => given[name] !== undefined);
-  if (clients.length > 1) throw new TypeError(`PgStore: options \`${clients.join('` and `')}\` exclude each other`);
-  const unused = given.pool && Object.keys(given.postgres ?? {}).find((name) => name !== 'prepare');
-  if (unused) throw new TypeError(`PgStore: option \`postgres.${unused}\` has no effect with option \`pool\``);
-  if (given.allowPlaintext && !given.encryptionKey) {
-    throw new TypeError('PgStore: option `allowPlaintext` goes with option `encryptionKey`');
-  }
+  checkTogether(given);
   const { secret, encryptionKey, ...others } = given;
   const databaseUrl = Object.hasOwn(env, 'DATABASE_URL') ? env.DATABASE_URL : undefined;
   return ownProperties({
@@ -294,6 +288,17 @@ export function parseOptions(options: PgStoreOptions = {}, env: NodeJS.ProcessEn
     encryptionKeys: [encryptionKey ?? []].flat(),
     retry: { ...DEFAULTS.retry, ...defined(given.retry ?? {}) },
   });
+}
+
+/** @throws TypeError for options that contradict each other */
+function checkTogether(given: PgStoreOptions): void {
+  const clients = (['uri', 'sql', 'pool'] as const).filter((name) => given[name] !== undefined);
+  if (clients.length > 1) throw new TypeError(`PgStore: options \`${clients.join('` and `')}\` exclude each other`);
+  const unused = given.pool && Object.keys(given.postgres ?? {}).find((name) => name !== 'prepare');
+  if (unused) throw new TypeError(`PgStore: option \`postgres.${unused}\` has no effect with option \`pool\``);
+  if (given.allowPlaintext && !given.encryptionKey) {
+    throw new TypeError('PgStore: option `allowPlaintext` goes with option `encryptionKey`');
+  }
 }
 
 /** @throws TypeError that names the path of a rule that is wrong */
