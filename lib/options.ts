@@ -243,7 +243,10 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
   timeout: expectation('a number of milliseconds above 0 (at most 2,147,483,647)', (value) =>
     isPositive(value, LONGEST_TIMER_MS),
   ),
-  merge: (value) => (typeof value === 'function' ? undefined : anObject(value) && 'a function, or rules by path'),
+  merge: expectation(
+    'a function, or rules by path',
+    (value) => typeof value === 'function' || anObject(value) === undefined,
+  ),
   user: aFunction,
   previous: expectation('an express-session store, with `get` and `destroy`', (value) => {
     const { get, destroy } = (value ?? {}) as Partial<PreviousStore>;
@@ -269,14 +272,26 @@ const RETRY_CHECKS: Record<keyof RetryOptions, Check> = {
   delay: expectation('a number of milliseconds, 0 or more', (value) => isNumber(value, 0)),
 };
 
-/** @throws TypeError that names the option, says what was expected and what it got */
-export function parseOptions(options: PgStoreOptions = {}, env: NodeJS.ProcessEnv = process.env): Options {
+/** @returns those that are given */
+function checkOptions(options: PgStoreOptions): PgStoreOptions {
   check('', CHECKS, options);
   const given = defined(options);
   if (given.retry) check('retry.', RETRY_CHECKS, given.retry);
   if (given.postgres) check('postgres.', POSTGRES_CHECKS, given.postgres);
   checkMerge(given.merge);
-  checkTogether(given);
+  const clients = (['uri', 'sql', 'pool'] as const).filter((name) => given[name] !== undefined);
+  if (clients.length > 1) throw new TypeError(`PgStore: options \`${clients.join('` and `')}\` exclude each other`);
+  const unused = given.pool && Object.keys(given.postgres ?? {}).find((name) => name !== 'prepare');
+  if (unused) throw new TypeError(`PgStore: option \`postgres.${unused}\` has no effect with option \`pool\``);
+  if (given.allowPlaintext && !given.encryptionKey) {
+    throw new TypeError('PgStore: option `allowPlaintext` goes with option `encryptionKey`');
+  }
+  return given;
+}
+
+/** @throws TypeError that names the option, says what was expected and what it got */
+export function parseOptions(options: PgStoreOptions = {}, env: NodeJS.ProcessEnv = process.env): Options {
+  const given = checkOptions(options);
   const { secret, encryptionKey, ...others } = given;
   const databaseUrl = Object.hasOwn(env, 'DATABASE_URL') ? env.DATABASE_URL : undefined;
   return ownProperties({
@@ -288,17 +303,6 @@ export function parseOptions(options: PgStoreOptions = {}, env: NodeJS.ProcessEn
     encryptionKeys: [encryptionKey ?? []].flat(),
     retry: { ...DEFAULTS.retry, ...defined(given.retry ?? {}) },
   });
-}
-
-/** @throws TypeError for options that contradict each other */
-function checkTogether(given: PgStoreOptions): void {
-  const clients = (['uri', 'sql', 'pool'] as const).filter((name) => given[name] !== undefined);
-  if (clients.length > 1) throw new TypeError(`PgStore: options \`${clients.join('` and `')}\` exclude each other`);
-  const unused = given.pool && Object.keys(given.postgres ?? {}).find((name) => name !== 'prepare');
-  if (unused) throw new TypeError(`PgStore: option \`postgres.${unused}\` has no effect with option \`pool\``);
-  if (given.allowPlaintext && !given.encryptionKey) {
-    throw new TypeError('PgStore: option `allowPlaintext` goes with option `encryptionKey`');
-  }
 }
 
 /** @throws TypeError that names the path of a rule that is wrong */

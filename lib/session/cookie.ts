@@ -77,8 +77,8 @@ export function hasSameLifetime(one: string | null, other: string | null): boole
 }
 
 /**
- * A plain cookie that the app has changed, as express-session's Cookie is after the same assignments: `maxAge`, and also
- * `expires`, says how long the session lives from now on, and with each later request again.
+ * A plain cookie that the app has changed, as express-session's Cookie is after the same assignments: `maxAge`, and
+ * also `expires`, says how long the session lives from now on, and with each later request again.
  */
 export function settledCookie(cookie: unknown, before: unknown): unknown {
   if (!isObject(cookie)) return cookie;
