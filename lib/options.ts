@@ -243,7 +243,10 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
   timeout: expectation('a number of milliseconds above 0 (at most 2,147,483,647)', (value) =>
     isPositive(value, LONGEST_TIMER_MS),
   ),
-  merge: (value) => (typeof value === 'function' ? undefined : anObject(value) && 'a function, or rules by path'),
+  merge: expectation(
+    'a function, or rules by path',
+    (value) => typeof value === 'function' || anObject(value) === undefined,
+  ),
   user: aFunction,
   previous: expectation('an express-session store, with `get` and `destroy`', (value) => {
     const { get, destroy } = (value ?? {}) as Partial<PreviousStore>;

@@ -294,8 +294,8 @@ export class PgStore extends EventStore {
    * before the write could be looked for.
    *
    * @param change gets the session as `get` gives it, and changes it or returns another one; synchronous. It is called
-   * again, with the session parsed anew, where another request has saved it meanwhile. What it throws fails the call, and
-   * nothing is written.
+   * again, with the session parsed anew, where another request has saved it meanwhile. What it throws fails the call,
+   * and nothing is written.
    * @returns the session as it is stored; `null` where there is none
    */
   update(sid: string, change: Change): Promise<SessionData | null> {
@@ -308,9 +308,9 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Changes each of a user's unexpired sessions (option `user`), as `update` does: those whose own data belong to that user.
-   * Sessions that are still in the store in option `previous` are not among them. If `change` throws, the call fails with
-   * that; sessions that were changed before stay so.
+   * Changes each of a user's unexpired sessions (option `user`), as `update` does: those whose own data belong to that
+   * user. Sessions that are still in the store in option `previous` are not among them. If `change` throws, the call
+   * fails with that; sessions that were changed before stay so.
    *
    * @returns how many were changed
    */
@@ -326,17 +326,17 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Calls back once when a session has ended: `'destroyed'`, or `'expired'`. Whoever ended it: this process, at once; another
-   * process, SQL by hand or its expiry, within option `watchInterval` and the time of one statement. While the database does
-   * not answer nothing is called; what has ended meanwhile is reported afterwards.
+   * Calls back once when a session has ended: `'destroyed'`, or `'expired'`. Whoever ended it: this process, at once;
+   * another process, SQL by hand or its expiry, within option `watchInterval` and the time of one statement. While the
+   * database does not answer nothing is called; what has ended meanwhile is reported afterwards.
    *
    * ```ts
    * const stop = store.watch(req.sessionID, () => socket.close())
    * socket.on('close', stop)
    * ```
    *
-   * A session that is not stored has ended: save it first, unless it is being saved at the call. What `onEnd` throws is an
-   * uncaught exception. The watch keeps no process alive, and `close()` ends it without calling back.
+   * A session that is not stored has ended: save it first, unless it is being saved at the call. What `onEnd` throws is
+   * an uncaught exception. The watch keeps no process alive, and `close()` ends it without calling back.
    *
    * @returns a function that ends the watch
    * @throws TypeError for what is not a session ID, or not a function
