@@ -2,8 +2,6 @@
  * What a session may hold after these calls: a model without a database, and the search for an order that explains them.
  */
 
-import { type Side, sideThatCounts } from '../../lib/session/reconcile.js';
-
 /** A session as a map from paths to values. `cookie` and `user` are two of the paths. */
 export type Flat = ReadonlyMap<string, unknown>;
 
@@ -303,10 +301,10 @@ function hasChangedHands({ seen, stored }: Known, ours: Flat): boolean {
 /** What the row holds after a save that meets it; `undefined` where the save is dropped, since the session changed hands. */
 function mergedWith(seen: Flat, ours: Flat, row: Flat): Flat | undefined {
   if (isSame(seen, row)) return ours;
-  const users = [seen, ours, row].map((flat) => (flat.get('user') as string | undefined) ?? null);
-  const side: Side = sideThatCounts(...(users as [string | null, string | null, string | null]));
-  if (side === 'ours') return ours;
-  if (side === 'theirs') return undefined;
+  // A session has one user in these programs, or nobody.
+  const [before, now, there] = [seen, ours, row].map((flat) => flat.has('user'));
+  if (before && now && !there) return undefined;
+  if (before && !now && there) return ours;
   return new Map(paths(row, ours).flatMap((path) => entry(path, changed(path, seen, ours, row))));
 }
 
