@@ -6,7 +6,6 @@ import assert from 'node:assert/strict';
 import http, { type RequestListener } from 'node:http';
 import { createRequire } from 'node:module';
 import type { AddressInfo } from 'node:net';
-import fastifySession from '@fastify/session';
 import express, { type Express } from 'express';
 import { io, type Socket } from 'socket.io-client';
 import type { PgStore } from '../../lib/index.js';
