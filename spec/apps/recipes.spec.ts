@@ -4,14 +4,14 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { pathToFileURL } from 'node:url';
 import { sign } from 'cookie-signature';
 import express, { type ErrorRequestHandler } from 'express';
 import session from 'express-session';
 import request from 'supertest';
-import { PgStore, PgStoreError } from '../../lib/index.js';
 import { documented } from '../support/docs.js';
 import { closeStores, freshTable, openStore, SHARDS, sqlClient } from '../support/postgres.js';
-import { recipe } from '../support/recipes.js';
+import { recipe, withRecipe } from '../support/recipes.js';
 import { load, plain } from '../support/sessions.js';
 
 const COOKBOOK = 'docs/cookbook.md';
@@ -86,7 +86,13 @@ describe('recipes', () => {
   });
 
   it('serves visitors as anonymous while the database is down', async () => {
-    const { anonymousWhenDown } = await recipe(COOKBOOK, 'export const anonymousWhenDown');
+    // The package as the recipe imports it: specs may be loaded as CommonJS, and then have one of their own.
+    const { anonymousWhenDown, PgStore, PgStoreError } = await withRecipe(
+      COOKBOOK,
+      'export const anonymousWhenDown',
+      (file) => import(pathToFileURL(file).href),
+      "export { PgStore, PgStoreError } from 'express-pg-store';",
+    );
     const store = new PgStore({ uri: 'postgres://127.0.0.1:1/nowhere', retry: { attempts: 1 } });
     const app = express();
     app.use(session({ store, secret: 'keyboard cat', resave: false, saveUninitialized: false }));
@@ -137,8 +143,8 @@ describe('recipes', () => {
     const session = await load(rotated, 'a');
     assert(session);
     await rotated.set('a', Object.assign(session, { n: 2 }));
-    const [{ count } = {}] = await sql.unsafe(`select count(*)::int from ${table}_carts c join ${table} s using (sid)`);
-    assert.equal(count, 1);
+    const moved = await sql.unsafe(`select from ${table}_carts c join ${table} s using (sid)`);
+    assert.equal(moved.length, 1);
     await rotated.destroy('a');
     assert.equal((await sql.unsafe(`select from ${table}_carts`)).length, 0);
     await sql.unsafe(`drop table ${table}_carts`);

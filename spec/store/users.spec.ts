@@ -7,7 +7,6 @@ import postgres from 'postgres';
 import request from 'supertest';
 import { PgStore } from '../../lib/index.js';
 import { passportApp } from '../apps/frameworks/passport.js';
-import { eventually } from '../support/eventually.js';
 import { closeStores, directUri, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
 import { recipe } from '../support/recipes.js';
 import { generated, load, plain } from '../support/sessions.js';
