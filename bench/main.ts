@@ -97,7 +97,6 @@ if (isFullRun && !isQuiet(before) && !values.force) {
 }
 
 const results: Results = { samples: new Samples(), variants: new Samples() };
-const skipped: string[] = [];
 const secondsOf = ({ seconds, quickSeconds }: Part) => (quick ? (quickSeconds ?? 0) : seconds);
 const progress = new Progress(asked.reduce((sum, [, part]) => sum + secondsOf(part), 0));
 for (const [name, part] of asked) {
@@ -107,7 +106,6 @@ for (const [name, part] of asked) {
 progress.stop();
 
 for (const text of tablesOf(allRows(), results, OPTIONS)) console.log(`\n${text}`);
-for (const text of skipped) console.log(`\n${text}`);
 if (isFullRun) await write();
 else console.log('\nA part of the benchmark: bench/results.json is left as it is.');
 await end();
@@ -173,15 +171,11 @@ async function measureSignOuts(): Promise<void> {
 }
 
 async function measureUpdates(): Promise<void> {
-  const measured = await updates(servers, size.ms, size.rounds, step);
-  if (measured) results.updates = measured;
-  else skipped.push('`update` is skipped: this version of the store does not have the method.');
+  results.updates = await updates(servers, size.ms, size.rounds, step);
 }
 
 async function measureWatches(): Promise<void> {
-  const measured = await watches(servers, server, 10_000, 5);
-  if (measured) results.watches = measured;
-  else skipped.push('`watch` is skipped: this version of the store does not have the method.');
+  results.watches = await watches(servers, server, 10_000, 5);
 }
 
 async function measureWal(): Promise<void> {

@@ -7,14 +7,16 @@ import { randomUUID } from 'node:crypto';
 import path from 'node:path';
 import connectPgSimple from 'connect-pg-simple';
 import express, { type Express, type Request } from 'express';
-import session from 'express-session';
+import session, { MemoryStore } from 'express-session';
 import type pg from 'pg';
 import type { Sql } from 'postgres';
 import { PgStore } from '../lib/index.js';
 import { nameOf, passport } from './accounts.js';
 import { browserName, devicesOf } from './devices.js';
 import { Lab, type Race } from './lab.js';
+import { type LateRequest, LateRequests } from './late-request.js';
 import { headers, ownHostsOnly, sameOriginOnly } from './security.js';
+import { endNotice, SessionEndStreams } from './session-end.js';
 import { page, type StoredRow } from './views.js';
 
 declare module 'express-session' {
@@ -23,6 +25,7 @@ declare module 'express-session' {
     cart?: Record<string, number>;
     device?: { id: string; browser: string };
     race?: Race;
+    late?: LateRequest;
     notice?: string;
   }
 }
@@ -59,6 +62,9 @@ export async function createApp({ sql, pool, secret, table, hosts }: ExampleOpti
   const simpleStore = new SimpleStore({ pool, tableName: names.simple, createTableIfMissing: true });
   await Promise.all([store.ready(), labStore.ready()]);
   const lab = await Lab.start(labStore, simpleStore);
+  const stores = { PgStore: labStore, 'connect-pg-simple': simpleStore, MemoryStore: new MemoryStore() };
+  const lateRequests = await LateRequests.start(stores);
+  const ends = new SessionEndStreams(store);
 
   const app = express();
   app.disable('x-powered-by');
@@ -80,7 +86,7 @@ export async function createApp({ sql, pool, secret, table, hosts }: ExampleOpti
     const { session, user } = request;
     session.views = (session.views ?? 0) + 1;
     session.device ??= { id: randomUUID(), browser: browserName(request.get('user-agent')) };
-    const { notice } = session;
+    const notice = session.notice ?? endNotice(request.query.ended);
     delete session.notice;
     // Now, not at the request's end: the table below is to show it.
     await saved(request);
@@ -121,6 +127,12 @@ export async function createApp({ sql, pool, secret, table, hosts }: ExampleOpti
     response.redirect(303, '/#cart');
   });
 
+  app.get('/session-end', ends.handler);
+
+  app.post('/late-request', async (request, response) => {
+    request.session.late = await lateRequests.run();
+    response.redirect(303, '/#late-request');
+  });
   app.post('/race', async (request, response) => {
     request.session.race = await lab.race();
     response.redirect(303, '/#race');
@@ -135,7 +147,8 @@ export async function createApp({ sql, pool, secret, table, hosts }: ExampleOpti
   });
 
   const close = async () => {
-    await lab.close();
+    ends.close();
+    await Promise.all([lab.close(), lateRequests.close()]);
     await Promise.all([store.close(), labStore.close(), simpleStore.close()]);
   };
   return { app, close };

@@ -5,6 +5,7 @@ import { ACCOUNTS } from './accounts.js';
 import type { Device } from './devices.js';
 import { type Html, html } from './html.js';
 import { type Race, STORES, type StoreName, WRITES } from './lab.js';
+import { latePanel } from './late-request.js';
 
 export interface StoredRow {
   sid: string;
@@ -38,6 +39,7 @@ export function page({ name, session, notice, wrong, devices, products, rows }: 
 <link rel="icon" href="/favicon.svg">
 <link rel="stylesheet" href="/style.css">
 <script type="module" src="/speed.js"></script>
+${name !== undefined && html`<script type="module" src="/session-end.js"></script>`}
 </head>
 <body>
 <header>
@@ -50,6 +52,7 @@ ${notice !== undefined && html`<p class="notice" role="status">${notice}</p>`}
 ${name === undefined ? signIn(wrong) : signedIn(name, devices)}
 ${cart(products, session.cart ?? {})}
 ${race(session.race)}
+${latePanel(session.late)}
 ${speed()}
 ${table(rows)}
 </main>

@@ -1,6 +1,6 @@
 /**
- * Moves an app from connect-pg-simple without signing anybody out. End all processes of the old app, then start this one:
- * it takes over the sessions of visitors as they come, and all others in the background. Later, drop `previous`.
+ * Moves an app from connect-pg-simple without signing anybody out. End all processes of the old app, then start this
+ * one: it takes over the sessions of visitors as they come, and all others in the background. Later, drop `previous`.
  */
 
 import connectPgSimple from 'connect-pg-simple';

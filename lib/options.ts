@@ -243,7 +243,10 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
   timeout: expectation('a number of milliseconds above 0 (at most 2,147,483,647)', (value) =>
     isPositive(value, LONGEST_TIMER_MS),
   ),
-  merge: (value) => (typeof value === 'function' ? undefined : anObject(value) && 'a function, or rules by path'),
+  merge: expectation(
+    'a function, or rules by path',
+    (value) => typeof value === 'function' || anObject(value) === undefined,
+  ),
   user: aFunction,
   previous: expectation('an express-session store, with `get` and `destroy`', (value) => {
     const { get, destroy } = (value ?? {}) as Partial<PreviousStore>;
@@ -269,8 +272,8 @@ const RETRY_CHECKS: Record<keyof RetryOptions, Check> = {
   delay: expectation('a number of milliseconds, 0 or more', (value) => isNumber(value, 0)),
 };
 
-/** @throws TypeError that names the option, says what was expected and what it got */
-export function parseOptions(options: PgStoreOptions = {}, env: NodeJS.ProcessEnv = process.env): Options {
+/** @returns those that are given */
+function checkOptions(options: PgStoreOptions): PgStoreOptions {
   check('', CHECKS, options);
   const given = defined(options);
   if (given.retry) check('retry.', RETRY_CHECKS, given.retry);
@@ -283,6 +286,12 @@ export function parseOptions(options: PgStoreOptions = {}, env: NodeJS.ProcessEn
   if (given.allowPlaintext && !given.encryptionKey) {
     throw new TypeError('PgStore: option `allowPlaintext` goes with option `encryptionKey`');
   }
+  return given;
+}
+
+/** @throws TypeError that names the option, says what was expected and what it got */
+export function parseOptions(options: PgStoreOptions = {}, env: NodeJS.ProcessEnv = process.env): Options {
+  const given = checkOptions(options);
   const { secret, encryptionKey, ...others } = given;
   const databaseUrl = Object.hasOwn(env, 'DATABASE_URL') ? env.DATABASE_URL : undefined;
   return ownProperties({

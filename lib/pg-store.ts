@@ -16,6 +16,7 @@ import { ConcurrentSessions } from './session/concurrency.js';
 import { type ListedSession, SessionListing, type UserSession } from './session/listing.js';
 import { makePermanent } from './session/permanent.js';
 import { checkTakeOver, PreviousSessions } from './session/previous.js';
+import { property } from './session/property.js';
 import type { ExpiredRow, Statements } from './session/row.js';
 import { SessionScopes } from './session/scope.js';
 import { handleOf, SessionIds, validateSessionId } from './session/session-id.js';
@@ -61,7 +62,10 @@ export class PgStore extends EventStore {
   #closing: Promise<void> | undefined;
 
   /** @throws TypeError for an unknown option or a bad value; it names the option */
-  constructor(options: PgStoreOptions = {}) {
+  constructor(options?: PgStoreOptions);
+  /** @internal Specs give it statements on a table in memory. */
+  constructor(options: PgStoreOptions, statements: Statements);
+  constructor(options: PgStoreOptions = {}, statements?: Statements) {
     super();
     this.#options = parseOptions(options);
     const { schema, table, maxLifetime, timeout, previous } = this.#options;
@@ -73,7 +77,8 @@ export class PgStore extends EventStore {
       this.notify('retry', kind, attempt, toPgStoreError(kind, error)),
     );
     const deadline = () => this.#calls.deadline();
-    this.#statements = new PgStatements(this.#database, this.#options, this.#ids.range, maxLifetime, deadline);
+    this.#statements =
+      statements ?? new PgStatements(this.#database, this.#options, this.#ids.range, maxLifetime, deadline);
     this.#sessions = new ConcurrentSessions(this.#statements, this.#ids, this.#codec, this.#options, this.notify);
     this.#previous = previous && new PreviousSessions(previous, this.#sessions, this.#ids, this.#options, this.notify);
     this.#listing = new SessionListing(this.#statements, this.#ids, this.#codec, this.notify);
@@ -272,7 +277,7 @@ export class PgStore extends EventStore {
   destroyByHandle(handle: string, options: { user: string | number }): Promise<boolean>;
   destroyByHandle(handle: string, options: { user: string | number }, ...given: unknown[]): Promise<boolean> {
     return this.#inStatements('destroyByHandle', [options, ...given], () =>
-      this.#bulk.byHandle(handle, checkUser(options?.user)),
+      this.#bulk.byHandle(handle, checkUser(knownOptions('destroyByHandle', options, ['user']).user)),
     );
   }
 
@@ -289,8 +294,8 @@ export class PgStore extends EventStore {
    * before the write could be looked for.
    *
    * @param change gets the session as `get` gives it, and changes it or returns another one; synchronous. It is called
-   * again, with the session parsed anew, where another request has saved it meanwhile. What it throws fails the call, and
-   * nothing is written.
+   * again, with the session parsed anew, where another request has saved it meanwhile. What it throws fails the call,
+   * and nothing is written.
    * @returns the session as it is stored; `null` where there is none
    */
   update(sid: string, change: Change): Promise<SessionData | null> {
@@ -303,9 +308,9 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Changes each of a user's unexpired sessions (option `user`), as `update` does: those whose own data belong to that user.
-   * Sessions that are still in the store in option `previous` are not among them. If `change` throws, the call fails with
-   * that; sessions that were changed before stay so.
+   * Changes each of a user's unexpired sessions (option `user`), as `update` does: those whose own data belong to that
+   * user. Sessions that are still in the store in option `previous` are not among them. If `change` throws, the call
+   * fails with that; sessions that were changed before stay so.
    *
    * @returns how many were changed
    */
@@ -321,17 +326,17 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Calls back once when a session has ended: `'destroyed'`, or `'expired'`. Whoever ended it: this process, at once; another
-   * process, SQL by hand or its expiry, within option `watchInterval` and the time of one statement. While the database does
-   * not answer nothing is called; what has ended meanwhile is reported afterwards.
+   * Calls back once when a session has ended: `'destroyed'`, or `'expired'`. Whoever ended it: this process, at once;
+   * another process, SQL by hand or its expiry, within option `watchInterval` and the time of one statement. While the
+   * database does not answer nothing is called; what has ended meanwhile is reported afterwards.
    *
    * ```ts
    * const stop = store.watch(req.sessionID, () => socket.close())
    * socket.on('close', stop)
    * ```
    *
-   * A session that is not stored has ended: save it first, unless it is being saved at the call. What `onEnd` throws is an
-   * uncaught exception. The watch keeps no process alive, and `close()` ends it without calling back.
+   * A session that is not stored has ended: save it first, unless it is being saved at the call. What `onEnd` throws is
+   * an uncaught exception. The watch keeps no process alive, and `close()` ends it without calling back.
    *
    * @returns a function that ends the watch
    * @throws TypeError for what is not a session ID, or not a function
@@ -413,9 +418,8 @@ export class PgStore extends EventStore {
 
   /** From the data of `get` to `req.session`; the store remembers what the request saw. */
   override createSession(req: Request, data: SessionData): session.Session & SessionData {
-    // express-session's Cookie fails on any other value, which only a row written by hand has.
-    if (data.cookie && typeof data.cookie.originalMaxAge !== 'number') data.cookie.originalMaxAge = null;
     this.#scopes.turnOff();
+    data.cookie = fitCookie(property(data, 'cookie'));
     const created = super.createSession(req, data);
     transferSnapshot(data, created);
     return created;
@@ -443,9 +447,22 @@ export class PgStore extends EventStore {
   }
 }
 
+/**
+ * A cookie that express-session's `Cookie` can be made of: that fails on an `originalMaxAge` which is not a number, and it
+ * copies what every object seems to have where `Object.prototype` is polluted. A session without a cookie stays without, and
+ * express-session says what it says with MemoryStore.
+ */
+function fitCookie(given: unknown): SessionData['cookie'] {
+  if (typeof given !== 'object' || given === null) return given as never;
+  const isPlain = Object.getPrototypeOf(given) === Object.prototype;
+  const cookie = isPlain ? Object.assign(Object.create(null), given) : given;
+  if (typeof cookie.originalMaxAge !== 'number') cookie.originalMaxAge = null;
+  return cookie;
+}
+
 /** The options of a method. A misspelt name would mean another thing: it is refused. */
 function knownOptions<T extends object>(method: string, options: T | null | undefined, known: readonly string[]): T {
-  if (options === undefined || options === null) return {} as T;
+  if (options === undefined || options === null) return Object.create(null);
   if (typeof options !== 'object')
     throw new ArgumentError(method, `expected an object as options, got ${typeof options}`);
   const unknown = Object.keys(options).find((name) => !known.includes(name));

@@ -27,8 +27,8 @@ export interface Cost {
 const OTHER_SESSIONS = 2;
 
 /**
- * A sign-in saves a new session and destroys the user's others: `set`, then `destroySessionsOf(user, { except })`. Plain
- * SQL is an `insert` and a `delete` on a table of its own, with the same data and the same index on the user.
+ * A sign-in saves a new session and destroys the user's others: `set`, then `destroySessionsOf(user, { except })`.
+ * Plain SQL is an `insert` and a `delete` on a table of its own, with the same data and the same index on the user.
  */
 export async function signOuts(
   servers: Servers,

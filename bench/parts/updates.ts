@@ -1,6 +1,7 @@
 /** `update` beside what apps write without it: `get`, a change, `set`. */
 
 import type { SessionData } from 'express-session';
+import type { PgStore } from '../../lib/index.js';
 import { type Call, measure } from '../figures/measure.js';
 import { ratioOf, type UpdateRow } from '../figures/results.js';
 import { Samples } from '../figures/samples.js';
@@ -12,11 +13,6 @@ export const UPDATE = 'update';
 export const GET_THEN_SET = 'get, then set';
 export const UPDATES_IN_FLIGHT = [1, 128] as const;
 
-/** A newer version of the store has it. */
-interface Updating {
-  update?(sid: string, change: (session: SessionData) => void): Promise<unknown>;
-}
-
 /** @returns the rate of `update` as a multiple of that of a `get` and then a `set` */
 export function updateRows(samples: Samples): UpdateRow[] {
   return UPDATES_IN_FLIGHT.map((inFlight) => ({
@@ -25,27 +21,21 @@ export function updateRows(samples: Samples): UpdateRow[] {
   }));
 }
 
-/** @returns nothing where the store has no `update` */
 export async function updates(
   servers: Servers,
   milliseconds: number,
   rounds: number,
   onStep: (part: string) => void,
-): Promise<Samples | undefined> {
+): Promise<Samples> {
   const peer = await openPgStore(servers, { table: 'updates' });
-  const store = peer.store as typeof peer.store & Updating;
-  if (typeof store.update !== 'function') {
-    await peer.close();
-    return undefined;
-  }
-  const update = store.update.bind(store);
+  const store = peer.store as PgStore;
   const sids = sidsOf(2_000);
   await saveAll(peer, sids, sessionOf);
   let turn = 0;
   const nextSid = () => sids[turn++ % sids.length] as string;
   const calls: Record<string, Call> = {
     [UPDATE]: (_, done) => {
-      update(nextSid(), addView).then(() => done(), done);
+      store.update(nextSid(), addView).then(() => done(), done);
     },
     [GET_THEN_SET]: (_, done) => {
       const sid = nextSid();

@@ -3,7 +3,7 @@
 import diagnostics from 'node:diagnostics_channel';
 import { setTimeout as sleep } from 'node:timers/promises';
 import postgres from 'postgres';
-import type { PgStoreOptions } from '../../lib/index.js';
+import type { PgStore } from '../../lib/index.js';
 import type { PostgresServer } from '../../spec/support/postgres-server.js';
 import { median } from '../figures/measure.js';
 import { serverCpu } from '../figures/server-cpu.js';
@@ -24,29 +24,17 @@ export interface Watches {
   readonly noticedLast: number;
 }
 
-/** A newer version of the store has these. */
-interface Watching {
-  watch?(sid: string, onEnd: (why: string) => void): () => void;
-}
-
 const INTERVAL = 1;
 const ENDED = 100;
 
-/** @returns nothing where the store has no `watch` */
 export async function watches(
   servers: Servers,
   server: PostgresServer,
   sessions: number,
   checks: number,
-): Promise<Watches | undefined> {
-  const probe = await openPgStore(servers, { table: 'watches' });
-  const canWatch = typeof (probe.store as Watching).watch === 'function';
-  await probe.close();
-  if (!canWatch) return undefined;
-
-  const options = { table: 'watches', watchInterval: INTERVAL } as PgStoreOptions;
-  const peer = await openPgStore(servers, options);
-  const watch = (peer.store as unknown as Required<Watching>).watch.bind(peer.store);
+): Promise<Watches> {
+  const peer = await openPgStore(servers, { table: 'watches', watchInterval: INTERVAL });
+  const store = peer.store as PgStore;
   const sql = postgres(servers.postgres, { max: 1, onnotice: () => {} });
   const sids = sidsOf(sessions);
   await saveAll(peer, sids, sessionOf);
@@ -58,7 +46,7 @@ export async function watches(
   };
   diagnostics.subscribe('express-pg-store:statement', count);
   for (const sid of sids) {
-    watch(sid, () => noticed.push(performance.now() - deletedAt));
+    store.watch(sid, () => noticed.push(performance.now() - deletedAt));
   }
   // The first checks wait for the calls that saved the sessions.
   await sleep(2 * INTERVAL * 1000);

@@ -1,7 +1,7 @@
 /** Batching: many calls become few statements. Knows neither SQL nor sessions. */
 
 import { setImmediate } from 'node:timers';
-import { timeoutError } from '../errors.js';
+import { codeOf, timeoutError } from '../errors.js';
 
 /** What bounds a batch, and how many batches may be under way at once. */
 export interface BatchLimits {
@@ -24,7 +24,7 @@ export interface BatcherOptions<Item, Result> {
   /**
    * Runs one batch. Resolves with one result for each item, in the items' order.
    *
-   * @param deadline the latest of the items' deadlines
+   * @param deadline the earliest of the items' deadlines
    * @param waited gives how many milliseconds the batch's first item has waited
    */
   execute(items: Item[], deadline: number, waited: () => number): Promise<Result[]>;
@@ -57,8 +57,8 @@ export class Batcher<Item, Result> {
   #queue: Waiting<Item, Result>[] = [];
   /** Index of the first item in the queue that has not been taken. */
   #head = 0;
-  /** Halves of failed batches, to be tried apart, before anything newer. */
-  readonly #halves: Waiting<Item, Result>[][] = [];
+  /** Parts of failed batches, to be tried apart or again, before anything newer. */
+  readonly #parts: Waiting<Item, Result>[][] = [];
   #inFlight = 0;
   #lastBatchSize = 0;
   #isScheduled = false;
@@ -70,7 +70,7 @@ export class Batcher<Item, Result> {
 
   /** How many items wait for a place in a statement. */
   get waiting(): number {
-    return this.#queue.length - this.#head + this.#halves.reduce((sum, half) => sum + half.length, 0);
+    return this.#queue.length - this.#head + this.#parts.reduce((sum, part) => sum + part.length, 0);
   }
 
   /**
@@ -104,16 +104,16 @@ export class Batcher<Item, Result> {
     while (this.#inFlight < maxInFlight && (this.#inFlight === 0 || this.waiting >= minRows)) {
       // What waits is shared among the free slots: the server works on one part while the next is being prepared.
       const share = Math.ceil(this.waiting / (maxInFlight - this.#inFlight));
-      const batch = this.#takeHalf() ?? this.#take(Math.max(share, minRows));
+      const batch = this.#takePart() ?? this.#take(Math.max(share, minRows));
       if (batch.length === 0) return;
       void this.#run(batch);
     }
   }
 
-  #takeHalf(): Waiting<Item, Result>[] | undefined {
-    for (let half = this.#halves.shift(); half; half = this.#halves.shift()) {
+  #takePart(): Waiting<Item, Result>[] | undefined {
+    for (let part = this.#parts.shift(); part; part = this.#parts.shift()) {
       const now = performance.now();
-      const inTime = half.filter((waiting) => !rejectIfLate(waiting, now));
+      const inTime = part.filter((waiting) => !rejectIfLate(waiting, now));
       if (inTime.length > 0) return inTime;
     }
     return undefined;
@@ -121,7 +121,8 @@ export class Batcher<Item, Result> {
 
   #take(most: number): Waiting<Item, Result>[] {
     const now = performance.now();
-    const oldest = () => this.#queue[this.#head];
+    // `at` reads no index of `Object.prototype`, should somebody have put one there.
+    const oldest = () => this.#queue.at(this.#head);
     for (let first = oldest(); first && rejectIfLate(first, now); first = oldest()) this.#head++;
     // Under overload, oldest first, every answer would come too late; newest first, those that can come in time do.
     const first = oldest();
@@ -150,21 +151,38 @@ export class Batcher<Item, Result> {
     this.#inFlight++;
     this.#lastBatchSize = batch.length;
     const items = batch.map(({ item }) => item);
-    const deadline = batch.reduce((latest, waiting) => Math.max(latest, waiting.deadline), 0);
+    // The earliest: what has failed with `TIMEOUT` is not done later for the sake of others.
+    const deadline = batch.reduce(
+      (earliest, waiting) => Math.min(earliest, waiting.deadline),
+      Number.POSITIVE_INFINITY,
+    );
+    const sent = performance.now();
     const waited = () => performance.now() - Math.min(...batch.map(({ since }) => since));
     try {
       const results = await this.#options.execute(items, deadline, waited);
       for (const [n, waiting] of batch.entries()) waiting.resolve(results[n] as Result);
     } catch (error) {
-      if (batch.length > 1 && this.#options.shouldIsolate(error)) {
-        const middle = batch.length >> 1;
-        this.#halves.push(batch.slice(0, middle), batch.slice(middle));
-      } else {
-        for (const waiting of batch) waiting.reject(error);
-      }
+      if (codeOf(error) === 'TIMEOUT') this.#sendAgain(batch, deadline + (deadline - sent) / 10, error);
+      else this.#afterFailure(batch, error);
     }
     this.#inFlight--;
     if (this.waiting > 0) this.#schedule();
+  }
+
+  /** Sends those again that have time left when their batch is late; with hardly any left, an item is late too. */
+  #sendAgain(batch: Waiting<Item, Result>[], until: number, error: unknown): void {
+    for (const waiting of batch) if (waiting.deadline <= until) waiting.reject(error);
+    const inTime = batch.filter((waiting) => waiting.deadline > until);
+    if (inTime.length > 0) this.#parts.push(inTime);
+  }
+
+  #afterFailure(batch: Waiting<Item, Result>[], error: unknown): void {
+    if (batch.length > 1 && this.#options.shouldIsolate(error)) {
+      const middle = batch.length >> 1;
+      this.#parts.push(batch.slice(0, middle), batch.slice(middle));
+    } else {
+      for (const waiting of batch) waiting.reject(error);
+    }
   }
 }
 

@@ -56,7 +56,7 @@ export class KeyedReadWriteLock {
   #leave(key: string, lock: LockState, wasWrite: boolean): void {
     if (wasWrite) lock.isWriting = false;
     else lock.readers--;
-    for (let next = lock.queue[0]; next; next = lock.queue[0]) {
+    for (let next = lock.queue.at(0); next; next = lock.queue.at(0)) {
       if (lock.isWriting || (next.isWrite && lock.readers > 0)) return;
       lock.queue.shift();
       occupy(lock, next.isWrite);

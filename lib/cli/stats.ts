@@ -63,7 +63,7 @@ export async function stats(query: BoundQuery, options: Options): Promise<Stats>
   return {
     unexpired,
     expired,
-    users: top[0]?.[2] ?? 0,
+    users: top.at(0)?.[2] ?? 0,
     oldest,
     bytes,
     deadTuples,

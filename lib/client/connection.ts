@@ -153,7 +153,8 @@ export class Connection {
       target_session_attrs: 'read-write',
     };
     // Postgres.js takes what it is not told from the environment, but leaves options alone that it has completed once.
-    const complete = postgres(options as object).options;
+    // Without a prototype, they do not inherit what somebody has put into `Object.prototype`.
+    const complete = postgres(Object.assign(Object.create(null), options)).options;
     return postgres({ ...complete, target_session_attrs: null } as object);
   }
 

@@ -67,7 +67,7 @@ async function findTable(
 ): Promise<{ hasSchema: boolean; table: FoundTable | undefined }> {
   const rows = await client.query(COLUMNS_SQL, [schema, table], deadline);
   const [first] = rows;
-  if (!first?.[0]) return { hasSchema: first !== undefined, table: undefined };
+  if (!first?.at(0)) return { hasSchema: first !== undefined, table: undefined };
   const columns = rows
     .filter(([, , column]) => column !== null)
     .map(([, , column, type, mustBeGiven]) => ({

@@ -121,10 +121,10 @@ function hostsOf(parameters: Parameters, given: GivenOptions): Host[] {
   const [places, portsInNames] = splitPorts(givenHosts === undefined ? [] : names);
   const ports = portsOf(parameters, given, Math.max(1, length));
   const hosts = Array.from({ length: Math.max(1, length) }, (_, n) => {
-    const name = (places[n] ?? names[n]) || addresses[n] || 'localhost';
-    const port = portsInNames[n] ?? ports[n] ?? DEFAULT_PORT;
+    const name = (places.at(n) ?? names.at(n)) || addresses.at(n) || 'localhost';
+    const port = portsInNames.at(n) ?? ports.at(n) ?? DEFAULT_PORT;
     const path = name.startsWith('/') ? `${name}/.s.PGSQL.${port}` : undefined;
-    return { given: name, name: path ? 'localhost' : name, address: addresses[n] || name, port, path };
+    return { given: name, name: path ? 'localhost' : name, address: addresses.at(n) || name, port, path };
   });
   return parameters.oneOf('load_balance_hosts', ['disable', 'random']) === 'random' ? shuffled(hosts) : hosts;
 }
@@ -152,7 +152,7 @@ function portsOf(parameters: Parameters, given: GivenOptions, hosts: number): nu
   if (ports.length > 1 && ports.length !== hosts && given.port === undefined) {
     throw parameters.error('port', 'as many ports as hosts, or one');
   }
-  return Array.from({ length: hosts }, (_, n) => ports[n] ?? ports[0] ?? DEFAULT_PORT);
+  return Array.from({ length: hosts }, (_, n) => ports.at(n) ?? ports.at(0) ?? DEFAULT_PORT);
 }
 
 function shuffled<T>(list: readonly T[]): T[] {
@@ -188,7 +188,7 @@ function passwordOf(
   user: string,
 ): (host: Host) => unknown {
   const options = [given.pass, given.password].filter((value) => value !== undefined && value !== null && value !== '');
-  const password = options[0] ?? parameters.get('password');
+  const password = options.at(0) ?? parameters.get('password');
   if (typeof password === 'function') return () => password();
   if (password !== undefined) {
     if (typeof password === 'string') return () => password;

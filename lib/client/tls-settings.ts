@@ -58,14 +58,7 @@ export function tlsSettings(parameters: Parameters, given: TlsOptions): TlsSetti
 }
 
 function modeOf(parameters: Parameters, ssl: unknown): Mode {
-  if (ssl === true || (typeof ssl === 'object' && ssl !== null)) return 'verify-full';
-  if (ssl === false) return 'disable';
-  if (ssl !== undefined && ssl !== null) {
-    const mode = MODES.find((name) => name === ssl);
-    if (!mode)
-      throw new TypeError(`PgStore: option \`postgres.ssl\`: expected a boolean, an object or ${MODES.join(', ')}`);
-    return mode;
-  }
+  if (ssl !== undefined && ssl !== null) return modeOfOption(ssl);
   // libpq demands `verify-full` for the authorities that the system knows; here these are Node.js's.
   if (parameters.get('sslrootcert') === 'system') return 'verify-full';
   const mode = parameters.oneOf('sslmode', MODES) ?? modeOfOtherClients(parameters);
@@ -76,6 +69,15 @@ function modeOf(parameters: Parameters, ssl: unknown): Mode {
   const asks = (['sslcert', 'sslkey', 'ssl_min_protocol_version', 'ssl_max_protocol_version'] as const).some(isGiven);
   const isRequired = parameters.get('channel_binding') === 'require' || parameters.get('sslnegotiation') === 'direct';
   return asks || isRequired ? 'require' : 'disable';
+}
+
+/** Option `postgres.ssl`. */
+function modeOfOption(ssl: unknown): Mode {
+  if (ssl === true || typeof ssl === 'object') return 'verify-full';
+  if (ssl === false) return 'disable';
+  const mode = MODES.find((name) => name === ssl);
+  if (mode) return mode;
+  throw new TypeError(`PgStore: option \`postgres.ssl\`: expected a boolean, an object or ${MODES.join(', ')}`);
 }
 
 /** Parameter `ssl`: with node-postgres, Postgres.js and JDBC, `ssl=true` checks the server's certificate. */

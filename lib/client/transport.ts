@@ -56,7 +56,9 @@ export class Transport {
     const raw = given ? await deadlines.race(deadline, Promise.resolve(given), connectTimeoutError) : new net.Socket();
     const transport = new Transport(raw);
     if (!given) {
-      if (host.path === undefined) raw.connect({ host: host.address, port: host.port });
+      // Without a prototype: a `path` in `Object.prototype` would lead to another server.
+      const address = Object.assign(Object.create(null), { host: host.address, port: host.port });
+      if (host.path === undefined) raw.connect(address);
       else raw.connect(host.path);
     }
     return transport.within(deadline, transport.#start(settings, host)).then(() => transport);

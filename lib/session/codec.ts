@@ -3,8 +3,10 @@
 import type { SessionData } from 'express-session';
 import { PgStoreError, UnreadableRowError } from '../errors.js';
 import type { Options } from '../options.js';
+import { cookieFlaw } from './cookie.js';
 import { Encryption } from './encryption.js';
 import { isObject } from './merge.js';
+import { property } from './property.js';
 import type { NewRow, StoredRow } from './row.js';
 import type { RowKeys } from './session-id.js';
 import { userOf } from './user.js';
@@ -71,7 +73,7 @@ export class Codec {
   encodeForeign(session: unknown): EncodedSession {
     const encoded = encodeWithoutTtl(session);
     const now = Date.now();
-    const { originalMaxAge = null } = encoded.cookie === null ? {} : JSON.parse(encoded.cookie);
+    const originalMaxAge = property(JSON.parse(encoded.cookie ?? '{}'), 'originalMaxAge');
     const known = Math.max(encoded.expires ?? 0, now + (Number(originalMaxAge) || 0));
     const expires = known > now ? known : now + this.ttl(() => decode(encoded, now));
     return { ...encoded, expires: limit(expires) };
@@ -80,7 +82,8 @@ export class Codec {
   /** The session in a row. @throws UnreadableRowError */
   decode(row: StoredRow): { session: SessionData; content: Content } {
     const content = { data: this.open(row), cookie: row.cookie };
-    return { session: decode(content, expiryOf(row)), content };
+    const session = decode(content, expiryOf(row), cookieFlaw);
+    return { session, content };
   }
 
   /** Content as a session object. @throws UnreadableRowError */
@@ -137,18 +140,18 @@ export class Codec {
 function encodeWithoutTtl(session: unknown): Content & { cookieExpires: number | null; expires: number | undefined } {
   const value = toPlain(session);
   if (!isObject(value)) throw new PgStoreError('the session is not an object', 'INVALID_SESSION');
-  const { cookie: given, ...data } = value;
+  const { cookie: _, ...data } = value;
   const text = JSON.stringify(data);
-  const cookie = toPlain(given);
+  const cookie = toPlain(property(value, 'cookie'));
   if (cookie === undefined || cookie === null) {
     return { data: text, cookie: null, cookieExpires: null, expires: undefined };
   }
   if (!isObject(cookie)) throw new PgStoreError("the session's cookie is not an object", 'INVALID_SESSION');
-  const { expires, maxAge } = cookie;
-  const time = timeOf(expires);
+  const time = timeOf(property(cookie, 'expires'));
   if (time !== undefined) {
     return { data: text, cookie: JSON.stringify({ ...cookie, expires: true }), cookieExpires: time, expires: time };
   }
+  const maxAge = property(cookie, 'maxAge');
   const hasMaxAge = typeof maxAge === 'number' && !Number.isNaN(maxAge);
   const due = hasMaxAge ? limit(Date.now() + maxAge) : undefined;
   return { data: text, cookie: JSON.stringify(cookie), cookieExpires: null, expires: due };
@@ -161,14 +164,21 @@ function timeOf(expires: unknown): number | undefined {
   return Number.isNaN(time) ? undefined : limit(time);
 }
 
-/** @param expires of the cookie, where it has one */
-function decode({ data, cookie }: Content, expires: number): SessionData {
+/**
+ * @param expires of the cookie, where it has one
+ * @param flawOf says why a cookie that was read from the table is not fit to be used, if it is not
+ */
+function decode({ data, cookie }: Content, expires: number, flawOf: typeof cookieFlaw = () => undefined): SessionData {
   const session = parse(data, 'data');
   if (!isObject(session)) throw new UnreadableRowError('the data is not an object');
+  // It has a column of its own: in the data it can only have been written by hand.
+  if (Object.hasOwn(session, 'cookie')) delete session.cookie;
   if (cookie === null) return session as unknown as SessionData;
   const parsed = parse(cookie, 'cookie');
   if (!isObject(parsed)) throw new UnreadableRowError('the cookie is not an object');
-  if (parsed.expires === true) parsed.expires = new Date(limit(expires)).toISOString();
+  const flaw = flawOf(parsed);
+  if (flaw) throw new UnreadableRowError(flaw);
+  if (property(parsed, 'expires') === true) parsed.expires = new Date(limit(expires)).toISOString();
   return Object.assign(session, { cookie: parsed }) as unknown as SessionData;
 }
 

@@ -139,6 +139,12 @@ export class ConcurrentSessions {
     return insert(this.#codec.newRow(keys[0], this.#codec.encodeForeign(session), randomVersion()), deadline);
   }
 
+  /** Whether the session has a row that has not expired. */
+  async has(sid: string, deadline: number): Promise<boolean> {
+    const { read } = this.#statements.onShard(this.#ids.shardOf(sid));
+    return isLive(await read(this.#ids.rowKeysFor(sid), deadline));
+  }
+
   #callOn(name: Call['name'], sid: string, deadline: number): Call {
     const statements = this.#statements.onShard(this.#ids.shardOf(sid));
     return { name, sid, keys: this.#ids.rowKeysFor(sid), statements, deadline };

@@ -1,6 +1,7 @@
 /** Cookies as texts: whether two are the same, and how they are merged. Pure. */
 
 import { isObject, merge } from './merge.js';
+import { property } from './property.js';
 
 type Cookie = Record<string, unknown>;
 
@@ -12,6 +13,44 @@ const DRIFT_MS = 10;
 
 /** JavaScript's dates end there. */
 const LATEST_MS = 8.64e15;
+
+/** What express-session can write into a `Set-Cookie` header, by attribute; it leaves out what is falsy. */
+const FIT: Readonly<Record<string, (value: unknown) => boolean>> = {
+  path: (value) => typeof value === 'string' && /^[\x20-\x3a\x3d-\x7e]*$/.test(value),
+  domain: (value) => typeof value === 'string' && DOMAIN.test(value),
+  sameSite: (value) => value === true || (typeof value === 'string' && /^(lax|strict|none)$/i.test(value)),
+  priority: (value) => typeof value === 'string' && /^(low|medium|high)$/i.test(value),
+  originalMaxAge: (value) => typeof value !== 'number' || isDate(Date.now() + value),
+  maxAge: (value) => typeof value === 'number' && isDate(Date.now() + value),
+  expires: (value) => value === true || (typeof value === 'string' && isDate(Date.parse(value))),
+};
+
+/** As in the package `cookie`, which express-session uses. */
+const DOMAIN = /^\.?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$/i;
+
+/** Names that express-session's `Cookie` keeps for itself, or that are every object's. */
+const RESERVED = ['__proto__', '_expires', 'data', 'serialize', 'toJSON'];
+
+/**
+ * Why express-session would fail each request that comes with this cookie, if it would. No app of express-session's stores
+ * such a cookie: somebody has written it into the row.
+ *
+ * @param cookie as it stands in the row, its `expires` replaced by `true`
+ */
+export function cookieFlaw(cookie: Cookie): string | undefined {
+  const reserved = RESERVED.find((name) => Object.hasOwn(cookie, name));
+  if (reserved) return `the cookie has a key \`${reserved}\``;
+  for (const [name, isFit] of Object.entries(FIT)) {
+    const value = property(cookie, name);
+    if (value && !isFit(value)) return `the cookie's \`${name}\` is not one that a browser could get`;
+  }
+  return undefined;
+}
+
+/** Whether JavaScript's dates reach that far. */
+function isDate(time: number): boolean {
+  return !Number.isNaN(new Date(time).getTime());
+}
 
 /** Whether two cookies' JSON say the same. */
 export function isSameCookie(before: string | null, after: string | null): boolean {
@@ -34,12 +73,12 @@ export function hasSameLifetime(one: string | null, other: string | null): boole
   if (one === other) return true;
   const a = parse(one) ?? {};
   const b = parse(other) ?? {};
-  return a.expires === b.expires && isNear(a.originalMaxAge, b.originalMaxAge);
+  return property(a, 'expires') === property(b, 'expires') && hasNearMaxAge(a, b);
 }
 
 /**
- * A plain cookie that the app has changed, as express-session's Cookie is after the same assignments: `maxAge`, and also
- * `expires`, says how long the session lives from now on, and with each later request again.
+ * A plain cookie that the app has changed, as express-session's Cookie is after the same assignments: `maxAge`, and
+ * also `expires`, says how long the session lives from now on, and with each later request again.
  */
 export function settledCookie(cookie: unknown, before: unknown): unknown {
   if (!isObject(cookie)) return cookie;
@@ -58,11 +97,13 @@ export function settledCookie(cookie: unknown, before: unknown): unknown {
 function withoutDrift(before: Cookie | null, after: Cookie): Cookie;
 function withoutDrift(before: Cookie | null, after: Cookie | null): Cookie | null;
 function withoutDrift(before: Cookie | null, after: Cookie | null): Cookie | null {
-  if (!before || !after || !isNear(before.originalMaxAge, after.originalMaxAge)) return after;
+  if (!before || !after || !Object.hasOwn(after, 'originalMaxAge') || !hasNearMaxAge(before, after)) return after;
   return { ...after, originalMaxAge: before.originalMaxAge };
 }
 
-function isNear(a: unknown, b: unknown): boolean {
+function hasNearMaxAge(one: Cookie, other: Cookie): boolean {
+  const a = property(one, 'originalMaxAge');
+  const b = property(other, 'originalMaxAge');
   return a === b || (typeof a === 'number' && typeof b === 'number' && Math.abs(a - b) <= DRIFT_MS);
 }
 

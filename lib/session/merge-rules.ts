@@ -7,16 +7,16 @@ import { isDeepStrictEqual } from 'node:util';
  *
  * - `sum`: both differences are added to the number. A number that was not there counts as 0.
  * - `max`, `min`: the larger or smaller number.
- * - `append`: what each side added at the end of the array, in order of saving, without what either took from its start. An
- *   array that is not there counts as empty.
+ * - `append`: what each side added at the end of the array, in order of saving, without what either took from its
+ *   start. An array that is not there counts as empty.
  * - `ours`: the later save, as a whole.
  * - `theirs`: the earlier save, as a whole.
  */
 export type MergeRule = 'sum' | 'max' | 'min' | 'append' | 'ours' | 'theirs';
 
 /**
- * Rules by path. The keys of a path are joined by dots: `'stats.seen'`. A path with a key that contains a dot or is empty is a
- * JSON array of its keys: `'["a.b","c"]'`.
+ * Rules by path. The keys of a path are joined by dots: `'stats.seen'`. A path with a key that contains a dot or is
+ * empty is a JSON array of its keys: `'["a.b","c"]'`.
  */
 export type MergeRules = Readonly<Record<string, MergeRule>>;
 
@@ -56,7 +56,10 @@ export class RuleNode {
     return node;
   }
 
-  /** What this value's rule makes of three values; `DEFAULT` where there is none, or one side alone has changed the value. */
+  /**
+   * What this value's rule makes of three values; `DEFAULT` where there is none, or one side alone has changed the
+   * value.
+   */
   resolve(base: Value, ours: Value, theirs: Value): Value {
     if (!this.rule || isDeepStrictEqual(base, ours) || isDeepStrictEqual(base, theirs)) return DEFAULT;
     return RULES[this.rule](base, ours, theirs);
@@ -131,8 +134,8 @@ function textsOf(elements: readonly unknown[]): readonly string[] {
 }
 
 /**
- * How many elements of the array before are still at the start of the array after, so that the others were taken from its
- * start; `undefined` where elements were taken from elsewhere, or moved.
+ * How many elements of the array before are still at the start of the array after, so that the others were taken from
+ * its start; `undefined` where elements were taken from elsewhere, or moved.
  */
 function keptFrom(before: readonly string[], after: readonly string[]): number | undefined {
   let taken = Math.max(0, before.length - after.length);

@@ -36,7 +36,10 @@ export function merge(base: unknown, ours: unknown, theirs: unknown, rules?: Rul
   return merged;
 }
 
-/** Merges the values of a key that is there on one side at least. `undefined`, which JSON does not have, is an absent value. */
+/**
+ * Merges the values of a key that is there on one side at least. `undefined`, which JSON does not have, is an absent
+ * value.
+ */
 function mergeKey(base: unknown, ours: unknown, theirs: unknown, rules: RuleNode | undefined): unknown {
   const resolved = rules ? rules.resolve(base, ours, theirs) : DEFAULT;
   if (resolved !== DEFAULT) return resolved;

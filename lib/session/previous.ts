@@ -8,6 +8,7 @@ import type { Emit } from '../events.js';
 import type { Options, PreviousStore, TakeOverOptions } from '../options.js';
 import type { PreviousDestroyer } from './bulk.js';
 import type { ConcurrentSessions } from './concurrency.js';
+import { property } from './property.js';
 import type { RowName } from './row.js';
 import { handleOf, type SessionIds, validateSessionId } from './session-id.js';
 
@@ -62,7 +63,7 @@ export class PreviousSessions implements PreviousDestroyer {
   }
 
   async clear(): Promise<void> {
-    const { clear } = this.#store;
+    const clear = property(this.#store, 'clear') as PreviousStore['clear'];
     if (!clear) throw unsupported('`clear`');
     await this.#ask('clear', this.#newDeadline(), (answer) => clear.call(this.#store, answer));
   }
@@ -110,15 +111,20 @@ export class PreviousSessions implements PreviousDestroyer {
   async #takeOverOnce(sid: string, deadline: number): Promise<boolean> {
     const session = await this.#getThere(sid, deadline);
     if (typeof session !== 'object' || session === null) return false;
-    const isTaken = await this.#sessions.adopt(sid, session, deadline);
-    if (isTaken && !(await this.#getThere(sid, deadline))) {
+    if (!(await this.#sessions.adopt(sid, session, deadline))) {
+      // It has a row. If that is a session, the process that takes it over destroys it there; nobody else may, since that
+      // process looks there once more. If it is a tombstone, an old process has saved the session there again.
+      if (!(await this.#sessions.has(sid, deadline))) await this.#destroyThere(sid, deadline);
+      return false;
+    }
+    if (!(await this.#getThere(sid, deadline))) {
       // It was destroyed there since the first look, in a process of the old app: so it is here.
       await this.#sessions.bury(this.#ids.rowKeysFor(sid), this.#ids.shardOf(sid), deadline);
       return false;
     }
-    if (isTaken) this.#emit('takenOver', handleOf(this.#ids.rowKeysFor(sid)[0]));
+    this.#emit('takenOver', handleOf(this.#ids.rowKeysFor(sid)[0]));
     await this.#destroyThere(sid, deadline);
-    return isTaken;
+    return true;
   }
 
   #getThere(sid: string, deadline: number): Promise<unknown> {
@@ -131,7 +137,7 @@ export class PreviousSessions implements PreviousDestroyer {
 
   /** The session IDs that the other store lists. */
   async #list(): Promise<string[]> {
-    const { all } = this.#store;
+    const all = property(this.#store, 'all') as PreviousStore['all'];
     if (!all) throw unsupported('`all`, which lists its sessions; give `takeOver` their IDs in `sids`');
     const sessions = await this.#ask('all', this.#newDeadline(), (answer) => all.call(this.#store, answer));
     // An object by session ID (MemoryStore), or an array of sessions with their `id` (connect-redis).

@@ -139,8 +139,8 @@ export interface RowStatements {
   readonly destroyNamed: Send<RowName, Deletion>;
   readonly destroyWritten: Send<WrittenRow, Deletion>;
   /**
-   * Gives those of the rows, each of another key, that are missing, are not as they were, or expire soon. It is not batched: it
-   * is one statement.
+   * Gives those of the rows, each of another key, that are missing, are not as they were, or expire soon. It is not
+   * batched: it is one statement.
    *
    * @param soon seconds
    */

@@ -13,8 +13,8 @@ import type { ChangedRow, RowStatements, Statements, StoredRow, UserRow } from '
 import { handleOf, type RowKeys, type SessionIds } from './session-id.js';
 
 /**
- * Changes a session in place, or returns another one to store in its place. It is synchronous, and may be called several
- * times, each time with the session parsed anew.
+ * Changes a session in place, or returns another one to store in its place. It is synchronous, and may be called
+ * several times, each time with the session parsed anew.
  */
 // biome-ignore lint/suspicious/noConfusingVoidType: a function without a return statement is the usual one
 export type Change = (session: SessionData) => SessionData | void;
@@ -116,7 +116,8 @@ export class SessionUpdates {
   async ofUser(user: string, change: Change, inOrder: InOrder): Promise<number> {
     const found = await this.#find(user);
     const first = await this.#changeAll(found, change, inOrder);
-    // Another request has moved it to the key of a newer secret. With `hashIds` nobody knows that key, so it is found again.
+    // Another request has moved it to the key of a newer secret. With `hashIds` nobody knows that key, so it is found
+    // again.
     const known = new Set(found.map(({ key }) => key));
     const gone = new Set(first.gone.map(({ createdAt }) => createdAt));
     const isMoved = ({ key, createdAt }: UserRow) => gone.has(createdAt) && !known.has(key);
@@ -214,8 +215,8 @@ export class SessionUpdates {
 }
 
 /**
- * Writes a changed row, if it still has the version that the change is based on. While another transaction has locked it, it
- * is tried again.
+ * Writes a changed row, if it still has the version that the change is based on. While another transaction has locked
+ * it, it is tried again.
  *
  * @returns whether it was written; if not, the row that is there instead
  */
@@ -259,8 +260,12 @@ function resultOf(method: string, change: Change, session: SessionData): unknown
     );
   }
   if (isObject(result)) return result;
-  const what = result === null ? 'null' : Array.isArray(result) ? 'an array' : `a ${typeof result}`;
-  throw new ArgumentError(method, `\`change\` returned ${what}; expected a session, or nothing`);
+  throw new ArgumentError(method, `\`change\` returned ${nameOf(result)}; expected a session, or nothing`);
+}
+
+function nameOf(value: unknown): string {
+  if (value === null) return 'null';
+  return Array.isArray(value) ? 'an array' : `a ${typeof value}`;
 }
 
 /** A copy as JSON has it. */

@@ -3,6 +3,7 @@
 import type { SessionData } from 'express-session';
 import { PgStoreError } from '../errors.js';
 import type { Options } from '../options.js';
+import { property } from './property.js';
 import { textFlaw } from './session-id.js';
 
 /**
@@ -32,6 +33,7 @@ export function checkUser(user: unknown, where = ''): string {
  * it is.
  */
 function passportUser(session: SessionData): string | number | undefined {
-  const user = (session as { passport?: { user?: unknown } }).passport?.user;
+  const passport = property(session, 'passport');
+  const user = typeof passport === 'object' && passport !== null ? property(passport, 'user') : undefined;
   return typeof user === 'string' || typeof user === 'number' ? user : undefined;
 }

@@ -28,8 +28,8 @@ const PAGE = 1000;
 const CALLBACKS_IN_A_TURN = 100;
 
 /**
- * A check learns the expiry of rows that expire within so many seconds, and two intervals: longer than until the next check,
- * so if the row is gone by then, it is known whether the session had expired.
+ * A check learns the expiry of rows that expire within so many seconds, and two intervals: longer than until the next
+ * check, so if the row is gone by then, it is known whether the session had expired.
  */
 const SOON = 60;
 
@@ -63,11 +63,12 @@ interface Checks {
 }
 
 /**
- * One timer checks all watched sessions, in statements of many rows. It polls, and does not `LISTEN`: a lost connection loses
- * nothing, poolers and Citus do not matter, and no writer pays for `NOTIFY`, which takes a lock of the whole cluster at each
- * commit.
+ * One timer checks all watched sessions, in statements of many rows. It polls, and does not `LISTEN`: a lost connection
+ * loses nothing, poolers and Citus do not matter, and no writer pays for `NOTIFY`, which takes a lock of the whole
+ * cluster at each commit.
  *
- * A session is known by the time of its creation: one that was destroyed and created again between two checks has ended.
+ * A session is known by the time of its creation: one that was destroyed and created again between two checks has
+ * ended.
  */
 export class SessionWatches {
   readonly #statements: Statements;
@@ -231,7 +232,9 @@ export class SessionWatches {
     } else this.#endOfRow(watch);
   }
 
-  /** The session may still be in the store in option `previous`. If that does not answer, the next check asks it again. */
+  /**
+   * The session may still be in the store in option `previous`. If that does not answer, the next check asks it again.
+   */
   async #takeOver(watch: Watch): Promise<void> {
     watch.isReady = false;
     try {
@@ -246,7 +249,10 @@ export class SessionWatches {
     watch.isReady = true;
   }
 
-  /** The row is not there any more, or is another session's: after the expiry that was seen last, the session has expired. */
+  /**
+   * The row is not there any more, or is another session's: after the expiry that was seen last, the session has
+   * expired.
+   */
   #endOfRow(watch: Watch): void {
     this.#end(watch, performance.now() >= watch.expiresAt ? 'expired' : 'destroyed');
   }

@@ -1,6 +1,6 @@
 /** The statements on single rows of a table or a shard, each batched with others of its kind. */
 
-import { Batcher } from '../calls/batcher.js';
+import { Batcher, DEFAULT_LIMITS } from '../calls/batcher.js';
 import { isRowLevelError } from '../calls/retry.js';
 import { codeOf } from '../errors.js';
 import type {
@@ -40,6 +40,7 @@ export function batched<Item, Result>(
       runner.run(kind, deadline, (query) => statement(query, items), { rows: items.length, waited }),
     bytes,
     shouldIsolate: isRowLevelError,
+    limits: DEFAULT_LIMITS,
   });
   return function send(item, deadline) {
     return batcher.send(item, deadline);

@@ -73,10 +73,13 @@ comment on table ${table} is 'express-pg-store schema ${SCHEMA_VERSION}${shards 
 ${citus ? distributionSql(table) : ''}`;
 }
 
+/** Types match exactly: an administrator runs this, perhaps where others may create functions (CVE-2018-1058). */
 function distributionSql(table: string): string {
-  const name = format.literal(table);
-  return `select create_distributed_table(${name}, 'shard')
-  where not exists (select from pg_dist_partition where logicalrelid = ${name}::regclass);\n`;
+  const name = `${format.literal(table)}::regclass`;
+  return `select pg_catalog.create_distributed_table(${name}, 'shard'::text)
+  where not exists (
+    select from pg_catalog.pg_dist_partition where logicalrelid::oid = ${name}::oid
+  );\n`;
 }
 
 /**

@@ -18,7 +18,8 @@ export function checkSql({ name, isSharded, expiry }: TableSql): string {
       pg_catalog.unnest($2::text::numeric[])
     ) as a (sid, created_at)
   )
-  select i.sid, extract(epoch from s.created_at)::text, (extract(epoch from ${expiry}) - extract(epoch from now()))::text
+  select i.sid, extract(epoch from s.created_at)::text,
+    (extract(epoch from ${expiry}) - extract(epoch from now()))::text
   from i
   left join ${name} s
     on ${isSharded ? 's.shard = $4::smallint and' : ''} s.sid = i.sid and s.expires_at > to_timestamp(0::float8)

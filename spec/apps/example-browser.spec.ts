@@ -94,7 +94,7 @@ describe('the example app in a browser', () => {
 
   const devices = (page: Page) => page.locator('#devices li').allInnerTexts();
 
-  it('signs out all other devices: they are out at their next click', async () => {
+  it('signs out all other devices, whose pages say so at once', async () => {
     const [one, two] = [await open({ userAgent: 'Firefox on Windows' }), await open({ userAgent: 'iPhone Safari' })];
     await signIn(one);
     await signIn(two);
@@ -107,7 +107,8 @@ describe('the example app in a browser', () => {
     await one.getByText('1 other device signed out.').waitFor();
     assert.equal((await devices(one)).length, 1);
 
-    await two.getByRole('button', { name: 'Add bread' }).click();
+    // Nobody has clicked there.
+    await two.getByText('You were signed out on another device.').waitFor();
     await two.getByRole('heading', { name: 'Sign in' }).waitFor();
     await one.reload();
     await one.getByText('Signed in as Ada').waitFor();
@@ -140,6 +141,31 @@ describe('the example app in a browser', () => {
       (await page.locator('#rows .this-one [data-column=data]').textContent()) ?? '',
       /"cart":\{"cheese":1\}/,
     );
+  });
+
+  it('says nothing of another device where the page itself signs out', async () => {
+    const page = await open();
+    await signIn(page);
+    await page.getByRole('button', { name: 'Sign out', exact: true }).click();
+    await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+    assert.equal(await page.getByText('on another device').count(), 0);
+  });
+
+  it('says at once that the session has expired', async () => {
+    const page = await open();
+    await signIn(page);
+    const sql = await sqlClient();
+    await sql`update ${sql(table)} set expires_at = now() where user_id = 'ada'`;
+    await page.getByText('Your session has expired.').waitFor();
+  });
+
+  it('signs out for good, where a late request to the other stores signs in again', async () => {
+    const page = await open();
+    await page.getByRole('button', { name: 'Sign out during a request' }).click();
+    await page.locator('[data-late=PgStore]', { hasText: 'signed out for good' }).waitFor();
+    for (const other of ['MemoryStore', 'connect-pg-simple']) {
+      await page.locator(`[data-late=${other}]`, { hasText: 'signed in again as ada' }).waitFor();
+    }
   });
 
   it('keeps 20 of 20 parallel writes, where the other stores do not', async () => {

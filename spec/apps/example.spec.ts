@@ -31,7 +31,8 @@ function start(env: NodeJS.ProcessEnv = {}): Run {
   const child = spawn('npm', ['start', '--silent'], {
     cwd: ROOT,
     detached: true,
-    env: { ...inherited, PORT: '0', ...env },
+    // npm would otherwise ask the registry for a newer npm before it ends.
+    env: { ...inherited, PORT: '0', NPM_CONFIG_UPDATE_NOTIFIER: 'false', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let output = '';
@@ -189,6 +190,32 @@ describe('the example app', () => {
       await pool.end();
       await sql`drop table if exists ${sql(Object.values(tableNames(table)))}`;
     }
+  });
+
+  it('stops while pages are open that wait for the end of their session', async () => {
+    const table = freshTable();
+    const pool = new pg.Pool({ connectionString: await postgresUri() });
+    const example = await createApp({ sql: await sqlClient(), pool, secret: 'a secret of the spec', table });
+    const server = http.createServer(example.app);
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    assert.equal((await fetch(`${url}/session-end`)).status, 204);
+    const signIn = await fetch(`${url}/sign-in`, {
+      method: 'POST',
+      headers: { origin: url, 'content-type': 'application/x-www-form-urlencoded' },
+      body: 'username=ada&password=engine',
+      redirect: 'manual',
+    });
+    const [cookie = ''] = signIn.headers.getSetCookie();
+    const page = await fetch(`${url}/session-end`, { headers: { cookie } });
+    assert.equal(page.headers.get('content-type'), 'text/event-stream');
+    await example.close();
+    await assert.rejects(page.text());
+    server.closeIdleConnections();
+    await new Promise((resolve) => server.close(resolve));
+    const sql = await sqlClient();
+    await pool.end();
+    await sql`drop table if exists ${sql(Object.values(tableNames(table)))}`;
   });
 
   it('shows what visitors wrote as text', async () => {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { Batcher, type BatcherOptions, type BatchLimits } from '../../lib/calls/batcher.js';
+import { timeoutError } from '../../lib/errors.js';
 
 /** A batch that the fake executor has got, to be answered whenever a spec likes. */
 interface Batch {
@@ -254,7 +255,7 @@ describe('Batcher', () => {
     assert.deepEqual(sent(), [['first'], ['fine']]);
   });
 
-  it('gives the executor the latest of its items’ deadlines', async () => {
+  it('gives the executor the earliest of its items’ deadlines', async () => {
     const deadlines: number[] = [];
     const { send } = batcher(
       {},
@@ -267,7 +268,29 @@ describe('Batcher', () => {
     );
     const soon = performance.now() + 1e6;
     await Promise.all([send('a', soon), send('b', soon + 5), send('c', soon + 2)]);
-    assert.deepEqual(deadlines, [soon + 5]);
+    assert.deepEqual(deadlines, [soon]);
+  });
+
+  it('sends those again that have time left when their batch is late', async () => {
+    const batches: string[][] = [];
+    const { send } = batcher(
+      {},
+      {
+        execute: async (items: string[]) => {
+          batches.push(items);
+          if (batches.length === 1) throw timeoutError();
+          return items;
+        },
+      },
+    );
+    const now = performance.now();
+    const calls = [send('late', now + 10_000), send('hardly in time', now + 10_001), send('in time', now + 60_000)];
+    const answers = await Promise.allSettled(calls);
+    assert.deepEqual(batches, [['late', 'hardly in time', 'in time'], ['in time']]);
+    assert.deepEqual(
+      answers.map(({ status }) => status),
+      ['rejected', 'rejected', 'fulfilled'],
+    );
   });
 
   it('takes the newest first once the oldest has waited for half of its time', async () => {

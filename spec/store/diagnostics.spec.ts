@@ -149,7 +149,7 @@ describe('diagnostics', () => {
   it('is not asked for anything while nobody listens', async () => {
     const store = await openStore();
     await store.ready();
-    const { traceStatement } = await import('../../lib/diagnostics.js');
+    const { traceStatement } = await import('../../lib/client/trace.js');
     const running = store.get('a');
     const batch = { rows: 1, waited: () => assert.fail('nobody wants to know') };
     assert.equal(traceStatement(running, 'public.sessions', 'get', batch), running);

@@ -210,6 +210,7 @@ describe('options', () => {
       permanent: false,
       touchAfter: 60,
       autodelete: 900,
+      watchInterval: 5,
       maxConnections: 10,
       retry: { attempts: 6, delay: 100 },
       timeout: 10_000,

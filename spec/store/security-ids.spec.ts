@@ -361,7 +361,7 @@ const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
 
 /** The statements of docs/security.md, for another table and prefix. */
 function toHashed(table: string, prefix: string, secret?: string): string {
-  const statement = documented('docs/security.md', 'sql', secret === undefined ? 'encode(sha256(' : 'encode(hmac(')
+  const statement = documented('docs/security.md', 'sql', secret === undefined ? 'encode(sha256(' : 'encode(public.hmac(')
     .replaceAll('public.sessions', `public.${table}`)
     .replaceAll("'app:'", literal(prefix));
   return secret === undefined ? statement : statement.replaceAll("'the secret'", literal(secret));

@@ -295,7 +295,7 @@ describe('leaks', () => {
     });
 
     it('of a store in option `previous` that names its files by session IDs', async () => {
-      const refuse = (_: string, callback: (error: Error) => void) => fs.readFile(`/dev/null/${SID}.json`, callback);
+      const refuse = (_: string, callback: (error?: any) => void) => fs.readFile(`/dev/null/${SID}.json`, callback);
       const store = await open({ previous: { get: refuse as any, destroy: refuse } });
       assert.equal((await failureOf('get', store.get(SID))).code, 'ENOTDIR');
     });

@@ -10,7 +10,7 @@ import { isRoot } from './server-user.js';
 
 /**
  * As root, the server runs as another user, who has to pass through the folder to its data. That user may neither list
- * the folder nor write in it: a symbolic link that it could put in the place of the log would make root write elsewhere.
+ * the folder nor write in it: a symbolic link in the place of the log would make root write elsewhere.
  */
 const MODE = isRoot() ? 0o711 : 0o700;
 

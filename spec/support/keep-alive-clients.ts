@@ -1,6 +1,7 @@
 /**
- * Clients that keep their connections and are always busy, as a load balancer is. Like it, they try again what did not
- * reach the server: a connection that is refused, or closed at the moment when a request is sent on it (RFC 9112, 9.3.1).
+ * Clients that keep their connections and are always busy, as a load balancer is. Like it, they try again what did
+ * not reach the server: a connection that is refused, or closed in the moment in which a request is sent on it
+ * (RFC 9112, 9.3.1).
  */
 
 import http from 'node:http';

@@ -1,4 +1,4 @@
-/** A PgBouncer of one's own before a PostgreSQL server: starts on a free port, stops when asked and with the process. */
+/** A PgBouncer before a PostgreSQL server: starts on a free port, stops when asked and with the process. */
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';

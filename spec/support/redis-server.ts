@@ -1,4 +1,4 @@
-/** The Redis of the benchmark and the specs: that of REDIS_URL, or one of their own where `redis-server` is installed. */
+/** The Redis of benchmark and specs: that of REDIS_URL, or one of their own where `redis-server` is installed. */
 
 import { execFileSync, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';

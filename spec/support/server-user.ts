@@ -29,7 +29,7 @@ export function isRoot(): boolean {
   return process.getuid?.() === 0;
 }
 
-/** Gives a file or folder to the user that servers run as. Its parent must be a folder that only this process' user writes. */
+/** Gives a file or folder to the user that servers run as. In its parent nobody else may write. */
 export function giveToServerUser(path: string): void {
   const { uid, gid } = serverUser();
   if (uid !== undefined && gid !== undefined) fs.lchownSync(path, uid, gid);

@@ -1,0 +1,75 @@
+/**
+ * A process that pollutes `Object.prototype` with one name after the other and runs the main calls meanwhile:
+ * `polluted-process.ts URI TABLE KIND NAMES`. It prints a line of JSON before and after each.
+ */
+
+import { PgStore } from '../../lib/index.js';
+import { loaded, plain } from './sessions.js';
+
+const VALUES: Record<string, unknown> = {
+  text: 'polluted',
+  function: () => 'polluted',
+  object: { polluted: 1 },
+  number: 7,
+  true: true,
+};
+
+/** What the main calls answer. Rows are `n` and the user; times differ from run to run. */
+async function answers(uri: string, table: string): Promise<unknown[]> {
+  const told: unknown[] = [];
+  const store = new PgStore({ uri, table, autodelete: false });
+  for (const event of ['retry', 'unreadable', 'dropped', 'takenOver'] as const) {
+    store.on(event, (...args: unknown[]) => void told.push([event, ...args]));
+  }
+  const dataOf = async (sid: string) => (await store.get(sid))?.n;
+  try {
+    await Promise.all(['a', 'b', 'c'].map((sid, n) => store.set(sid, plain({ n: { [sid]: n } }))));
+    await store.set('mine', plain({ n: 'mine', passport: { user: 'ann' } }));
+    await store.set('bare', { n: 'bare' } as any);
+    told.push(await Promise.all(['a', 'b', 'c', 'none', 'bare'].map(dataOf)));
+    const [one, other] = [await loaded(store, 'a'), await loaded(store, 'a')];
+    if (Object.hasOwn(one, 'n')) {
+      one.n.one = 1;
+      other.n.other = 2;
+      await Promise.all([store.set('a', one), store.set('a', other), store.touch('b', plain({}, 120_000))]);
+    } else {
+      // express-session's `Session` adopts no key that every object has.
+      await Promise.all([store.set('a', plain({ n: { a: 0, one: 1, other: 2 } })), store.touch('b', plain())]);
+    }
+    told.push(await dataOf('a'), await dataOf('b'));
+    told.push((await store.ids()).sort(), await store.length(), (await store.all()).length);
+    const listed = await store.sessionsOf('ann');
+    told.push(listed.length, (await store.sessionsOf('polluted')).length);
+    told.push(await store.destroyByHandle(listed[0]?.handle as string, { user: 'ann' }));
+    told.push(await store.destroyByHandle('none', {} as any).catch((error) => error.code));
+    told.push(await store.destroySessionsOf('polluted'), await store.limitSessionsOf('ann', 1));
+    await store.destroy('b');
+    told.push(await store.autodelete(), await dataOf('b'));
+    const rest: unknown[] = [];
+    for await (const session of store.sessions()) rest.push(session.id);
+    told.push(rest.sort());
+    await store.clear();
+    told.push(await store.length());
+  } finally {
+    await store.close();
+  }
+  return told;
+}
+
+const [, , uri = '', table = '', kind = '', names = ''] = process.argv;
+const print = (line: object) => process.stdout.write(`${JSON.stringify(line)}\n`);
+print({ expected: await answers(uri, table) });
+for (const name of names.split(',')) {
+  print({ name });
+  let found: unknown;
+  const value = VALUES[kind];
+  Object.defineProperty(Object.prototype, name, { value, writable: true, enumerable: true, configurable: true });
+  try {
+    found = await answers(uri, table);
+  } catch (error) {
+    found = (error as Error).stack;
+  } finally {
+    delete (Object.prototype as any)[name];
+  }
+  print({ name, found });
+}
