@@ -9,6 +9,8 @@ type OpenIdStore = NonNullable<ConfigParams['session']>['store'];
 
 export function openIdApp(store: PgStore, provider: ConfigParams): Express {
   const app = express();
+  // It awaits the store: so the store remembers what it loads for this request.
+  app.use(store.scope);
   app.use(auth({ ...provider, authRequired: false, session: { store: store as unknown as OpenIdStore } }));
   app.get('/me', requiresAuth(), (req, res) => {
     res.json(req.oidc.user);
