@@ -25,7 +25,7 @@ declare module 'express-session' {
     cart?: Record<string, number>;
     device?: { id: string; browser: string };
     race?: Race;
-    late?: LateRequest;
+    lateRequest?: LateRequest;
     notice?: string;
   }
 }
@@ -130,7 +130,7 @@ export async function createApp({ sql, pool, secret, table, hosts }: ExampleOpti
   app.get('/session-end', ends.handler);
 
   app.post('/late-request', async (request, response) => {
-    request.session.late = await lateRequests.run();
+    request.session.lateRequest = await lateRequests.run();
     response.redirect(303, '/#late-request');
   });
   app.post('/race', async (request, response) => {

@@ -52,7 +52,7 @@ ${notice !== undefined && html`<p class="notice" role="status">${notice}</p>`}
 ${name === undefined ? signIn(wrong) : signedIn(name, devices)}
 ${cart(products, session.cart ?? {})}
 ${race(session.race)}
-${latePanel(session.late)}
+${latePanel(session.lateRequest)}
 ${speed()}
 ${table(rows)}
 </main>

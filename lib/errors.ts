@@ -1,5 +1,8 @@
 /** The errors that callers get: never with session data, a session ID or a password in them. */
 
+/** Marks the errors of every copy of this package that the process has loaded. */
+const BRAND = Symbol.for('express-pg-store.PgStoreError');
+
 /** A failed call: names the call in its message, says why in `code` and `cause`. */
 export class PgStoreError extends Error {
   override readonly name = 'PgStoreError';
@@ -16,8 +19,20 @@ export class PgStoreError extends Error {
   constructor(message: string, code: string, cause?: unknown) {
     super(message, cause === undefined ? undefined : { cause });
     this.code = code;
+    Object.defineProperty(this, BRAND, { value: true });
   }
 }
+
+/**
+ * An app may load the ES module and the CommonJS build side by side: `instanceof` holds for the errors of both. A class that
+ * an app derives from `PgStoreError` compares as usual.
+ */
+Object.defineProperty(PgStoreError, Symbol.hasInstance, {
+  value(this: unknown, value: unknown): boolean {
+    if (this !== PgStoreError) return Function.prototype[Symbol.hasInstance].call(this, value);
+    return typeof value === 'object' && value !== null && BRAND in value;
+  },
+});
 
 /** A wrong argument of a method: a mistake in the app, so a TypeError, as for wrong options. */
 export class ArgumentError extends TypeError {

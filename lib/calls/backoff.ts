@@ -1,7 +1,7 @@
 /** The wait before a locked row is asked for again. */
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { timeoutError } from '../errors.js';
+import { sleep } from './timers.js';
 
 /**
  * Waits before a locked row is asked for again, ever longer, but at most 100 milliseconds: no statement waits for the row on

@@ -1,7 +1,7 @@
 /** Batching: many calls become few statements. Knows neither SQL nor sessions. */
 
-import { setImmediate } from 'node:timers';
 import { codeOf, timeoutError } from '../errors.js';
+import { setImmediate } from './timers.js';
 
 /** What bounds a batch, and how many batches may be under way at once. */
 export interface BatchLimits {

@@ -1,7 +1,7 @@
 /** Deadlines of calls and statements: one timer watches all of them. */
 
-import { clearTimeout, setImmediate, setTimeout } from 'node:timers';
 import { timeoutError } from '../errors.js';
+import { clearTimeout, setImmediate, setTimeout } from './timers.js';
 
 /** A moment, and what is done when it has come. */
 export interface Deadline {

@@ -1,7 +1,7 @@
 /** What an error means for the call that met it, and the pause before the next attempt. */
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { codeOf } from '../errors.js';
+import { sleep } from './timers.js';
 
 /** How transient errors are retried. */
 export interface RetryOptions {
@@ -87,12 +87,17 @@ const PASSING: Readonly<Record<string, Verdict>> = {
 /** The codes that pass, for the spec that compares them with docs/errors.md. */
 export const PASSING_CODES = Object.keys(PASSING);
 
+/**
+ * A Citus coordinator says the first of its connection to a worker that has restarted, pgpool-II the second while the server
+ * behind it is down; both with SQLSTATE XX000, an internal error.
+ */
+const LOST_BEHIND = /^(failure on connection marked as essential|failed to create a backend \d+ connection)/;
+
 export function verdictOn(error: unknown): Verdict {
   const code = codeOf(error);
   if (Object.hasOwn(PASSING, code)) return PASSING[code] as Verdict;
-  // A Citus coordinator says so of its connection to a worker that has restarted.
-  const isWorkerLost = code === 'XX000' && /^failure on connection marked as essential/.test((error as Error).message);
-  return isWorkerLost ? 'transient' : 'final';
+  const isLostBehind = code === 'XX000' && LOST_BEHIND.test((error as Error).message);
+  return isLostBehind ? 'transient' : 'final';
 }
 
 /** Whether the statement may be repeated. */

@@ -1,8 +1,8 @@
 /** Runs statements: creates the table first, retries transient errors. */
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Attempts } from '../calls/retry.js';
 import { Semaphore } from '../calls/semaphore.js';
+import { sleep } from '../calls/timers.js';
 import { codeOf, timeoutError } from '../errors.js';
 import type { Options } from '../options.js';
 import type { Batch, BoundQuery, StatementRunner } from '../sql/query.js';

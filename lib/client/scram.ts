@@ -112,8 +112,11 @@ const HASHES: Readonly<Record<string, string>> = {
 /** The hash of the server's certificate (`tls-server-end-point`), or nothing where it is signed in another way. */
 export function channelBinding(socket: TLSSocket): Buffer | undefined {
   const { raw } = socket.getPeerCertificate();
-  const hash = raw && HASHES[signatureAlgorithm(raw)];
-  return hash ? createHash(hash).update(raw).digest() : undefined;
+  if (!raw) return undefined;
+  // With Deno it is an Uint8Array.
+  const certificate = Buffer.from(raw);
+  const hash = HASHES[signatureAlgorithm(certificate)];
+  return hash ? createHash(hash).update(certificate).digest() : undefined;
 }
 
 /** The object identifier in the second of the three parts of a certificate (X.509, encoded by DER). */

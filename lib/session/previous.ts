@@ -1,5 +1,6 @@
 /** Option `previous`: sessions of the store that the app used before are taken over when they are first requested. */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { SessionData } from 'express-session';
 import { deadlines } from '../calls/deadline.js';
 import { withRetries } from '../calls/retry.js';
@@ -17,8 +18,11 @@ type Answer = (error?: any, result?: unknown) => void;
 /** Sessions that `takeOver` moves at a time. */
 const PAGE = 256;
 
+/** What became of a session of the other store. `left`: it has a row here already, and is still there. */
+type Move = 'taken' | 'left' | 'none';
+
 /** Runs a task in the order of the calls on a session ID. */
-type InOrder = (sid: string, task: () => Promise<boolean>) => Promise<boolean>;
+type InOrder = (sid: string, task: () => Promise<Move>) => Promise<Move>;
 
 /**
  * The calls that concern both stores. No crash between two writes loses a session or brings one back: a session is kept here
@@ -32,7 +36,7 @@ export class PreviousSessions implements PreviousDestroyer {
   readonly #options: Options;
   readonly #emit: Emit;
   /** By session ID: requests of one session that come in parallel take it over once. */
-  readonly #underWay = new Map<string, Promise<boolean>>();
+  readonly #underWay = new Map<string, Promise<Move>>();
 
   constructor(store: PreviousStore, sessions: ConcurrentSessions, ids: SessionIds, options: Options, emit: Emit) {
     this.#store = store;
@@ -78,9 +82,11 @@ export class PreviousSessions implements PreviousDestroyer {
     const total = Array.isArray(listed) ? listed.length : undefined;
     let done = 0;
     let taken = 0;
+    const left: string[] = [];
     const takePage = async (page: readonly string[]) => {
-      const results = await Promise.all(page.map((sid) => inOrder(sid, () => this.takeOver(sid, this.#newDeadline()))));
-      taken += results.filter((isTaken) => isTaken).length;
+      const results = await Promise.all(page.map((sid) => inOrder(sid, () => this.#move(sid, this.#newDeadline()))));
+      taken += results.filter((move) => move === 'taken').length;
+      left.push(...page.filter((_, n) => results[n] === 'left'));
       done += page.length;
       onProgress?.(done, total);
     };
@@ -97,34 +103,52 @@ export class PreviousSessions implements PreviousDestroyer {
       page = [];
     }
     if (page.length > 0) await takePage(page);
+    if (left.length > 0) await this.#destroyLeft(left);
     return taken;
   }
 
   /** Takes a session over, unless it has a row here. @returns whether it was taken over */
-  takeOver(sid: string, deadline: number): Promise<boolean> {
-    const running =
-      this.#underWay.get(sid) ?? this.#takeOverOnce(sid, deadline).finally(() => this.#underWay.delete(sid));
+  async takeOver(sid: string, deadline: number): Promise<boolean> {
+    return (await this.#move(sid, deadline)) === 'taken';
+  }
+
+  #move(sid: string, deadline: number): Promise<Move> {
+    const running = this.#underWay.get(sid) ?? this.#moveOnce(sid, deadline).finally(() => this.#underWay.delete(sid));
     this.#underWay.set(sid, running);
     return running;
   }
 
-  async #takeOverOnce(sid: string, deadline: number): Promise<boolean> {
+  async #moveOnce(sid: string, deadline: number): Promise<Move> {
     const session = await this.#getThere(sid, deadline);
-    if (typeof session !== 'object' || session === null) return false;
+    if (typeof session !== 'object' || session === null) return 'none';
     if (!(await this.#sessions.adopt(sid, session, deadline))) {
       // It has a row. If that is a session, the process that takes it over destroys it there; nobody else may, since that
       // process looks there once more. If it is a tombstone, an old process has saved the session there again.
-      if (!(await this.#sessions.has(sid, deadline))) await this.#destroyThere(sid, deadline);
-      return false;
+      if (await this.#sessions.has(sid, deadline)) return 'left';
+      await this.#destroyThere(sid, deadline);
+      return 'none';
     }
     if (!(await this.#getThere(sid, deadline))) {
       // It was destroyed there since the first look, in a process of the old app: so it is here.
       await this.#sessions.bury(this.#ids.rowKeysFor(sid), this.#ids.shardOf(sid), deadline);
-      return false;
+      return 'none';
     }
     this.#emit('takenOver', handleOf(this.#ids.rowKeysFor(sid)[0]));
     await this.#destroyThere(sid, deadline);
-    return true;
+    return 'taken';
+  }
+
+  /**
+   * Destroys in the other store what this one has had already: where an earlier destruction failed, say. A process that takes
+   * such a session over at this moment may still look for it there, and would take its absence for a sign-out; after `timeout`
+   * its call has ended.
+   */
+  async #destroyLeft(sids: readonly string[]): Promise<void> {
+    await sleep(this.#options.timeout);
+    for (let start = 0; start < sids.length; start += PAGE) {
+      const page = sids.slice(start, start + PAGE);
+      await Promise.all(page.map((sid) => this.#destroyThere(sid, this.#newDeadline())));
+    }
   }
 
   #getThere(sid: string, deadline: number): Promise<unknown> {

@@ -1,24 +1,21 @@
-/** The guarantees hold through each framework, over HTTP. */
+/**
+ * The guarantees hold through each framework, over HTTP. Larger frameworks: spec/tools/frameworks.spec.ts.
+ */
 
-import 'reflect-metadata';
 import assert from 'node:assert/strict';
-import { generateKeyPairSync, sign } from 'node:crypto';
 import http, { type RequestListener } from 'node:http';
 import { createRequire } from 'node:module';
 import type { AddressInfo } from 'node:net';
 import fastifySession from '@fastify/session';
-import { Controller, Get, Session as NestSession, Param, Post } from '@nestjs/common';
-import { NestFactory } from '@nestjs/core';
 import express, { type Express } from 'express';
 import { io, type Socket } from 'socket.io-client';
 import type { PgStore } from '../../lib/index.js';
-import { closeStores, freshTable, openStore, postgresUri } from '../support/postgres.js';
+import { closeStores, freshTable, openStore } from '../support/postgres.js';
+import { Visitor } from '../support/visitor.js';
 import { connectApp } from './frameworks/connect.js';
 import { flashApp } from './frameworks/connect-flash.js';
 import { useSessions } from './frameworks/express.js';
 import { fastifyApp } from './frameworks/fastify.js';
-import { SessionStore, useSessions as useNestSessions } from './frameworks/nestjs.js';
-import { openIdApp, subject } from './frameworks/openid-connect.js';
 import { passportApp } from './frameworks/passport.js';
 import { chatServer } from './frameworks/socket-io.js';
 
@@ -192,47 +189,6 @@ describe('frameworks', () => {
     });
   });
 
-  describe('NestJS', () => {
-    class Cart {
-      add(session: any, item: string) {
-        session.cart = { ...session.cart, [item]: 1 };
-        return session.cart;
-      }
-      show(session: any) {
-        return session.cart ?? {};
-      }
-    }
-
-    // As decorators do it.
-    const route = (name: 'add' | 'show', ...decorators: MethodDecorator[]) => {
-      const descriptor = Object.getOwnPropertyDescriptor(Cart.prototype, name) as PropertyDescriptor;
-      NestSession()(Cart.prototype, name, 0);
-      for (const decorate of decorators) decorate(Cart.prototype, name, descriptor);
-    };
-    Controller('cart')(Cart);
-    Param('item')(Cart.prototype, 'add', 1);
-    route('add', Post(':item'));
-    route('show', Get());
-
-    it('keeps a session from request to request, and closes its store with the app', async () => {
-      const table = freshTable();
-      const options = { uri: await postgresUri(), table, autodelete: false } as const;
-      const provider = { provide: SessionStore, useFactory: () => new SessionStore(options) };
-      const module = { module: class Shop {}, controllers: [Cart], providers: [provider] };
-      const app = await NestFactory.create(module, { logger: false });
-      useNestSessions(app);
-      await app.listen(0, '127.0.0.1');
-      const visitor = new Visitor(await app.getUrl());
-      await visitor.json('POST', '/cart/tea');
-      assert.deepEqual(await visitor.json('POST', '/cart/milk'), { tea: 1, milk: 1 });
-      assert.deepEqual(await visitor.json('GET', '/cart'), { tea: 1, milk: 1 });
-      const store = app.get(SessionStore);
-      assert.equal(await store.length(), 1);
-      await app.close();
-      await assert.rejects(store.length(), { code: 'CLOSED' });
-    });
-  });
-
   describe('Socket.IO', () => {
     async function chat(store: PgStore) {
       const { server, io } = chatServer(store);
@@ -287,49 +243,6 @@ describe('frameworks', () => {
     });
   });
 
-  describe('express-openid-connect', () => {
-    it('keeps its sessions in the store, by user, and ends them there', async () => {
-      const store = await openStore({ user: subject });
-      const provider = await openIdProvider();
-      closing.push(provider.close);
-      const server = http.createServer();
-      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-      closing.push(() => new Promise((resolve) => server.close(resolve)));
-      const baseURL = `http://localhost:${(server.address() as AddressInfo).port}`;
-      server.on(
-        'request',
-        openIdApp(store, {
-          baseURL,
-          issuerBaseURL: provider.issuer,
-          clientID: 'shop',
-          secret: 'a secret of at least 32 characters',
-        }),
-      );
-      const cookies = new Map<string, string>();
-      const request = async (path: string, form?: Record<string, string>) => {
-        const response = await fetch(baseURL + path, {
-          method: form ? 'POST' : 'GET',
-          headers: { cookie: [...cookies].map((pair) => pair.join('=')).join('; '), connection: 'close' },
-          redirect: 'manual',
-          ...(form ? { body: new URLSearchParams(form) } : {}),
-        });
-        for (const cookie of response.headers.getSetCookie()) {
-          const [, name = '', value = ''] = /^([^=]+)=([^;]*)/.exec(cookie) ?? [];
-          if (value) cookies.set(name, value);
-          else cookies.delete(name);
-        }
-        return response;
-      };
-      const toProvider = new URL((await request('/login')).headers.get('location') as string).searchParams;
-      const id_token = await provider.idToken({ nonce: toProvider.get('nonce'), sub: 'ann', aud: 'shop' });
-      assert.equal((await request('/callback', { id_token, state: toProvider.get('state') as string })).status, 302);
-      assert.equal(((await (await request('/me')).json()) as any).sub, 'ann');
-      assert.equal((await store.sessionsOf('ann')).length, 1);
-      assert.equal(await store.destroySessionsOf('ann'), 1);
-      assert.notEqual((await request('/me')).status, 200);
-    });
-  });
-
   describe('connect-flash', () => {
     it('shows a message once, on the page after the redirect', async () => {
       const visitor = await visit(flashApp(await openStore()));
@@ -357,74 +270,6 @@ describe('frameworks', () => {
     });
   });
 });
-
-/**
- * An OpenID provider: its discovery document, its key, and the ID tokens that it would send to the
- * callback.
- */
-async function openIdProvider() {
-  const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
-  const key = { ...publicKey.export({ format: 'jwk' }), kid: 'one', alg: 'RS256', use: 'sig' };
-  let issuer = '';
-  const server = http.createServer((request, response) => {
-    const pages: Record<string, object> = {
-      '/.well-known/openid-configuration': {
-        issuer,
-        authorization_endpoint: `${issuer}/authorize`,
-        jwks_uri: `${issuer}/keys`,
-        response_types_supported: ['id_token'],
-        response_modes_supported: ['form_post'],
-        subject_types_supported: ['public'],
-        id_token_signing_alg_values_supported: ['RS256'],
-      },
-      '/keys': { keys: [key] },
-    };
-    response.setHeader('content-type', 'application/json').end(JSON.stringify(pages[request.url as string] ?? {}));
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  issuer = `http://localhost:${(server.address() as AddressInfo).port}`;
-  const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
-  return {
-    issuer,
-    async idToken(claims: object): Promise<string> {
-      const now = Math.floor(Date.now() / 1000);
-      const text = `${part({ alg: 'RS256', kid: 'one' })}.${part({ iss: issuer, iat: now, exp: now + 600, ...claims })}`;
-      return `${text}.${sign('RSA-SHA256', Buffer.from(text), privateKey).toString('base64url')}`;
-    },
-    close: () => new Promise((resolve) => server.close(resolve)),
-  };
-}
-
-/** A visitor who keeps cookies, as a browser does. */
-class Visitor {
-  cookie = '';
-  readonly #origin: string;
-
-  constructor(origin: string, cookie = '') {
-    this.#origin = origin;
-    this.cookie = cookie;
-  }
-
-  another(cookie?: string): Visitor {
-    return new Visitor(this.#origin, cookie);
-  }
-
-  async request(method: string, path: string, form?: Record<string, string>): Promise<Response> {
-    const response = await fetch(this.#origin + path, {
-      method,
-      headers: { cookie: this.cookie, connection: 'close' },
-      redirect: 'manual',
-      ...(form ? { body: new URLSearchParams(form) } : {}),
-    });
-    const [set] = response.headers.getSetCookie();
-    if (set) this.cookie = set.split(';')[0] as string;
-    return response;
-  }
-
-  async json(method: string, path: string, form?: Record<string, string>): Promise<any> {
-    return (await this.request(method, path, form)).json();
-  }
-}
 
 /** The arguments of a socket's next such event. */
 function once(socket: Socket, event: string): Promise<any[]> {

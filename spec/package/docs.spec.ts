@@ -32,7 +32,7 @@ function completed(code: string): string {
   return `import { PgStore } from 'express-pg-store'; ${store}\n${code.replaceAll('…', 'undefined')}`;
 }
 
-/** Programs that need packages of `spec/tools`. They are compiled with those. */
+/** Programs that need the packages of `spec/tools`: `npm run check:tools` compiles them. */
 const NEEDING_TOOLS = 'spec/tools/frameworks';
 
 /** The programs in a folder, as an app would have them. */
@@ -190,7 +190,7 @@ async function compile(folder: string, files: string[], options: object): Promis
     noEmit: true,
     skipLibCheck: true,
     allowJs: true,
-    types: ['node'],
+    types: ['node', 'passport'],
     paths: { 'express-pg-store': [path.join(ROOT, 'lib/index.ts')] },
     ...options,
   };
@@ -203,7 +203,9 @@ async function compile(folder: string, files: string[], options: object): Promis
 
 function filesIn(folder: string): string[] {
   const files = fs.readdirSync(path.join(ROOT, folder), { recursive: true, encoding: 'utf8' });
-  return files.filter((file) => path.extname(file) !== '').map((file) => file.replaceAll(path.sep, '/'));
+  return files
+    .map((file) => file.replaceAll(path.sep, '/'))
+    .filter((file) => path.extname(file) !== '' && !/^tools\/(node_modules|tmp)\//.test(file));
 }
 
 function pagesIn(folder: string): string[] {

@@ -62,7 +62,7 @@ describe('option `previous`', () => {
     const sql = await sqlClient();
     return sql.unsafe(`select *, extract(epoch from expires_at - now())::float8 as seconds from ${table} order by sid`);
   };
-  const tombstones = async () => (await rows()).filter((row) => row.cookie === null && row.data === null).length;
+  const tombstones = async () => (await rows()).filter((row) => row.expires_at.getTime() === 0).length;
 
   describe('get', () => {
     it('keeps a session of the other store, with its cookie, its user and its lifetime, and destroys it there', async () => {
@@ -187,7 +187,9 @@ describe('option `previous`', () => {
       assert.equal(Object.keys((await data(stores[0] as PgStore, 'one'))?.keys as object).length, 40);
       await tick();
       assert.equal(taken, 1);
-      assert(previous.calls.filter((name) => name === 'get').length <= 2);
+      // One look for each process, and the second one of the process that kept it.
+      assert(previous.calls.filter((name) => name === 'get').length <= 3);
+      assert.equal(previous.calls.filter((name) => name === 'destroy').length, 1);
     });
   });
 
@@ -284,7 +286,8 @@ describe('option `previous`', () => {
       await store.touch('one', plain({}, HOUR));
       const [row] = await rows();
       assert.deepEqual([row?.data, row?.cookie, row?.user_id], [null, null, null]);
-      assert(Math.abs(row?.seconds - 400 * 86_400) < 60);
+      assert.equal(row?.expires_at.getTime(), 0);
+      assert(Math.abs(row?.delete_after.getTime() - Date.now() - 400 * 24 * HOUR) < 60_000);
       assert.deepEqual([await store.length(), await store.all(), await store.ids()], [0, [], []]);
       assert.deepEqual(await store.sessionsOf('ann'), []);
       assert.equal(await tombstones(), 1);
@@ -328,9 +331,13 @@ describe('option `previous`', () => {
     it('clear during takeOver destroys what is just being taken over', async () => {
       await call(old, 'set', 'one', plain());
       const gate = new Gate();
-      const get = (sid: string, done: any) =>
+      const previous = watched(old);
+      const { get } = previous;
+      // The first look: its answer has left the other store when that is cleared.
+      previous.get = (sid, done) => {
+        previous.get = get;
         old.get(sid, (error, found) => void gate.pass().then(() => done(error, found)));
-      const previous = Object.assign(watched(old), { get });
+      };
       const store = await open({ previous: previous as any });
       const arrived = gate.arrived(1);
       const taking = store.takeOver();
@@ -438,8 +445,8 @@ describe('option `previous`', () => {
       await call(old, 'set', 'one', plain({ at: 'old' }));
       await call(old, 'set', 'two', plain({ at: 'old' }));
       const previous = watched(old);
-      const store = await open({ previous });
-      await store.set('one', plain({ at: 'new' }));
+      const store = await open({ previous, timeout: 1000 });
+      await patiently(() => store.set('one', plain({ at: 'new' })));
       previous.before.destroy = () => Promise.reject(failure('EPERM'));
       await assert.rejects(store.takeOver(), { code: 'EPERM' });
       delete previous.before.destroy;
@@ -470,6 +477,145 @@ describe('option `previous`', () => {
         const store = await open(options);
         await assert.rejects(store.takeOver(), { name: 'PgStoreError', code: 'UNSUPPORTED', message });
       }
+    });
+
+    it('destroys there what was kept here before, but not before every call has ended that may be taking it over', async () => {
+      await call(old, 'set', 'one', plain({ name: 'ann' }));
+      const previous = watched(old);
+      const [first, store] = [await open({ previous, timeout: 60_000 }), await open({ timeout: 1000 })];
+      await patiently(() => store.ready());
+      let listed: Promise<number> | undefined;
+      // The first process has kept the session, and is about to look there once more.
+      previous.before.get = async () => {
+        if (previous.calls.filter((name) => name === 'get').length < 2) return;
+        listed = store.takeOver();
+        await eventually(async () => (await patiently(() => store.get('one'))) !== null);
+        await tick();
+      };
+      assert.deepEqual(await data(first, 'one'), { name: 'ann' });
+      assert.equal(await listed, 0);
+      assert.deepEqual(await data(first, 'one'), { name: 'ann' });
+      assert.deepEqual(Object.keys(await call(old, 'all')), []);
+    });
+
+    describe('with `sids`', () => {
+      /** The same store as one that cannot list its sessions. */
+      const unlisted = () => Object.assign(watched(old), { all: undefined }) as any;
+
+      async function* several(sids: readonly unknown[]): AsyncGenerator<any> {
+        yield* sids;
+      }
+
+      it('takes over those of an array or an async iterable, and may be repeated', async () => {
+        const sids = Array.from({ length: 300 }, (_, n) => `sid${n}`);
+        for (const given of [sids, () => several(sids)]) {
+          table = freshTable();
+          for (const sid of [...sids, 'another']) await call(old, 'set', sid, plain({ sid }));
+          const store = await open({ previous: unlisted() });
+          const progress: unknown[] = [];
+          const once = () => (typeof given === 'function' ? given() : given);
+          const onProgress = (...args: unknown[]) => progress.push(args);
+          assert.equal(await store.takeOver({ sids: once(), onProgress }), 300);
+          const total = Array.isArray(given) ? 300 : undefined;
+          assert.deepEqual(progress, [
+            [256, total],
+            [300, total],
+          ]);
+          assert.deepEqual(await data(store, 'sid299'), { sid: 'sid299' });
+          assert.deepEqual(Object.keys(await call(old, 'all')), ['another']);
+          assert.equal(await store.takeOver({ sids: once() }), 0);
+          assert.equal(await store.takeOver({ sids: [] }), 0);
+          assert.equal(await store.length(), 300);
+          old = new session.MemoryStore();
+        }
+      });
+
+      it('takes over none that was signed out before, there or here', async () => {
+        for (const sid of ['one', 'two', 'three']) await call(old, 'set', sid, plain({ sid }));
+        const held = await call(old, 'get', 'two');
+        const store = await open({ previous: unlisted() });
+        await call(old, 'destroy', 'one');
+        await store.destroy('two');
+        // An old process still has it.
+        await call(old, 'set', 'two', held);
+        assert.equal(await store.takeOver({ sids: ['one', 'two', 'three'] }), 1);
+        assert.deepEqual(await store.ids(), ['three']);
+        assert.equal(await store.takeOver({ sids: ['one', 'two', 'three'] }), 0);
+        assert.deepEqual(await store.ids(), ['three']);
+      });
+
+      it('takes over none that is signed out there between the first look and the second', async () => {
+        await call(old, 'set', 'one', plain());
+        const previous = unlisted();
+        const store = await open({ previous });
+        // It has a row here by then.
+        previous.before.get = async () => {
+          if (await store.length()) await call(old, 'destroy', 'one');
+        };
+        assert.equal(await store.takeOver({ sids: ['one'] }), 0);
+        assert.equal(await tombstones(), 1);
+        assert.equal(await store.get('one'), null);
+      });
+
+      it('refuses what is not an array or an async iterable of session IDs, and takes nothing over', async () => {
+        await call(old, 'set', 'one', plain());
+        const previous = unlisted();
+        const store = await open({ previous });
+        const expected = 'expected an array or an async iterable of session IDs';
+        for (const [sids, message] of [
+          ['one', expected],
+          [null, expected],
+          [new Set(['one']), expected],
+          [{ length: 1, 0: 'one' }, expected],
+          [5, expected],
+          [['one', 5], 'element 1: expected a string as session ID, got number'],
+          [['one', 'a\0'], 'element 1: expected a string as session ID, got one with a NUL character'],
+        ] as const) {
+          await assert.rejects(async () => store.takeOver({ sids: sids as any }), {
+            name: 'TypeError',
+            message: `PgStore.takeOver: \`sids\`: ${message}`,
+          });
+        }
+        await assert.rejects(async () => store.takeOver({ sid: ['one'] } as any), TypeError);
+        assert.deepEqual(previous.calls, []);
+        assert(await call(old, 'get', 'one'));
+      });
+
+      it('ends at the bad element of an iterable, and says how many were taken over', async () => {
+        const sids = Array.from({ length: 300 }, (_, n) => `sid${n}`);
+        for (const sid of sids) await call(old, 'set', sid, plain());
+        const store = await open({ previous: unlisted() });
+        await assert.rejects(store.takeOver({ sids: several([...sids, 5, 'late']) }), {
+          name: 'TypeError',
+          message:
+            'PgStore.takeOver: `sids`: element 300: expected a string as session ID, got number; 300 sessions were taken over',
+        });
+        assert.equal(await store.length(), 300);
+        const broken = async function* () {
+          yield 'sid0';
+          throw failure('EPERM');
+        };
+        await assert.rejects(store.takeOver({ sids: broken() }), { code: 'EPERM' });
+      });
+
+      it('keeps memory flat: it asks for a page of IDs at a time', async () => {
+        let asked = 0;
+        let done = 0;
+        let mostAhead = 0;
+        async function* many() {
+          for (; asked < 5000; asked++) {
+            mostAhead = Math.max(mostAhead, asked - done);
+            yield `sid${asked}`;
+          }
+        }
+        const store = await open({ previous: unlisted() });
+        const onProgress = (count: number) => {
+          done = count;
+        };
+        assert.equal(await store.takeOver({ sids: many(), onProgress }), 0);
+        assert.equal(done, 5000);
+        assert(mostAhead <= 256, `${mostAhead} at a time`);
+      });
     });
 
     it('takes over another PgStore’s', async () => {
@@ -547,7 +693,7 @@ describe('option `previous`', () => {
       previous.before.destroy = () => Promise.reject(failure('ECONNREFUSED'));
       const store = await open({ previous, retry: { attempts: 3, delay: 1 } });
       await assert.rejects(store.get('one'), { code: 'ECONNREFUSED' });
-      assert.deepEqual(previous.calls, ['get', 'destroy', 'destroy', 'destroy']);
+      assert.deepEqual(previous.calls, ['get', 'get', 'destroy', 'destroy', 'destroy']);
       assert.deepEqual(await data(store, 'one'), { name: 'ann' });
     });
 

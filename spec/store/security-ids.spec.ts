@@ -155,17 +155,22 @@ describe('session IDs at rest', () => {
         assert.deepEqual(conflicts, []);
       });
 
-      it('touches them where they are', async () => {
+      it('touches them where they are, unless the request has changed the cookie', async () => {
         await (await openOld()).set('a', plain({ n: 1 }, 60_000));
         const before = await keys();
         const store = await openNew();
         const mine = await loaded(store, 'a');
-        mine.cookie.maxAge = 3_600_000;
+        mine.touch();
         await store.touch('a', mine);
         await store.touch('a', plain({}, 7_200_000));
         const [row] =
           await sql`select sid, expires_at > now() + interval '1 hour 50 minutes' as late from ${sql(table)}`;
         assert.deepEqual(row, { sid: before[0], late: true });
+        const changed = await loaded(store, 'a');
+        changed.cookie.maxAge = 3_600_000;
+        await store.touch('a', changed);
+        assert.deepEqual(await keys(), [await newKey('a')]);
+        assert.deepEqual(await data(store, 'a'), { n: 1 });
       });
 
       it('destroys them, also for a request that saves meanwhile', async () => {
@@ -361,7 +366,11 @@ const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
 
 /** The statements of docs/security.md, for another table and prefix. */
 function toHashed(table: string, prefix: string, secret?: string): string {
-  const statement = documented('docs/security.md', 'sql', secret === undefined ? 'encode(sha256(' : 'encode(public.hmac(')
+  const statement = documented(
+    'docs/security.md',
+    'sql',
+    secret === undefined ? 'encode(sha256(' : 'encode(public.hmac(',
+  )
     .replaceAll('public.sessions', `public.${table}`)
     .replaceAll("'app:'", literal(prefix));
   return secret === undefined ? statement : statement.replaceAll("'the secret'", literal(secret));

@@ -3,14 +3,15 @@
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
+import { TOOLS } from './tools.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
 
-/**
- * Where specs keep what they install: below the project, so that its dependencies are found from
- * there.
- */
+/** Below the project, so that its dependencies are found from there. */
 const CACHE = path.join(ROOT, 'node_modules/.cache/express-pg-store-specs');
+
+/** From here the tools are found too. Not below node_modules: Jest, Vitest and ESLint ignore what is there. */
+const BESIDE_TOOLS = path.join(TOOLS, 'tmp');
 
 export interface BuiltPackage {
   /** Programs in here find `express-pg-store`, and all that the project has installed. */
@@ -20,10 +21,19 @@ export interface BuiltPackage {
 }
 
 export function buildPackage(): BuiltPackage {
-  const folder = apart('package');
+  return packageIn(apart('package'));
+}
+
+/** The same in a folder from where the tools are found, too. */
+export function buildPackageBesideTools(): BuiltPackage {
+  fs.mkdirSync(BESIDE_TOOLS, { recursive: true });
+  return packageIn(fs.mkdtempSync(path.join(BESIDE_TOOLS, 'package-')));
+}
+
+function packageIn(folder: string): BuiltPackage {
   const source = path.join(folder, 'source');
-  const tsc = path.join(ROOT, 'node_modules/typescript/bin/tsc');
-  execFileSync(process.execPath, [tsc, '-p', ROOT, '--outDir', path.join(source, 'dist')], { stdio: 'inherit' });
+  const build = path.join(ROOT, 'build.js');
+  execFileSync(process.execPath, [build, '--outdir', path.join(source, 'dist')], { stdio: 'inherit' });
   const manifest = JSON.parse(fs.readFileSync(path.join(ROOT, 'package.json'), 'utf8'));
   for (const name of ['package.json', 'README.md', 'LICENSE', ...manifest.files]) {
     const file = path.join(ROOT, name);

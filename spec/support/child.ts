@@ -37,11 +37,19 @@ async function compiled(): Promise<string> {
   return folder;
 }
 
-/** Runs an ES module in Node; it imports the library as `./lib/index.js`. */
+let programs = 0;
+
+/**
+ * Runs an ES module in the runtime of the specs, Node.js, Bun or Deno; it imports the library as
+ * `./lib/index.js`.
+ */
 export async function runNode(code: string, options: ChildOptions = {}): Promise<Ended> {
   compiling ??= compiled();
   const cwd = await compiling;
-  return run(process.execPath, ['--input-type=module', '--eval', code], { cwd, ...options });
+  // A file, since Deno evaluates the text after `--eval` as CommonJS.
+  const file = path.join(cwd, `program-${programs++}.js`);
+  fs.writeFileSync(file, code);
+  return run(process.execPath, [file], { cwd, ...options });
 }
 
 export async function run(command: string, args: string[], options: ChildOptions = {}): Promise<Ended> {

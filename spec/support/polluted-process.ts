@@ -21,7 +21,7 @@ async function answers(uri: string, table: string): Promise<unknown[]> {
   for (const event of ['retry', 'unreadable', 'dropped', 'takenOver'] as const) {
     store.on(event, (...args: unknown[]) => void told.push([event, ...args]));
   }
-  const dataOf = async (sid: string) => (await store.get(sid))?.n;
+  const dataOf = async (sid: string) => ((await store.get(sid)) as any)?.n;
   try {
     await Promise.all(['a', 'b', 'c'].map((sid, n) => store.set(sid, plain({ n: { [sid]: n } }))));
     await store.set('mine', plain({ n: 'mine', passport: { user: 'ann' } }));

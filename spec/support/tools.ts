@@ -1,14 +1,37 @@
-/** The tools of the folder tools/, which has a lock file of its own. */
+/**
+ * The packages that only the specs in spec/tools need: bundlers, test runners, compilers, frameworks and runtimes. They
+ * have a lock file of their own, so that `npm ci` at the root stays small.
+ */
 
 import fs from 'node:fs';
 import path from 'node:path';
 import type { Context } from 'mocha';
 
-const TOOLS = path.resolve(import.meta.dirname, '../../tools');
+export const TOOLS = path.resolve(import.meta.dirname, '../tools');
+export const INSTALL_TOOLS = 'npm ci --prefix spec/tools';
 
-/** The file of an installed tool. Without it the spec is pending, and the reason is printed. */
+export function areToolsInstalled(): boolean {
+  return fs.existsSync(path.join(TOOLS, 'node_modules/.package-lock.json'));
+}
+
+/** For `before`: leaves the specs pending where the tools are not installed. In CI that is a failure. */
+export function skipWithoutTools(this: Context): void {
+  if (areToolsInstalled()) return;
+  if (process.env.CI) throw new Error(`CI must install the tools: ${INSTALL_TOOLS}`);
+  console.log(`    pending: run \`${INSTALL_TOOLS}\` first`);
+  this.skip();
+}
+
+/** The file of a command that a tool has: `toolFile('jest', 'bin/jest.js')`. */
+export function toolFile(name: string, file: string): string {
+  return path.join(TOOLS, 'node_modules', name, file);
+}
+
+const SITE_TOOLS = path.resolve(import.meta.dirname, '../../tools');
+
+/** The file of a tool in the folder tools/, which has a lock file too. Without it the spec is pending, and says why. */
 export function installedTool(context: Context, file: string): string {
-  const found = path.join(TOOLS, 'node_modules', file);
+  const found = path.join(SITE_TOOLS, 'node_modules', file);
   if (!fs.existsSync(found)) {
     console.log('    pending: tools/ is not installed (npm ci --prefix tools)');
     context.skip();

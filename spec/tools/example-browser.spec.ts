@@ -9,9 +9,10 @@ import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import pg from 'pg';
-import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
+import type { Browser, BrowserContextOptions, Page } from 'playwright-core';
 import { createApp, type Example, tableNames } from '../../example/app.js';
 import { freshTable, postgresUri, sqlClient } from '../support/postgres.js';
+import { skipWithoutTools } from '../support/tools.js';
 
 const FLAGS = [
   '--headless',
@@ -41,6 +42,7 @@ describe('the example app in a browser', () => {
   let url: string;
 
   before(async function () {
+    skipWithoutTools.call(this);
     const executablePath = findChromium();
     if (!executablePath) {
       assert(!process.env.CI, 'CI must have chromium');
@@ -52,6 +54,7 @@ describe('the example app in a browser', () => {
     server = http.createServer(example.app);
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const { chromium } = await import('playwright-core');
     browser = await chromium.launch({ executablePath, args: FLAGS });
   });
 

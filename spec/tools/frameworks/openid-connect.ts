@@ -1,7 +1,7 @@
 /** The store with express-openid-connect. */
 
 import express, { type Express } from 'express';
-import { auth, type ConfigParams, requiresAuth } from 'express-openid-connect';
+import openId, { type ConfigParams } from 'express-openid-connect';
 import type { SessionData } from 'express-session';
 import type { PgStore } from '../../../lib/index.js';
 
@@ -11,8 +11,8 @@ export function openIdApp(store: PgStore, provider: ConfigParams): Express {
   const app = express();
   // It awaits the store: so the store remembers what it loads for this request.
   app.use(store.scope);
-  app.use(auth({ ...provider, authRequired: false, session: { store: store as unknown as OpenIdStore } }));
-  app.get('/me', requiresAuth(), (req, res) => {
+  app.use(openId.auth({ ...provider, authRequired: false, session: { store: store as unknown as OpenIdStore } }));
+  app.get('/me', openId.requiresAuth(), (req, res) => {
     res.json(req.oidc.user);
   });
   return app;

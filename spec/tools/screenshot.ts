@@ -1,5 +1,5 @@
 /**
- * Takes docs/screenshot.png: `npx tsx example/screenshot.ts`, with chromium on the PATH and the
+ * Takes docs/screenshot.png: `npx tsx spec/tools/screenshot.ts`, with chromium on the PATH and the
  * machine idle.
  */
 
@@ -10,10 +10,10 @@ import path from 'node:path';
 import pg from 'pg';
 import { chromium, type Page } from 'playwright-core';
 import postgres from 'postgres';
-import { PostgresServer } from '../spec/support/postgres-server.js';
-import { createApp } from './app.js';
+import { createApp } from '../../example/app.js';
+import { PostgresServer } from '../support/postgres-server.js';
 
-const FILE = path.join(import.meta.dirname, '..', 'docs', 'screenshot.png');
+const FILE = path.resolve(import.meta.dirname, '../../docs/screenshot.png');
 const PHONE = 'Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 Version/18.0 Safari/604.1';
 const FIREFOX = 'Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0';
 
