@@ -8,14 +8,18 @@ import type { TableSql } from './table.js';
  * Returns the watched rows that are not as they were, or will expire soon, and those that are missing: so where nothing
  * happens, it returns nothing. A tombstone counts as missing.
  *
+ * Within `select` the planner does not know how long the arrays are, and looks each row up by its key. It would
+ * otherwise read the whole table for a thousand keys where it has 32 partitions, and the statement is not prepared: 64
+ * ms instead of 6, among 100,000 rows.
+ *
  * The times of creation are `numeric`, which is exact. `NaN` stands for one that is not known yet: it equals no other.
  */
 export function checkSql({ name, isSharded, expiry }: TableSql): string {
   return `with i as materialized (
     select a.sid, a.created_at
     from rows from (
-      pg_catalog.unnest($1::text::text[]),
-      pg_catalog.unnest($2::text::numeric[])
+      pg_catalog.unnest((select $1::text::text[])),
+      pg_catalog.unnest((select $2::text::numeric[]))
     ) as a (sid, created_at)
   )
   select i.sid, extract(epoch from s.created_at)::text,

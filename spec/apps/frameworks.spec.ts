@@ -6,7 +6,6 @@ import assert from 'node:assert/strict';
 import http, { type RequestListener } from 'node:http';
 import { createRequire } from 'node:module';
 import type { AddressInfo } from 'node:net';
-import fastifySession from '@fastify/session';
 import express, { type Express } from 'express';
 import { io, type Socket } from 'socket.io-client';
 import type { PgStore } from '../../lib/index.js';
@@ -100,16 +99,6 @@ describe('frameworks', () => {
   }
 
   describe('Fastify', () => {
-    it('does with parallel requests what its MemoryStore does: it hands the store no session it could recognise', async () => {
-      for (const store of [await openStore(), new fastifySession.MemoryStore(new Map())]) {
-        const visitor = await visitFastify(store);
-        const cart = await cartAfterParallelRequests(visitor, store as PgStore);
-        assert.equal(Object.keys(cart).length, 2);
-        const next = await visitFastify(store);
-        assert.deepEqual(Object.keys(await cartAfterLogoutDuringRequest(next, store as PgStore)), ['tea', 'milk']);
-      }
-    });
-
     it('from a first save by a request on, its next one keeps what another request saved between them', async () => {
       const store = await openStore();
       const app = await fastifyApp(store);

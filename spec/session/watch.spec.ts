@@ -110,7 +110,7 @@ describe('SessionWatches', () => {
 
   it('calls back once, with the reason that the last check knows', async () => {
     const watches = create(0.1);
-    store('destroyed', 'expired', 'replaced', 'expired and deleted', 'expired and replaced');
+    store('destroyed', 'put off and destroyed', 'expired', 'replaced', 'expired and deleted', 'expired and replaced');
     const reasons: Record<string, SessionEnd[]> = {};
     for (const sid of rows.createdAt.keys()) {
       reasons[sid] = [];
@@ -118,16 +118,25 @@ describe('SessionWatches', () => {
     }
     await until(() => rows.checked.length > 0);
     // Soon: the check that learns it comes before.
-    rows.expiresInMs.set('expired and deleted', 1).set('expired and replaced', 1);
-    const { length } = rows.checked;
-    await until(() => rows.checked.length > length + 1);
+    const moreChecks = async () => {
+      const { length } = rows.checked;
+      await until(() => rows.checked.length > length + 1);
+    };
+    for (const sid of ['expired and deleted', 'expired and replaced', 'put off and destroyed']) {
+      rows.expiresInMs.set(sid, 1);
+    }
+    await moreChecks();
+    rows.expiresInMs.delete('put off and destroyed');
+    await moreChecks();
     rows.createdAt.delete('destroyed');
+    rows.createdAt.delete('put off and destroyed');
     rows.createdAt.delete('expired and deleted');
     rows.createdAt.set('replaced', 'later').set('expired and replaced', 'later');
     rows.expiresInMs.set('expired', -1);
     await until(() => Object.values(reasons).every((all) => all.length > 0));
     assert.deepEqual(reasons, {
       destroyed: ['destroyed'],
+      'put off and destroyed': ['destroyed'],
       expired: ['expired'],
       replaced: ['destroyed'],
       'expired and deleted': ['expired'],

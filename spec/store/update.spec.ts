@@ -9,7 +9,7 @@ import type { PgStore, PgStoreOptions, StatementMessage } from '../../lib/index.
 import { handleOf } from '../../lib/session/session-id.js';
 import { runNode } from '../support/child.js';
 import { losingAnswers } from '../support/losing-answers.js';
-import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
+import { closeStores, freshTable, openStore, postgresUri, SHARDS, sqlClient } from '../support/postgres.js';
 import { data, generated, loaded, maxAgeOf, plain } from '../support/sessions.js';
 import { until } from '../support/watches.js';
 
@@ -217,7 +217,7 @@ describe('update', () => {
     const uri = await postgresUri();
     const code = `
       import { PgStore } from './lib/index.js';
-      const store = new PgStore({ uri: '${uri}', table: '${table}', autodelete: false });
+      const store = new PgStore({ uri: '${uri}', table: '${table}', autodelete: false, shards: ${SHARDS} });
       await Promise.all(Array.from({ length: 20 }, () => store.update('a', (stored) => { stored.n = (stored.n ?? 0) + 1 })));
       await store.close();`;
     const ended = await Promise.all([runNode(code), runNode(code)]);

@@ -1,6 +1,6 @@
 /**
- * A process that pollutes `Object.prototype` with one name after the other and runs the main calls meanwhile:
- * `polluted-process.ts URI TABLE KIND NAMES`. It prints a line of JSON before and after each.
+ * A process that pollutes `Object.prototype` and runs the main calls meanwhile: `polluted-process.ts URI TABLE NAMES`. It
+ * prints as JSON what they answer without pollution, and what was different with it.
  */
 
 import { PgStore } from '../../lib/index.js';
@@ -56,20 +56,31 @@ async function answers(uri: string, table: string): Promise<unknown[]> {
   return told;
 }
 
-const [, , uri = '', table = '', kind = '', names = ''] = process.argv;
-const print = (line: object) => process.stdout.write(`${JSON.stringify(line)}\n`);
-print({ expected: await answers(uri, table) });
-for (const name of names.split(',')) {
-  print({ name });
-  let found: unknown;
-  const value = VALUES[kind];
-  Object.defineProperty(Object.prototype, name, { value, writable: true, enumerable: true, configurable: true });
-  try {
-    found = await answers(uri, table);
-  } catch (error) {
-    found = (error as Error).stack;
-  } finally {
-    delete (Object.prototype as any)[name];
+/** The same with all these names in `Object.prototype`; the stack of the error where it fails. */
+async function pollutedAnswers(names: string[], value: unknown): Promise<unknown> {
+  for (const name of names) {
+    Object.defineProperty(Object.prototype, name, { value, writable: true, enumerable: true, configurable: true });
   }
-  print({ name, found });
+  try {
+    return await answers(uri, table);
+  } catch (error) {
+    return (error as Error).stack;
+  } finally {
+    for (const name of names) delete (Object.prototype as any)[name];
+  }
 }
+
+const [, , uri = '', table = '', list = ''] = process.argv;
+const names = list.split(',');
+const expected = JSON.stringify(await answers(uri, table));
+const wrong: Record<string, unknown> = {};
+for (const [kind, value] of Object.entries(VALUES)) {
+  const found = await pollutedAnswers(names, value);
+  if (JSON.stringify(found) === expected) continue;
+  wrong[`all names, ${kind}`] = found;
+  for (const name of names) {
+    const alone = await pollutedAnswers([name], value);
+    if (JSON.stringify(alone) !== expected) wrong[`${name}, ${kind}`] = alone;
+  }
+}
+process.stdout.write(JSON.stringify({ expected: JSON.parse(expected), wrong }));

@@ -1,8 +1,8 @@
 /**
- * Keeps what a release writes, for the specs of all later ones: its schema.sql, and a row for each
- * way of writing one. To be run once, before a release is tagged:
+ * Keeps what a release writes, for the specs of all later ones: its schema.sql, and a row for each way of writing one.
+ * `npm run release:version` runs it. Until 1.0 there is `unreleased` alone, to be made anew when the table changes:
  *
- *     npx tsx spec/support/release.ts
+ *     npx tsx spec/support/release.ts unreleased
  */
 
 import fs from 'node:fs';
@@ -12,6 +12,8 @@ import { closeStores, freshTable, openStore, sqlClient, stopPostgres } from './p
 import { plain } from './sessions.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
+/** What the next release would write. */
+export const UNRELEASED = 'unreleased';
 export const RELEASES = path.join(ROOT, 'spec/releases');
 
 /** A row as a release wrote it, the store's options, and the session that the row holds. */
@@ -19,7 +21,14 @@ export interface KeptRow {
   readonly options: PgStoreOptions;
   readonly sid: string;
   readonly session: Record<string, unknown>;
-  readonly row: { sid: string; data: string; cookie: string; user_id: string; version: number };
+  readonly row: {
+    sid: string;
+    data: string;
+    cookie: string;
+    cookie_expires: number | null;
+    user_id: string;
+    version: number;
+  };
 }
 
 const SECRET = 'a secret of at least sixteen characters';
@@ -44,7 +53,7 @@ async function rows(): Promise<KeptRow[]> {
     const session = { passport: { user: 'ann' }, text: 'Zoë "\\" 😀', nested: { list: [1, null, true], n: 0.1 } };
     await store.set(sid, plain(session));
     const [row] = await sql<KeptRow['row'][]>`
-      select sid, data::text, cookie::text, user_id, version from ${sql(table)}`;
+      select sid, data::text, cookie::text, cookie_expires, user_id, version from ${sql(table)}`;
     if (row) kept.push({ options, sid, session, row });
   }
   return kept;
@@ -52,10 +61,11 @@ async function rows(): Promise<KeptRow[]> {
 
 async function keep(): Promise<void> {
   const { version } = JSON.parse(fs.readFileSync(path.join(ROOT, 'package.json'), 'utf8'));
-  const folder = path.join(RELEASES, version);
+  const [name = version] = process.argv.slice(2);
+  const folder = path.join(RELEASES, name);
   try {
-    fs.mkdirSync(RELEASES, { recursive: true });
-    fs.mkdirSync(folder); // fails where the release is there: what it wrote does not change
+    // Fails where the release is there: what it wrote does not change.
+    fs.mkdirSync(folder, { recursive: name === UNRELEASED });
     fs.copyFileSync(path.join(ROOT, 'docs/schema.sql'), path.join(folder, 'schema.sql'));
     fs.writeFileSync(path.join(folder, 'rows.json'), `${JSON.stringify(await rows(), null, 2)}\n`);
   } finally {

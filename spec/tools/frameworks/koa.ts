@@ -1,6 +1,8 @@
-import type { PgStore } from 'express-pg-store';
+/** The store with Koa. */
+
 import Koa from 'koa';
 import koaSession from 'koa-session';
+import type { PgStore } from '../../../lib/index.js';
 
 export function koaApp(store: PgStore): Koa {
   const app = new Koa();

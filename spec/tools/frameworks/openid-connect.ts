@@ -9,7 +9,7 @@ type OpenIdStore = NonNullable<ConfigParams['session']>['store'];
 
 export function openIdApp(store: PgStore, provider: ConfigParams): Express {
   const app = express();
-  // It awaits the store: so the store remembers what it loads for this request.
+  // Before `auth`: the store remembers what it loads for this request.
   app.use(store.scope);
   app.use(openId.auth({ ...provider, authRequired: false, session: { store: store as unknown as OpenIdStore } }));
   app.get('/me', openId.requiresAuth(), (req, res) => {
