@@ -112,7 +112,7 @@ describe('schema --format', () => {
         const [row] = await drizzle(pool).select().from(sessions);
         assert.equal(row.sid, 'sid');
         assert.equal(row.data.n, 1);
-        assert(row.expiresAt > new Date() && row.expiresBy >= row.expiresAt);
+        assert(row.expiresAt > new Date() && row.deleteAfter >= row.expiresAt);
       } finally {
         await pool.end();
       }
@@ -129,6 +129,7 @@ describe('schema --format', () => {
         text: 'String',
         json: 'Json',
         integer: 'Int',
+        'double precision': 'Float',
         smallint: 'Int',
         'timestamp with time zone': 'DateTime',
       };
