@@ -1,8 +1,8 @@
 /**
  * `npm run build`: writes the package's two complete builds, an ES module and CommonJS, and its command line to dist/.
  *
- * esbuild bundles the files of lib/, and TypeScript writes the types. The dependencies stay outside, except pg-format: it
- * loads a file by `__dirname`, which no bundler follows, so an app that is bundled with it fails at start.
+ * TypeScript compiles lib/, and esbuild bundles what comes out. The dependencies stay outside, except pg-format: it loads a
+ * file by `__dirname`, which no bundler follows, so an app that is bundled with it fails at start.
  */
 
 import { execFileSync } from 'node:child_process';
@@ -14,54 +14,75 @@ import * as esbuild from 'esbuild';
 const root = import.meta.dirname;
 const { values } = parseArgs({ options: { outdir: { type: 'string', default: path.join(root, 'dist') } } });
 const dist = path.resolve(values.outdir);
+const compiled = path.join(dist, 'compiled');
+const types = path.join(dist, 'types');
 const manifest = JSON.parse(fs.readFileSync(path.join(root, 'package.json'), 'utf8'));
 
-/** Makes pg-format load its list of reserved words in a way that esbuild follows. */
-const pgFormat = {
-  name: 'pg-format',
-  setup(build) {
-    build.onLoad({ filter: /pg-format[\\/]lib[\\/]index\.js$/ }, ({ path: file }) => {
-      const before = fs.readFileSync(file, 'utf8');
-      const contents = before.replace("require(__dirname + '/reserved.js')", "require('./reserved.js')");
-      if (contents === before) throw new Error(`${file} loads its reserved words in another way than before`);
-      return { contents };
-    });
-  },
-};
-
-/** @type {esbuild.BuildOptions} */
-const options = {
-  absWorkingDir: root,
-  outdir: dist,
-  bundle: true,
-  platform: 'node',
-  target: 'node20.19',
-  external: Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies }),
-  plugins: [pgFormat],
-};
-
 fs.rmSync(dist, { recursive: true, force: true });
-await Promise.all([
-  esbuild.build({
+compile();
+await bundle();
+writeTypes();
+fs.copyFileSync(path.join(root, 'node_modules/pg-format/LICENSE'), path.join(dist, 'LICENSE-pg-format'));
+for (const folder of [compiled, types]) fs.rmSync(folder, { recursive: true });
+
+/** The code goes without comments, the types keep them: editors show them. */
+function compile() {
+  const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
+  const code = ['--removeComments', '--declaration', 'false', '--outDir', compiled];
+  const declarations = ['--emitDeclarationOnly', '--outDir', types];
+  for (const settings of [code, declarations]) {
+    const args = [tsc, '-p', root, '--sourceMap', 'false', '--declarationMap', 'false', ...settings];
+    execFileSync(process.execPath, args, { stdio: 'inherit' });
+  }
+}
+
+async function bundle() {
+  /** @type {esbuild.BuildOptions} */
+  const options = {
+    outdir: dist,
+    bundle: true,
+    platform: 'node',
+    target: 'node20.19',
+    external: Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies }),
+    plugins: [{ name: 'pg-format', setup: followReservedWords }],
+  };
+  const index = path.join(compiled, 'index.js');
+  await esbuild.build({
     ...options,
     format: 'esm',
-    entryPoints: { 'esm/index': 'lib/index.ts', 'cli/bin': 'lib/cli/bin.ts' },
+    entryPoints: { 'esm/index': index, 'cli/bin': path.join(compiled, 'cli/bin.js') },
     // The command line and the module share their code in a third file.
     splitting: true,
     chunkNames: 'esm/shared-[hash]',
-  }),
-  esbuild.build({ ...options, format: 'cjs', entryPoints: { 'cjs/index': 'lib/index.ts' } }),
-]);
+  });
+  await esbuild.build({ ...options, format: 'cjs', entryPoints: { 'cjs/index': index } });
+  fs.writeFileSync(path.join(dist, 'cjs/package.json'), '{ "type": "commonjs" }\n');
+}
 
-const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
-const esm = path.join(dist, 'esm');
-execFileSync(process.execPath, [tsc, '-p', path.join(root, 'tsconfig.build.json'), '--outDir', esm], {
-  stdio: 'inherit',
-});
+/** Makes pg-format load its list of reserved words in a way that esbuild follows. */
+function followReservedWords(build) {
+  build.onLoad({ filter: /pg-format[\\/]lib[\\/]index\.js$/ }, ({ path: file }) => {
+    const before = fs.readFileSync(file, 'utf8');
+    const contents = before.replace("require(__dirname + '/reserved.js')", "require('./reserved.js')");
+    if (contents === before) throw new Error(`${file} loads its reserved words in another way than before`);
+    return { contents };
+  });
+}
 
-// TypeScript takes the same text as the types of CommonJS, because the nearest package.json says so.
-const cjs = path.join(dist, 'cjs');
-fs.cpSync(esm, cjs, { recursive: true, filter: (file) => !file.endsWith('.js') });
-fs.writeFileSync(path.join(cjs, 'package.json'), '{ "type": "commonjs" }\n');
+/** The same text serves both builds: the nearest package.json says which module system it describes. */
+function writeTypes() {
+  for (const file of publicTypes('index.d.ts')) {
+    for (const build of ['esm', 'cjs']) fs.cpSync(path.join(types, file), path.join(dist, build, file));
+  }
+}
 
-fs.copyFileSync(path.join(root, 'node_modules/pg-format/LICENSE'), path.join(dist, 'LICENSE-pg-format'));
+/** The file, and those that its types come from, directly or by way of others. */
+function publicTypes(file, found = new Set()) {
+  if (found.has(file)) return found;
+  found.add(file);
+  const text = fs.readFileSync(path.join(types, file), 'utf8');
+  for (const [, specifier] of text.matchAll(/\b(?:from|import\() ?'(\.[^']+)\.js'/g)) {
+    publicTypes(path.posix.join(path.posix.dirname(file), `${specifier}.d.ts`), found);
+  }
+  return found;
+}

@@ -35,8 +35,8 @@ export const anIdentifier = expectation(
  * a key in `allowPlaintext` or a connection string in `prefix`.
  */
 const SHOWN = new Set(
-  `createTable shards hashIds ttl permanent maxLifetime touchAfter autodelete maxConnections timeout attempts
-  delay`.split(/\s+/),
+  `createTable shards hashIds ttl permanent maxLifetime touchAfter autodelete watchInterval maxConnections
+  timeout attempts delay`.split(/\s+/),
 );
 
 /** What options of other stores are here; NAME stands for the option itself. */

@@ -1,8 +1,8 @@
 /** Calls under way: each is answered once, within the timeout, by callback or promise. */
 
-import { nextTick } from 'node:process';
 import { PgStoreError, timeoutError, toPgStoreError } from '../errors.js';
 import { deadlines } from './deadline.js';
+import { nextTick } from './timers.js';
 
 /** `error` is null or undefined after success, as with any Node callback. */
 export type Callback<T> = (error?: any, result?: T) => void;

@@ -72,7 +72,8 @@ async function findTable(
     .filter(([, , column]) => column !== null)
     .map(([, , column, type, mustBeGiven]) => ({
       name: String(column),
-      type: String(type),
+      // A role's setting `quote_all_identifiers` quotes the names of types.
+      type: String(type).replaceAll('"', ''),
       mustBeGiven: mustBeGiven === 'true',
     }));
   return { hasSchema: true, table: { comment: String(first[1]), columns } };

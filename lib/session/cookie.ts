@@ -14,22 +14,25 @@ const DRIFT_MS = 10;
 /** JavaScript's dates end there. */
 const LATEST_MS = 8.64e15;
 
-/** What express-session can write into a `Set-Cookie` header, by attribute; it leaves out what is falsy. */
-const FIT: Readonly<Record<string, (value: unknown) => boolean>> = {
-  path: (value) => typeof value === 'string' && /^[\x20-\x3a\x3d-\x7e]*$/.test(value),
-  domain: (value) => typeof value === 'string' && DOMAIN.test(value),
-  sameSite: (value) => value === true || (typeof value === 'string' && /^(lax|strict|none)$/i.test(value)),
-  priority: (value) => typeof value === 'string' && /^(low|medium|high)$/i.test(value),
-  originalMaxAge: (value) => typeof value !== 'number' || isDate(Date.now() + value),
-  maxAge: (value) => typeof value === 'number' && isDate(Date.now() + value),
-  expires: (value) => value === true || (typeof value === 'string' && isDate(Date.parse(value))),
-};
+/** The latest time of JavaScript's dates, in milliseconds since 1970. */
+const LAST_DATE = 8.64e15;
 
 /** As in the package `cookie`, which express-session uses. */
 const DOMAIN = /^\.?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$/i;
 
-/** Names that express-session's `Cookie` keeps for itself, or that are every object's. */
-const RESERVED = ['__proto__', '_expires', 'data', 'serialize', 'toJSON'];
+/** What express-session can make a `Set-Cookie` header of, by attribute; it leaves out what is falsy. */
+const FIT: ReadonlyMap<string, (value: unknown) => boolean> = new Map([
+  ['path', (value) => typeof value === 'string' && /^[\x20-\x3a\x3d-\x7e]*$/.test(value)],
+  ['domain', (value) => typeof value === 'string' && DOMAIN.test(value)],
+  ['sameSite', (value) => value === true || (typeof value === 'string' && /^(lax|strict|none)$/i.test(value))],
+  ['priority', (value) => typeof value === 'string' && /^(low|medium|high)$/i.test(value)],
+  ['originalMaxAge', (value) => typeof value !== 'number' || isDate(Date.now() + value)],
+  ['maxAge', (value) => typeof value === 'number' && isDate(Date.now() + value)],
+  ['expires', (value) => value === true || (typeof value === 'string' && isDate(Date.parse(value)))],
+]);
+
+/** Names that express-session's `Cookie` keeps for itself, or that every object has. */
+const RESERVED = new Set(['__proto__', '_expires', 'data', 'serialize', 'toJSON']);
 
 /**
  * Why express-session would fail each request that comes with this cookie, if it would. No app of express-session's stores
@@ -38,18 +41,16 @@ const RESERVED = ['__proto__', '_expires', 'data', 'serialize', 'toJSON'];
  * @param cookie as it stands in the row, its `expires` replaced by `true`
  */
 export function cookieFlaw(cookie: Cookie): string | undefined {
-  const reserved = RESERVED.find((name) => Object.hasOwn(cookie, name));
-  if (reserved) return `the cookie has a key \`${reserved}\``;
-  for (const [name, isFit] of Object.entries(FIT)) {
-    const value = property(cookie, name);
-    if (value && !isFit(value)) return `the cookie's \`${name}\` is not one that a browser could get`;
+  for (const name of Object.keys(cookie)) {
+    const value = cookie[name];
+    const isFit = FIT.get(name);
+    if (RESERVED.has(name) || (isFit && value && !isFit(value))) return `the cookie's \`${name}\` cannot be sent`;
   }
   return undefined;
 }
 
-/** Whether JavaScript's dates reach that far. */
 function isDate(time: number): boolean {
-  return !Number.isNaN(new Date(time).getTime());
+  return Math.abs(time) <= LAST_DATE;
 }
 
 /** Whether two cookies' JSON say the same. */

@@ -104,8 +104,9 @@ function parseKeys(path: string): unknown {
   }
 }
 
+/** Not the text itself: errors about options show none, as it may be anything. */
 function show(rule: unknown): string {
-  return typeof rule === 'string' ? JSON.stringify(rule) : typeof rule;
+  return typeof rule === 'string' ? `a string of ${rule.length} characters` : typeof rule;
 }
 
 /** A number that was not there before counts as 0; one that a side has removed is not a number. */

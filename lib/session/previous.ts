@@ -1,9 +1,9 @@
 /** Option `previous`: sessions of the store that the app used before are taken over when they are first requested. */
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { SessionData } from 'express-session';
 import { deadlines } from '../calls/deadline.js';
 import { withRetries } from '../calls/retry.js';
+import { sleep } from '../calls/timers.js';
 import { ArgumentError, PgStoreError, toPgStoreError } from '../errors.js';
 import type { Emit } from '../events.js';
 import type { Options, PreviousStore, TakeOverOptions } from '../options.js';

@@ -1,9 +1,8 @@
 /** Calls back when a watched session has ended, whoever ended it. */
 
-import { nextTick } from 'node:process';
 import { Interval, onlyShorter } from '../calls/interval.js';
 import type { KeyedReadWriteLock } from '../calls/order.js';
-import { nextTurn, setImmediate } from '../calls/timers.js';
+import { nextTick, nextTurn, setImmediate } from '../calls/timers.js';
 import { codeOf } from '../errors.js';
 import type { Emit } from '../events.js';
 import type { CheckedRow, Statements, WatchedRow } from './row.js';

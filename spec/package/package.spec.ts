@@ -20,7 +20,7 @@ async function succeed(command: string, args: string[], cwd: string, env: NodeJS
 /** Packs a copy: `npm pack` builds, and others may be using the repository's `dist`. */
 async function pack(): Promise<{ tarball: string; files: string[]; unpackedSize: number }> {
   const copy = path.join(temporaryFolder(), 'package');
-  const without = new Set(['.git', '.data', 'coverage', 'dist', 'node_modules', 'spec', 'tmp']);
+  const without = new Set(['.git', '.data', 'coverage', 'dist', 'node_modules', 'site', 'spec', 'tmp', 'tools']);
   fs.cpSync(root, copy, {
     recursive: true,
     filter: (file) => !without.has(path.relative(root, file)) && !file.endsWith('.tgz'),

@@ -105,7 +105,8 @@ describe('options', () => {
   });
 
   it('shows what it got', () => {
-    assert.match(complaint({ timeout: -1 }), /got -1$/);
+    for (const name of ['timeout', 'watchInterval', 'ttl', 'shards'])
+      assert.match(complaint({ [name]: -1 }), /got -1$/);
     assert.match(complaint({ table: '' }), /got an empty string$/);
     assert.match(complaint({ autodelete: null }), /got null$/);
     assert.match(complaint({ secret: [] }), /got an empty array$/);
@@ -210,10 +211,10 @@ describe('options', () => {
       permanent: false,
       touchAfter: 60,
       autodelete: 900,
-      watchInterval: 5,
       maxConnections: 10,
       retry: { attempts: 6, delay: 100 },
       timeout: 10_000,
+      watchInterval: 5,
     });
   });
 

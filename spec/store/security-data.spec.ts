@@ -280,6 +280,38 @@ describe('data at rest', () => {
     assert.deepEqual(await store.sessionsOf('ann'), []);
   });
 
+  it('a ciphertext is bound to its row key and not to its table: so another app has a key of its own', async () => {
+    const options = { secret: 's', prefix: 'p:', encryptionKey: KEY };
+    await (await open(options)).set('a', plain({ n: 1 }));
+    const copies = [freshTable(), freshTable()] as const;
+    for (const copy of copies) await (await openStore({ ...options, table: copy })).ready();
+    for (const copy of copies) await sql`insert into ${sql(copy)} select * from ${sql(table)}`;
+    assert.deepEqual(await data(await openStore({ ...options, table: copies[0] }), 'a'), { n: 1 });
+    for (const other of [{ encryptionKey: NEWER }, { secret: 'other' }, { prefix: 'q:' }]) {
+      assert.equal(await (await openStore({ ...options, ...other, table: copies[1] })).get('a'), null);
+    }
+  });
+
+  it('who can write `user_id` reads and changes no other user’s sessions through it, but ends them', async () => {
+    const store = await open({ encryptionKey: KEY, user: (session) => (session as any).user });
+    for (const user of ['ann', 'eve']) await store.set(user, plain({ user }));
+    await sql`update ${sql(table)} set user_id = 'eve' where sid = 'ann'`;
+    assert.deepEqual(
+      (await store.sessionsOf('eve')).map(({ session }) => (session as any).user),
+      ['eve'],
+    );
+    let changed = 0;
+    await store.updateSessionsOf('eve', (session) => {
+      assert.equal((session as any).user, 'eve');
+      changed++;
+    });
+    assert.equal(changed, 1);
+    assert.equal(await store.destroySessionsOf('ann'), 0);
+    assert(await store.get('ann'));
+    assert.equal(await store.destroySessionsOf('eve'), 2);
+    assert.equal(await store.get('ann'), null);
+  });
+
   describe('as docs/security.md shows it', () => {
     /** Runs a code block of the page, with these names. */
     const run = (text: string, names: Record<string, unknown>) => {

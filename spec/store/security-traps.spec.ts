@@ -129,6 +129,14 @@ async function useAll(open: (options: PgStoreOptions) => PgStore, options: PgSto
     assert.equal((await first.all()).length, 13);
     assert.equal(await first.length(), 13);
     if (!options.hashIds) assert.equal((await first.ids()).length, 13);
+    await first.update('alone', (found) => Object.assign(found, { updated: 1 }));
+    assert.equal(await first.updateSessionsOf('ann', (found) => Object.assign(found, { role: 'owner' })), 7);
+    const watching = store({ watchInterval: 0.1 });
+    const endings = sids.slice(-2).map((sid) => new Promise((resolve) => watching.watch(sid, resolve)));
+    await first.destroy(sids.at(-1) as string);
+    await first.destroy(sids.at(-2) as string);
+    assert.deepEqual(await Promise.all(endings), ['destroyed', 'destroyed']);
+    await Promise.all(sids.slice(-2).map((sid, n) => first.set(sid, plain({ ...user(n + 10), n: n + 10 }))));
     const listed = await first.sessionsOf('ann');
     assert.equal(listed.length, 7);
     assert.equal(await first.destroyByHandle(listed[0]?.handle as string, { user: 'ann' }), true);
@@ -224,8 +232,11 @@ describe('functions and operators in `public` that fit better than PostgreSQL’
 
   it('no method calls them on the app’s clients', async () => {
     const pool = new pg.Pool({ connectionString: uri, max: 3 });
-    await useAll((all) => new PgStore({ pool, ...all }), { maxLifetime: 3600 }, admin);
-    await pool.end();
+    try {
+      await useAll((all) => new PgStore({ pool, ...all }), { maxLifetime: 3600 }, admin);
+    } finally {
+      await pool.end();
+    }
     await useAll((all) => new PgStore({ sql: victim, ...all }), {}, admin);
   });
 

@@ -1,14 +1,14 @@
-/**
- * A pgpool-II of one's own before a PostgreSQL server: starts on a free port, stops when asked and with the process.
- */
+/** A pgpool-II of one's own before a PostgreSQL server: starts on a free port, stops when asked and with the process. */
 
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
-import os from 'node:os';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { eventually } from './eventually.js';
+import { removeFolder, temporaryFolder } from './folders.js';
 import { freePort } from './free-port.js';
+import { guardServer } from './guard.js';
+import { giveToServerUser, serverUser } from './server-user.js';
 
 export class Pgpool {
   /** The server's URI with the address of pgpool-II. */
@@ -20,15 +20,17 @@ export class Pgpool {
     this.uri = uri;
     this.#process = child;
     this.#folder = folder;
-    running.add(child);
-    child.once('exit', () => running.delete(child));
   }
 
-  /** @param target where the server is, with the password if it asks for one */
+  /** @param target where the server is, with the user and password of its clients */
   static async start(target: string, settings: Record<string, string | number> = {}): Promise<Pgpool> {
     const uri = new URL(target);
-    const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'express-pg-store-'));
+    const folder = temporaryFolder();
     const port = await freePort();
+    // For its sockets and its file with the process ID, which it creates itself.
+    const own = path.join(folder, 'own');
+    fs.mkdirSync(own, { mode: 0o700 });
+    giveToServerUser(own);
     const config = {
       // Mode `raw` leaves some statements in a transaction that it never commits.
       backend_clustering_mode: 'streaming_replication',
@@ -39,82 +41,66 @@ export class Pgpool {
       backend_flag0: 'DISALLOW_TO_FAILOVER',
       failover_on_backend_error: 'off',
       load_balance_mode: 'off',
-      connection_cache: 'on',
       num_init_children: 40,
       listen_addresses: '127.0.0.1',
       port,
-      socket_dir: folder,
+      socket_dir: own,
       pcp_listen_addresses: '127.0.0.1',
       pcp_port: await freePort(),
-      pcp_socket_dir: folder,
-      pid_file_name: path.join(folder, 'pgpool.pid'),
-      logdir: folder,
+      pcp_socket_dir: own,
+      pid_file_name: path.join(own, 'pgpool.pid'),
+      logdir: own,
       enable_pool_hba: 'on',
       pool_passwd: path.join(folder, 'pool_passwd'),
       ...settings,
     };
-    const write = (name: string, text: string) => fs.writeFileSync(path.join(folder, name), text, { mode: 0o600 });
-    write(
-      'pgpool.conf',
-      Object.entries(config)
+    const files = {
+      'pgpool.conf': Object.entries(config)
         .map(([name, value]) => `${name} = '${value}'\n`)
         .join(''),
-    );
-    write('pool_hba.conf', `host all all 127.0.0.1/32 ${uri.password ? 'scram-sha-256' : 'trust'}\n`);
-    write('pool_passwd', `${decodeURIComponent(uri.username)}:TEXT${decodeURIComponent(uri.password)}\n`);
-    write('pcp.conf', '');
-    const files = ['-f', 'pgpool.conf', '-a', 'pool_hba.conf', '-F', 'pcp.conf'];
-    const log = fs.openSync(path.join(folder, 'pgpool.log'), 'a', 0o600);
-    const child = spawn('pgpool', ['-n', ...files], {
-      ...ownedBySomebody(folder),
+      'pool_hba.conf': 'host all all 127.0.0.1/32 scram-sha-256\n',
+      pool_passwd: `${decodeURIComponent(uri.username)}:TEXT${decodeURIComponent(uri.password)}\n`,
+      'pcp.conf': '',
+    };
+    for (const [name, text] of Object.entries(files)) {
+      fs.writeFileSync(path.join(folder, name), text, { mode: 0o600 });
+      giveToServerUser(path.join(folder, name));
+    }
+    const logFile = path.join(folder, 'pgpool.log');
+    const log = fs.openSync(logFile, 'a', 0o600);
+    const child = spawn('pgpool', ['-n', '-f', 'pgpool.conf', '-a', 'pool_hba.conf', '-F', 'pcp.conf'], {
+      ...serverUser(),
       cwd: folder,
       stdio: ['ignore', log, log],
     });
     fs.closeSync(log);
+    guardServer(child, 'QUIT');
     let failure: Error | undefined;
     child.once('error', (error) => {
       failure = error;
     });
     child.once('exit', (code) => {
-      failure ??= new Error(
-        `pgpool-II ended with ${code}:\n${fs.readFileSync(path.join(folder, 'pgpool.log'), 'utf8')}`,
-      );
+      failure ??= new Error(`pgpool-II ended with ${code}:\n${fs.readFileSync(logFile, 'utf8')}`);
     });
     uri.host = `127.0.0.1:${port}`;
     const pooler = new Pgpool(uri.href, child, folder);
-    while (!(await answers(port))) {
+    await eventually(() => {
       if (failure) throw failure;
-      await sleep(25);
-    }
+      return answers(port);
+    });
     return pooler;
   }
 
-  /** Ends it at once, with the connections of its clients. */
+  /** Ends it at once, with the connections of its clients: pgpool-II's immediate shutdown. */
   async close(): Promise<void> {
     const child = this.#process;
     if (child.exitCode === null && child.signalCode === null) {
       const exited = new Promise((resolve) => child.once('exit', resolve));
-      // pgpool-II's immediate shutdown.
       child.kill('SIGQUIT');
       await exited;
     }
-    fs.rmSync(this.#folder, { recursive: true, force: true, maxRetries: 3 });
+    await removeFolder(this.#folder);
   }
-}
-
-const running = new Set<ChildProcess>();
-
-process.on('exit', () => {
-  for (const child of running) child.kill('SIGQUIT');
-});
-
-/** As root, it runs as somebody who may do nothing else. */
-function ownedBySomebody(folder: string): { uid?: number; gid?: number } {
-  if (process.getuid?.() !== 0) return {};
-  const idOf = (flag: string) => Number(execFileSync('id', [flag, 'nobody'], { encoding: 'utf8' }));
-  const ids = { uid: idOf('-u'), gid: idOf('-g') };
-  for (const file of ['.', ...fs.readdirSync(folder)]) fs.chownSync(path.join(folder, file), ids.uid, ids.gid);
-  return ids;
 }
 
 function answers(port: number): Promise<boolean> {

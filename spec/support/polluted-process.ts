@@ -38,6 +38,11 @@ async function answers(uri: string, table: string): Promise<unknown[]> {
     }
     told.push(await dataOf('a'), await dataOf('b'));
     told.push((await store.ids()).sort(), await store.length(), (await store.all()).length);
+    await store.update('b', (session) => Object.assign(session, { updated: 1 }));
+    told.push(await store.updateSessionsOf('polluted', () => undefined));
+    const ended = new Promise((resolve) => store.watch('c', resolve));
+    await store.destroy('c');
+    told.push(await ended);
     const listed = await store.sessionsOf('ann');
     told.push(listed.length, (await store.sessionsOf('polluted')).length);
     told.push(await store.destroyByHandle(listed[0]?.handle as string, { user: 'ann' }));
