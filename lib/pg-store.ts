@@ -410,9 +410,10 @@ export class PgStore extends EventStore {
    * app.use(store.scope) // before the middleware that loads the session
    * ```
    *
-   * Where the framework passes callbacks, as @fastify/session does, the store does this by itself.
+   * Where the framework passes callbacks, as @fastify/session does, the store does this by itself. It returns what `next`
+   * returned, so Koa can await it; Fastify's types want a hook that returns nothing.
    */
-  readonly scope = <T>(_req: unknown, _res: unknown, next: () => T): T => this.#scopes.runRequest(next);
+  readonly scope = (_req: unknown, _res: unknown, next: () => void): void => this.#scopes.runRequest(next);
 
   /** From the data of `get` to `req.session`; the store remembers what the request saw. */
   override createSession(req: Request, data: SessionData): session.Session & SessionData {
