@@ -34,16 +34,19 @@ describe('authentication', () => {
     await writeCertificate(server);
     await sql`alter system set ssl = on`;
     await sql`set password_encryption = 'scram-sha-256'`;
-    await sql.unsafe(`create role scram login password '${PASSWORD}'; create role clear login password '${PASSWORD}'`);
+    await sql.unsafe(`create role scram login password '${PASSWORD}'; create role clear login password '${PASSWORD}';
+      create role trusted login`);
     // With a soft hyphen and a ligature, which SASLprep takes away.
     await sql.unsafe("create role prepared login password 'p\u00adw\ufb01'");
     await sql`set password_encryption = md5`;
     await sql.unsafe(`create role md5 login password '${PASSWORD}'`);
     const file = path.join(server.dataDir, 'pg_hba.conf');
-    const rules = ['scram scram-sha-256', 'prepared scram-sha-256', 'clear password', 'md5 md5'].map((rule) => {
-      const [role, method] = rule.split(' ');
-      return `host all ${role} all ${method}\n`;
-    });
+    const rules = ['scram scram-sha-256', 'prepared scram-sha-256', 'clear password', 'md5 md5', 'trusted trust'].map(
+      (rule) => {
+        const [role, method] = rule.split(' ');
+        return `host all ${role} all ${method}\n`;
+      },
+    );
     fs.writeFileSync(file, rules.join('') + fs.readFileSync(file, 'utf8'));
     await sql`select pg_reload_conf()`;
     // The postmaster applies it in its own time.
@@ -60,13 +63,13 @@ describe('authentication', () => {
     return `postgres://${credentials}@127.0.0.1:${port}/postgres`;
   }
 
-  for (const role of ['scram', 'clear', 'md5', 'postgres']) {
+  for (const role of ['scram', 'clear', 'md5', 'trusted']) {
     for (const sslmode of ['disable', 'require']) {
       it(`${role}, sslmode=${sslmode}`, async () => {
         assert.equal(await login(`${uriOf(role)}?sslmode=${sslmode}`), role);
       });
     }
-    if (role === 'postgres') continue;
+    if (role === 'trusted') continue;
     it(`${role}, with a wrong password and without one`, async () => {
       await assert.rejects(login(uriOf(role, 'wrong')), { code: '28P01' });
       await assert.rejects(login(uriOf(role, '')), { code: 'NO_PASSWORD', message: /asks for a password/ });
@@ -80,13 +83,13 @@ describe('authentication', () => {
 
   it('`require_auth` allows some ways, and sends no password for the others', async () => {
     assert.equal(await login(`${uriOf('scram')}?require_auth=scram-sha-256`), 'scram');
-    assert.equal(await login(`${uriOf('postgres')}?require_auth=none`), 'postgres');
+    assert.equal(await login(`${uriOf('trusted')}?require_auth=none`), 'trusted');
     for (const [role, methods] of [
       ['clear', 'scram-sha-256'],
       ['md5', '!md5'],
       ['scram', 'md5,password'],
-      ['postgres', 'scram-sha-256'],
-      ['postgres', '!none'],
+      ['trusted', 'scram-sha-256'],
+      ['trusted', '!none'],
     ] as const) {
       await assert.rejects(login(`${uriOf(role)}?require_auth=${methods}`), {
         code: 'AUTHENTICATION_FAILED',
@@ -112,7 +115,7 @@ describe('authentication', () => {
       for (const [role, sslmode] of [
         ['clear', 'require'],
         ['md5', 'require'],
-        ['postgres', 'require'],
+        ['trusted', 'require'],
       ] as const) {
         await assert.rejects(login(`${uriOf(role)}?sslmode=${sslmode}&channel_binding=require`), {
           code: 'AUTHENTICATION_FAILED',

@@ -11,7 +11,7 @@ import { parseOptions } from '../../lib/options.js';
 import { writeCertificate } from '../support/certificate.js';
 import { temporaryFolder } from '../support/folders.js';
 import { closeStores, freshTable, openOwnStore } from '../support/postgres.js';
-import { PostgresServer } from '../support/postgres-server.js';
+import { PASSWORD, PostgresServer } from '../support/postgres-server.js';
 import { plain } from '../support/sessions.js';
 
 describe('a statement that is given up', () => {
@@ -54,7 +54,13 @@ describe('a statement that is given up', () => {
     return pool;
   }
 
-  const onSocket = () => ({ host: folder, port: server.port, user: 'postgres', database: 'postgres' });
+  const onSocket = () => ({
+    host: folder,
+    port: server.port,
+    user: 'postgres',
+    password: PASSWORD,
+    database: 'postgres',
+  });
   const clients: Record<string, () => PgStoreOptions> = {
     'own connections': () => ({ uri: server.uri }),
     'own connections with TLS': () => ({ uri: `${server.uri}?sslmode=require` }),

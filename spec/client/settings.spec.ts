@@ -452,6 +452,6 @@ describe('settings', () => {
 
   it('a parameter that nobody knows is refused by the server', async () => {
     const store = await openStore({ uri: `${await directUri()}?no_such_setting=1`, table: freshTable() });
-    await assert.rejects(store.get('a'), { code: '42704', message: /no_such_setting/ });
+    await assert.rejects(store.get('a'), { code: '42704' });
   });
 });

@@ -54,7 +54,7 @@ describe('events', () => {
     await store.destroy('a');
     const dropped = once(store, 'dropped');
     await store.set('a', three);
-    assert.deepEqual(await dropped, [handleOf('a'), 'set']);
+    assert.deepEqual(await dropped, [handleOf('a'), 'set', 'destroyed']);
   });
 
   it('are never those at which express-session or Node would act', async () => {

@@ -91,14 +91,15 @@ describe('sessions of a user', () => {
 
       const [ours, theirs] = [await load(store, 'sid'), await load(store, 'sid')];
       assert(ours && theirs);
-      theirs.account = { id: 'theirs' };
+      theirs.account = { id: 'an id', role: 'theirs' };
       await store.set('sid', theirs);
       ours.more = 1;
       const merging = store.set('sid', ours);
       ours.account = { id: 'changed afterwards' };
       await merging;
-      assert.deepEqual(seen.at(-1), { account: { id: 'theirs' }, more: 1, cookie: (await store.get('sid'))?.cookie });
-      assert.equal((await store.sessionsOf('theirs')).length, 1);
+      const stored = { account: { id: 'an id', role: 'theirs' }, more: 1 };
+      assert.deepEqual(seen.at(-1), { ...stored, cookie: (await store.get('sid'))?.cookie });
+      assert.equal((await store.sessionsOf('an id')).length, 1);
     });
 
     it('fails the save if it throws or returns something else', async () => {
@@ -252,8 +253,8 @@ describe('sessions of a user', () => {
       await store.set('a', ofAda());
       for (const options of [{ exept: 'a' }, 'a', ['a']] as any[]) {
         await assert.rejects(store.destroySessionsOf('ada', options), {
-          code: 'INVALID_SID',
-          message: 'PgStore.destroySessionsOf: expected `{ except: session ID }` as options',
+          name: 'TypeError',
+          message: /^PgStore\.destroySessionsOf: (unknown option|expected an object)/,
         });
       }
       assert.notEqual(await store.get('a'), null);
@@ -371,7 +372,7 @@ describe('sessions of a user', () => {
       await sql.unsafe(`${insert} select 's' || n, '{}', null, 'u' || n / 2,
         now() + interval '1 day', now() + interval '1 day'
         from generate_series(1, 999000) n`);
-      await sql.unsafe(`${insert} select 'a' || n, '{"n":1}', '{"originalMaxAge":86400000,"expires":true}', 'ada',
+      await sql.unsafe(`${insert} select 'a' || n, '{"passport":{"user":"ada"}}', '{"originalMaxAge":86400000,"expires":true}', 'ada',
         now() + interval '1 day', now() + interval '1 day' from generate_series(1, 1000) n`);
       await sql.unsafe(`analyze "${table}"`);
     });
