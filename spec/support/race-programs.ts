@@ -17,7 +17,7 @@ const REQUESTS = 4;
 const PATHS = ['user', 'a', 'b', 'files.a', 'files.b', 'deep.in.a', 'deep.in.b'];
 
 type Action =
-  | { do: 'load' | 'new' | 'save' | 'touch' | 'destroy' | 'regenerate' | 'signOut' }
+  | { do: 'load' | 'new' | 'save' | 'touch' | 'destroy' | 'regenerate' | 'signOut' | 'signOuts' | 'limit' }
   | { do: 'change' | 'remove'; path: string }
   | { do: 'cookie' };
 
@@ -36,7 +36,10 @@ const action: fc.Arbitrary<Action> = fc.oneof(
   { weight: 2, arbitrary: fc.constant<Action>({ do: 'touch' }) },
   { weight: 1, arbitrary: fc.constant<Action>({ do: 'cookie' }) },
   { weight: 1, arbitrary: fc.constantFrom<Action>({ do: 'new' }, { do: 'destroy' }, { do: 'regenerate' }) },
-  { weight: 2, arbitrary: fc.constant<Action>({ do: 'signOut' }) },
+  {
+    weight: 2,
+    arbitrary: fc.constantFrom<Action>({ do: 'signOut' }, { do: 'signOut' }, { do: 'signOuts' }, { do: 'limit' }),
+  },
 );
 const step: fc.Arbitrary<Step> = fc.record({
   request: fc.nat(REQUESTS - 1),
@@ -132,6 +135,7 @@ async function perform(stores: Stores, { sid, steps: given, operations }: Histor
     const answer = work().then((found) => {
       entry.end = ++clock;
       if (entry.kind === 'load') entry.found = flat(found as AnySession | undefined);
+      if (entry.kind === 'signOut') entry.destroyed = found as number;
     });
     running.push(answer);
     return answer;
@@ -154,6 +158,15 @@ async function perform(stores: Stores, { sid, steps: given, operations }: Histor
     sessions[request] = { object: ++objects, session };
   }
 
+  function signOut(process: number): void {
+    const isUnderWay = ({ kind, ours, end, ...made }: Operation) =>
+      kind === 'set' && made.process === process && end === Number.POSITIVE_INFINITY && ours?.get('user') === user;
+    const underWay = operations.flatMap((operation, n) => (isUnderWay(operation) ? [n] : []));
+    call({ kind: 'signOut', process, object: 0, user, underWay }, () =>
+      (stores[process] as PgStore).destroySessionsOf(user),
+    );
+  }
+
   make(0);
   const steps: Step[] = [{ request: 0, action: { do: 'save' }, waits: true }, ...given];
   for (const { request, action, waits } of steps) {
@@ -163,8 +176,10 @@ async function perform(stores: Stores, { sid, steps: given, operations }: Histor
     const store = stores[process];
     if (action.do === 'load' || (!sessions[request] && action.do !== 'new')) busy[request] = find(request);
     else if (action.do === 'new') make(request);
-    else if (action.do === 'signOut') {
-      call({ kind: 'signOut', process, object: 0, user }, () => store.destroySessionsOf(user));
+    else if (action.do === 'signOut') signOut(process);
+    else if (action.do === 'signOuts') for (const one of [process, 1 - process, process]) signOut(one);
+    else if (action.do === 'limit') {
+      call({ kind: 'signOut', process, object: 0, user }, () => store.limitSessionsOf(user, 0));
     } else if (action.do === 'destroy') call({ kind: 'destroy', process, object: 0 }, () => store.destroy(sid));
     else {
       const { object, session } = sessions[request] as { object: number; session: AnySession };
@@ -222,12 +237,18 @@ function describeFailure({ sid, steps, operations }: History, dropped: number[],
     const what = 'path' in action ? `${action.do} ${action.path}` : action.do;
     return `${waits ? 'wait; ' : ''}${request} ${what}`;
   });
-  const calls = operations.map(({ kind, process, object, start, end, ours, found, user }) => {
-    const call = kind === 'signOut' ? `signOut ${user}` : kind === 'destroy' ? kind : `${kind} #${object}`;
+  const calls = operations.map(({ kind, process, object, start, end, ours, found, user, underWay, destroyed }, n) => {
+    const beside = underWay?.length ? `, beside ${underWay.map((one) => `call ${one}`).join(' and ')}` : '';
+    const call =
+      kind === 'signOut'
+        ? `signOut ${user}${beside}: ${destroyed} destroyed`
+        : kind === 'destroy'
+          ? kind
+          : `${kind} #${object}`;
     const answer = Number.isFinite(end) ? String(end) : 'never answered';
     const held = ours ? ` ${describeSession(ours)}` : '';
     const result = kind === 'load' && found !== undefined ? ` found ${describeSession(found)}` : '';
-    return `  process ${process}, ${start} to ${answer}: ${call}${held}${result}`;
+    return `  call ${n}, process ${process}, ${start} to ${answer}: ${call}${held}${result}`;
   });
   const title = error ? `a call failed: ${describeError(error)}` : 'no order of these calls explains their answers';
   return [
