@@ -63,13 +63,16 @@ function timesPeer(what: string, inFlight: number): string | undefined {
 
 const SECTIONS: Record<string, (stored: Stored) => string> = {
   throughput: () => {
-    const times = (what: string) => `${timesPeer(what, 128)} times`;
+    const times = (what: string, inFlight: number) => `${timesPeer(what, inFlight)} times`;
+    const calls = (inFlight: number) =>
+      `\`get\` runs at ${times('get', inFlight)}, \`set\` at ${times('set', inFlight)} and \`touch\` at ` +
+      `${times('touch', inFlight)} connect-pg-simple's rate`;
     const [read, change] = [ofMemory('read').toFixed(2), ofMemory('change').toFixed(2)];
     const asFast = isAsFastAsMemory() ? 'as fast as with MemoryStore, ' : '';
     const sentences = [
-      `\`get\` runs at ${times('get')} connect-pg-simple's rate, \`set\` at ${times('set')}, \`touch\` at ${times('touch')}.`,
       `An Express app that reads its session runs ${asFast}at ${read} times its rate with MemoryStore,`,
-      `one that changes it at ${change} times.`,
+      `and one that changes it at ${change} times.`,
+      `With 128 calls in flight, ${calls(128)}; with a lone one, ${calls(1)}.`,
       wasQuiet ? '' : 'The machine had other work meanwhile.',
     ];
     return `\n${wrapped(sentences.join(' ').trim())}\n`;
@@ -134,7 +137,7 @@ function wrapped(text: string): string {
   const lines: string[] = [];
   for (const word of text.split(' ')) {
     const longer = `${lines.at(-1)} ${word}`;
-    if (lines.length > 0 && longer.length <= 100) lines[lines.length - 1] = longer;
+    if (lines.length > 0 && longer.length <= 120) lines[lines.length - 1] = longer;
     else lines.push(word);
   }
   return lines.join('\n');

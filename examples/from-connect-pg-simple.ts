@@ -35,7 +35,10 @@ app.listen(port, '127.0.0.1', () => console.log(`http://localhost:${port}`));
 async function* oldSessionIds(): AsyncGenerator<string> {
   let last = '';
   for (;;) {
-    const { rows } = await pool.query('select sid from session where sid > $1 order by sid limit 1000', [last]);
+    // As text: where others may create operators, PostgreSQL's own for two texts is the one that fits exactly.
+    const { rows } = await pool.query('select sid from session where sid::text > $1::text order by sid limit 1000', [
+      last,
+    ]);
     if (rows.length === 0) return;
     for (const { sid } of rows) yield sid;
     last = rows.at(-1).sid;

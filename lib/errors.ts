@@ -24,8 +24,8 @@ export class PgStoreError extends Error {
 }
 
 /**
- * An app may load the ES module and the CommonJS build side by side: `instanceof` holds for the errors of both. A class that
- * an app derives from `PgStoreError` compares as usual.
+ * An app may load the ES module and the CommonJS build side by side: `instanceof` holds for the errors of both. A class
+ * that an app derives from `PgStoreError` compares as usual.
  */
 Object.defineProperty(PgStoreError, Symbol.hasInstance, {
   value(this: unknown, value: unknown): boolean {
@@ -63,8 +63,8 @@ export function codeOf(error: unknown): string {
 /**
  * Says what failed in words that may be logged.
  *
- * The client hangs a statement's parameters on its errors, and PostgreSQL quotes values in `detail` and `where`: none of
- * these is kept. Its message is kept where it cannot quote a value (`hasFitMessage`).
+ * The client hangs a statement's parameters on its errors, and PostgreSQL quotes values in `detail` and `where`: none
+ * of these is kept. Its message is kept where it cannot quote a value (`hasFitMessage`).
  */
 export function toPgStoreError(call: string, error: unknown): Error {
   if (error instanceof ArgumentError) return error;
@@ -77,7 +77,8 @@ export function toPgStoreError(call: string, error: unknown): Error {
     const message = error instanceof Error ? error.message : String(error);
     return new PgStoreError(`PgStore.${call}: ${message}`, codeOf(error) || 'INVALID_SESSION', error);
   }
-  // express-session takes a store's `ENOENT` for "no such session" and would begin a new one: here a Unix socket is missing.
+  // express-session takes a store's `ENOENT` for "no such session" and would begin a new one: here a Unix socket is
+  // missing.
   const code = codeOf(error) === 'ENOENT' ? 'ECONNREFUSED' : codeOf(error);
   const reason = reasonOf(error, code);
   const cause = Object.assign(new Error(reason), { code, ...fitFields(error) });
@@ -117,17 +118,17 @@ function isAboutValue(code: string): boolean {
 }
 
 /**
- * Conditions whose messages hold names, addresses, limits and files of the server, but no values: connection exceptions (08),
- * transaction states (25), prepared statements (26), authorization (28), missing databases (3D), missing rights (42501),
- * transactions to be repeated (40), resources (53), limits (54), states of an object (55), interventions (57), input and
- * output (58030), internal errors (XX).
+ * Conditions whose messages hold names, addresses, limits and files of the server, but no values: connection exceptions
+ * (08), transaction states (25), prepared statements (26), authorization (28), missing databases (3D), missing rights
+ * (42501), transactions to be repeated (40), resources (53), limits (54), states of an object (55), interventions (57),
+ * input and output (58030), internal errors (XX).
  */
 const WITHOUT_VALUES = /^(08...|25...|26...|28...|3D...|42501|40...|53...|54...|55...|57...|58030|XX...)$/;
 
 /**
- * Whether a message of PostgreSQL quotes no value. Others do, whatever their code: a trigger may raise any code with any
- * message, its dynamic SQL fails with a syntax error that quotes the text, and so does a cast to `regclass` in a default, a
- * constraint, a policy or a generated column.
+ * Whether a message of PostgreSQL quotes no value. Others do, whatever their code: a trigger may raise any code with
+ * any message, its dynamic SQL fails with a syntax error that quotes the text, and so does a cast to `regclass` in a
+ * default, a constraint, a policy or a generated column.
  *
  * What runs in a function, PostgreSQL reports with `where`. An error in the text of the store's own statement has a
  * `position`, and that text holds no values: they travel as parameters.

@@ -31,8 +31,8 @@ export const anIdentifier = expectation(
 );
 
 /**
- * Options whose numbers and booleans an error shows. It shows no other value: a secret may stand in the wrong place, such as
- * a key in `allowPlaintext` or a connection string in `prefix`.
+ * Options whose numbers and booleans an error shows. It shows no other value: a secret may stand in the wrong place,
+ * such as a key in `allowPlaintext` or a connection string in `prefix`.
  */
 const SHOWN = new Set(
   `createTable shards hashIds ttl permanent maxLifetime touchAfter autodelete watchInterval maxConnections

@@ -114,12 +114,10 @@ export class PgStore extends EventStore {
    * Saves the session. One that was loaded from the store is merged with what others saved meanwhile, and discarded, with a
    * `dropped` event, if it was destroyed or changed hands meanwhile; any other object replaces the row. In a framework without
    * express-session, an object that is saved after a `get` of its session ID counts as loaded: see `scope`.
-   *
-   * @param lifetime instead of a callback, as Koa's session middlewares call it: so many milliseconds the session lives,
-   * whatever its cookie says
    */
   override set(sid: string, session: SessionData): Promise<void>;
   override set(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
+  /** The same as Koa's session middlewares call it: the session lives so many milliseconds, whatever its cookie says. */
   override set(sid: string, session: object, lifetime: number): Promise<void>;
   override set(sid: string, session: SessionData, last?: Callback<void> | number): Promise<void> | undefined {
     const lifetime = typeof last === 'number' ? checkLifetime(last) : undefined;
@@ -412,9 +410,10 @@ export class PgStore extends EventStore {
    * app.use(store.scope) // before the middleware that loads the session
    * ```
    *
-   * Where the framework passes callbacks, as @fastify/session does, the store does this by itself.
+   * Where the framework passes callbacks, as @fastify/session does, the store does this by itself. It returns what `next`
+   * returned, so Koa can await it; Fastify's types want a hook that returns nothing.
    */
-  readonly scope = <T>(_req: unknown, _res: unknown, next: () => T): T => this.#scopes.runRequest(next);
+  readonly scope = (_req: unknown, _res: unknown, next: () => void): void => this.#scopes.runRequest(next);
 
   /** From the data of `get` to `req.session`; the store remembers what the request saw. */
   override createSession(req: Request, data: SessionData): session.Session & SessionData {

@@ -80,7 +80,10 @@ export class Transport {
 
   /** Resolves as `work` does; where that fails, the socket closes or the deadline comes, resets the socket and rejects. */
   async within<T>(deadline: number, work: Promise<T>): Promise<T> {
-    const closed = new Promise<never>((_, reject) => this.onClosed(() => reject(closedError())));
+    // In Bun the socket's error and its end come at the same time, so the end tells the error too.
+    const closed = new Promise<never>((_, reject) => {
+      this.onClosed(() => reject(this.#raw.errored ?? closedError()));
+    });
     try {
       return await deadlines.race(deadline, Promise.race([work, closed]), connectTimeoutError);
     } catch (error) {

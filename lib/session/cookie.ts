@@ -6,8 +6,8 @@ import { property } from './property.js';
 type Cookie = Record<string, unknown>;
 
 /**
- * express-session resets `maxAge` with each request, and its Cookie's `expires` setter thereby sometimes takes a millisecond
- * off `originalMaxAge`. A difference of so many milliseconds is not a change.
+ * express-session resets `maxAge` with each request, and its Cookie's `expires` setter thereby sometimes takes a
+ * millisecond off `originalMaxAge`. A difference of so many milliseconds is not a change.
  */
 const DRIFT_MS = 10;
 
@@ -35,8 +35,8 @@ const FIT: ReadonlyMap<string, (value: unknown) => boolean> = new Map([
 const RESERVED = new Set(['__proto__', '_expires', 'data', 'serialize', 'toJSON']);
 
 /**
- * Why express-session would fail each request that comes with this cookie, if it would. No app of express-session's stores
- * such a cookie: somebody has written it into the row.
+ * Why express-session would fail each request that comes with this cookie, if it would. No app of express-session's
+ * stores such a cookie: somebody has written it into the row.
  *
  * @param cookie as it stands in the row, its `expires` replaced by `true`
  */

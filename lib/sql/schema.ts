@@ -7,7 +7,9 @@ import { identifier, qualified, type TableName } from './query.js';
 /** One more with each additive change of the table; kept in the table's comment. */
 export const SCHEMA_VERSION = 1;
 
-/** The table's columns, with their types as PostgreSQL's format_type() has them; `ready()` compares a table with these. */
+/**
+ * The table's columns, with their types as PostgreSQL's format_type() has them; `ready()` compares a table with these.
+ */
 export const COLUMNS: Readonly<Record<string, string>> = {
   sid: 'text',
   data: 'json',
@@ -25,9 +27,9 @@ export const COLUMNS: Readonly<Record<string, string>> = {
 export const SHARD_COLUMN: Readonly<Record<string, string>> = { shard: 'smallint' };
 
 /**
- * Lets one transaction after the other create what is missing, in all stores of the database: `create … if not exists` of two
- * at once fails on the catalog's unique indexes, or in a deadlock of its locks. The lock ends with the transaction, so a
- * pooler does not matter. The number is the beginning of the SHA-256 hash of "express-pg-store".
+ * Lets one transaction after the other create what is missing, in all stores of the database: `create … if not exists`
+ * of two at once fails on the catalog's unique indexes, or in a deadlock of its locks. The lock ends with the
+ * transaction, so a pooler does not matter. The number is the beginning of the SHA-256 hash of "express-pg-store".
  */
 export const CREATION_LOCK_SQL = 'select pg_catalog.pg_advisory_xact_lock(24430145236162994::bigint);\n';
 

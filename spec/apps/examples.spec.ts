@@ -209,9 +209,9 @@ describe('examples/', () => {
     for (const name of fs.readdirSync(FOLDER)) assert(readme.includes(`(${name})`) || name === 'README.md', name);
   });
 
-  it('shutdown.ts is what the cookbook shows', () => {
+  it('shutdown.ts is what docs/operations.md shows', () => {
     const code = fs.readFileSync(path.join(FOLDER, 'shutdown.ts'), 'utf8');
-    assert.equal(documented('docs/cookbook.md', 'ts', 'stopOnSignals'), code);
+    assert.equal(documented('docs/operations.md', 'ts', 'stopOnSignals'), code);
   });
 });
 

@@ -1,17 +1,23 @@
-/** The cookbook's recipes for getting an app to run. */
+/** Recipes of the documentation for getting an app to run. */
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import express from 'express';
+import { pathToFileURL } from 'node:url';
+import { sign } from 'cookie-signature';
+import express, { type ErrorRequestHandler } from 'express';
+import session from 'express-session';
 import request from 'supertest';
+import { documented } from '../support/docs.js';
 import { closeStores, freshTable, openStore, SHARDS, sqlClient } from '../support/postgres.js';
-import { recipe } from '../support/recipes.js';
+import { recipe, withRecipe } from '../support/recipes.js';
+import { load, plain } from '../support/sessions.js';
 
-const PAGE = 'docs/cookbook.md';
+const COOKBOOK = 'docs/cookbook.md';
+const OPERATIONS = 'docs/operations.md';
 
-describe('cookbook', () => {
+describe('recipes', () => {
   const servers: Server[] = [];
 
   afterEach(async () => {
@@ -20,7 +26,7 @@ describe('cookbook', () => {
   });
 
   it('behind a proxy that ends TLS, the secure cookie is set', async () => {
-    const { behindProxy } = await recipe(PAGE, 'export function behindProxy');
+    const { behindProxy } = await recipe(COOKBOOK, 'export function behindProxy');
     const store = await openStore();
     const app = behindProxy(store);
     app.post('/', (req: any, res: any) => {
@@ -36,7 +42,7 @@ describe('cookbook', () => {
   });
 
   it('at start-up, fails fast where the table is missing', async () => {
-    const { failFast } = await recipe(PAGE, 'export async function failFast');
+    const { failFast } = await recipe(OPERATIONS, 'export async function failFast');
     await assert.rejects(failFast(express(), await openStore({ createTable: false }), 0), { code: '42P01' });
     const server: Server = await failFast(express(), await openStore(), 0);
     servers.push(server);
@@ -44,7 +50,7 @@ describe('cookbook', () => {
   });
 
   it('at start-up, starts anyway, and works as soon as the table is there', async () => {
-    const { startAnyway } = await recipe(PAGE, 'export function startAnyway');
+    const { startAnyway } = await recipe(OPERATIONS, 'export function startAnyway');
     const table = freshTable();
     const store = await openStore({ table, createTable: false, ...(SHARDS && { shards: SHARDS }) });
     const { error } = console;
@@ -70,12 +76,77 @@ describe('cookbook', () => {
   });
 
   it('tests with MemoryStore', async () => {
-    const { appUnderTest, createApp } = await recipe(PAGE, 'export const appUnderTest');
+    const { appUnderTest, createApp } = await recipe(COOKBOOK, 'export const appUnderTest');
     for (const app of [appUnderTest(), createApp(await openStore())]) {
       const agent = request.agent(app);
       assert.equal((await agent.post('/visits')).body, 1);
       assert.equal((await agent.post('/visits')).body, 2);
       assert.equal((await request(app).post('/visits')).body, 1);
     }
+  });
+
+  it('serves visitors as anonymous while the database is down', async () => {
+    // The package as the recipe imports it: specs may be loaded as CommonJS, and then have one of their own.
+    const { anonymousWhenDown, PgStore, PgStoreError } = await withRecipe(
+      COOKBOOK,
+      'export const anonymousWhenDown',
+      (file) => import(pathToFileURL(file).href),
+      "export { PgStore, PgStoreError } from 'express-pg-store';",
+    );
+    const store = new PgStore({ uri: 'postgres://127.0.0.1:1/nowhere', retry: { attempts: 1 } });
+    const app = express();
+    app.use(session({ store, secret: 'keyboard cat', resave: false, saveUninitialized: false }));
+    app.use(anonymousWhenDown);
+    app.get('/', (req, res) => {
+      res.json(req.session ? 'with a session' : 'anonymous');
+    });
+    app.get('/broken', () => {
+      throw new PgStoreError('of a later call', 'TIMEOUT');
+    });
+    app.use(((_error, _req, res, _next) => res.sendStatus(500)) as ErrorRequestHandler);
+    const cookie = `connect.sid=s:${sign('a', 'keyboard cat')}`;
+    assert.equal((await request(app).get('/').set('cookie', cookie).expect(200)).body, 'anonymous');
+    assert.equal((await request(app).get('/').expect(200)).body, 'with a session');
+    await request(app).get('/broken').expect(500);
+    await store.close();
+  });
+
+  it('a row written by hand is a session', async () => {
+    // With shards, a row also needs the number of its shard.
+    if (SHARDS) return;
+    const table = freshTable();
+    const store = await openStore({ table, user: (data) => (data as { userId?: string }).userId });
+    await store.ready();
+    const sql = await sqlClient();
+    await sql.unsafe(documented(OPERATIONS, 'sql', 'insert into').replace('public.sessions', table));
+    const loaded = await store.get('a-session-id');
+    assert.equal((loaded as { userId?: string } | null)?.userId, 'ann');
+    assert.equal(loaded?.cookie.originalMaxAge, 86_400_000);
+    assert(Math.abs(new Date(loaded?.cookie.expires ?? 0).getTime() - Date.now() - 86_400_000) < 3_600_000);
+    assert.equal((await store.sessionsOf('ann')).length, 1);
+    await sql.unsafe(`update ${table} set expires_at = now() - interval '1 second', delete_after = now()`);
+    assert.equal(await store.get('a-session-id'), null);
+    assert.equal(await store.autodelete(), 1);
+  });
+
+  it('a table with a foreign key to the sessions is as the documentation has it', async () => {
+    // Its key is that of a table without shards.
+    if (SHARDS) return;
+    const table = freshTable();
+    const store = await openStore({ table, secret: 'old' });
+    await store.set('a', plain({ n: 1 }));
+    const sql = await sqlClient();
+    const statement = documented(OPERATIONS, 'sql', 'references').replace('public.sessions', table);
+    await sql.unsafe(statement.replace('carts', `${table}_carts`));
+    await sql.unsafe(`insert into ${table}_carts (sid) select sid from ${table}`);
+    const rotated = await openStore({ table, secret: ['new', 'old'] });
+    const session = await load(rotated, 'a');
+    assert(session);
+    await rotated.set('a', Object.assign(session, { n: 2 }));
+    const moved = await sql.unsafe(`select from ${table}_carts c join ${table} s using (sid)`);
+    assert.equal(moved.length, 1);
+    await rotated.destroy('a');
+    assert.equal((await sql.unsafe(`select from ${table}_carts`)).length, 0);
+    await sql.unsafe(`drop table ${table}_carts`);
   });
 });

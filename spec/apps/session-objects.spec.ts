@@ -6,3 +6,7 @@ import { itKeepsThePromises } from '../support/race-server.js';
 describe('Fastify, without a line in the app', () => {
   itKeepsThePromises(path.join(import.meta.dirname, '../support/race-fastify.ts'));
 });
+
+describe('Fastify on a store that express-session uses as well, with `store.scope` as a hook', () => {
+  itKeepsThePromises(path.join(import.meta.dirname, '../support/race-fastify-scope.ts'));
+});

@@ -49,7 +49,7 @@ describe('graceful shutdown', () => {
     const table = freshTable();
     const env = { ...process.env, URI: await postgresUri(), SESSIONS_TABLE: table, DEADLINE: String(deadline) };
     await withRecipe(
-      'docs/cookbook.md',
+      'docs/operations.md',
       'stopOnSignals',
       async (file) => {
         const child = spawn(process.execPath, ['--import', 'tsx', file], { env, stdio: ['ignore', 'pipe', 'inherit'] });

@@ -179,10 +179,10 @@ describe('diagnostics', () => {
     assert.match(String(await thrown), /of the listener/);
   });
 
-  describe('the cookbook', () => {
+  describe('docs/operations.md', () => {
     it('has metrics for Prometheus', async () => {
       register.clear();
-      await recipe('docs/cookbook.md', 'prom-client');
+      await recipe('docs/operations.md', 'prom-client');
       const store = await openStore({ autodelete: 0.02 });
       await store.set('expired', plain({}, -1000));
       await store.set('a', plain());
@@ -232,7 +232,7 @@ const server = app.listen(0, '127.0.0.1', () => process.stdout.write('http://127
 stopOnSignals(server, store);
 `;
       await withRecipe(
-        'docs/cookbook.md',
+        'docs/operations.md',
         'stopOnSignals',
         async (file) => {
           const env = { ...process.env, URI: await postgresUri() };

@@ -311,6 +311,18 @@ describe('session IDs at rest', () => {
       assert.equal(hmac(Buffer.from('secret'), 'abc'), 'mUba1OAOkT_Ivo5dP34RCkqegy-D-wnDRShdeGONig4');
     });
 
+    it('a row copied to another prefix with its hash is a session there; with a secret it is not', async () => {
+      for (const [secret, isThere] of [
+        [undefined, true],
+        ['s', false],
+      ] as const) {
+        const options = { hashIds: true, table: freshTable(), ...(secret && { secret }) };
+        await (await open({ ...options, prefix: 'a:' })).set('abc', plain());
+        await sql`update ${sql(options.table)} set sid = 'b:' || substr(sid, 3)`;
+        assert.equal((await (await open({ ...options, prefix: 'b:' })).get('abc')) !== null, isThere);
+      }
+    });
+
     it('what the table holds is no session ID', async () => {
       for (const secret of [undefined, 's']) {
         const store = await open({ hashIds: true, ...(secret ? { secret } : {}) });

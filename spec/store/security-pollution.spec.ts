@@ -26,7 +26,9 @@ const OF_SESSIONS =
   `cookie expires maxAge originalMaxAge path secure httpOnly partitioned passport user id req except limit sids
   onProgress host hostname 0 1 2 3 -1 undefined null DATABASE_URL PGHOST PGUSER`.split(/\s+/);
 
-/** The names of all options, fields and methods in lib/, as its interfaces and classes declare them, and of a session's. */
+/**
+ * The names of all options, fields and methods in lib/, as its interfaces and classes declare them, and of a session's.
+ */
 function names(): string[] {
   const folder = path.join(ROOT, 'lib');
   const files = fs.readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'));

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import postgres, { type Sql } from 'postgres';
 import type { PgStore, PgStoreOptions } from '../../lib/index.js';
+import { createTableSql } from '../../lib/sql/schema.js';
 import { documented } from '../support/docs.js';
 import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
 import { load, plain } from '../support/sessions.js';
@@ -87,7 +88,7 @@ describe('rights in the database', () => {
     await closeStores();
     await sql.unsafe(`drop owned by ${role} cascade`);
     await sql.unsafe(`drop role ${role}`);
-    if (schema !== 'public') await sql`drop schema ${sql(schema)} cascade`;
+    if (schema !== 'public') await sql`drop schema if exists ${sql(schema)} cascade`;
   });
 
   const features: Record<string, PgStoreOptions> = {
@@ -155,6 +156,58 @@ describe('rights in the database', () => {
       writes.map((write) => (write.status === 'rejected' ? write.reason.code : write.status)),
       ['fulfilled', '42501', 'fulfilled', 'fulfilled'],
     );
+  });
+
+  it('row level security binds a role that owns the table, too, because it is forced', async () => {
+    schema = `own_${role}`;
+    await sql.unsafe(`create schema ${schema} authorization ${role}`);
+    const owner = await openAsRole();
+    await owner.set('admin:a', plain());
+    const [enable, force, policy] = documented('docs/security.md', 'sql', 'force row level security').split(/;\s*/);
+    const run = (statement?: string) => {
+      assert(statement);
+      return sql.unsafe(statement.replaceAll('public.sessions', `${schema}.${table}`).replace('to app', `to ${role}`));
+    };
+    await run(enable);
+    await run(policy);
+    assert(await owner.get('admin:a'), 'without `force` the policy does not concern the owner');
+    await run(force);
+    assert.equal(await owner.get('admin:a'), null);
+    await assert.rejects(owner.set('admin:b', plain()), { code: '42501' });
+    await useAll(await openAsRole({ prefix: 'shop:' }));
+  });
+
+  it('a role that creates the table first has its trigger run as the app; the documented `revoke` prevents it', async () => {
+    schema = `shared_${role}`;
+    const mallory = `mallory_${role}`;
+    // As `public` is up to PostgreSQL 14, and in databases that come from there.
+    await sql.unsafe(`create schema ${schema}; grant usage, create on schema ${schema} to public`);
+    await sql.unsafe(`create role ${mallory}`);
+    const plant = () =>
+      sql.begin(async (planting) => {
+        await planting.unsafe(`set local role ${mallory}`);
+        await planting.unsafe(createTableSql({ schema, table })).simple();
+        await planting.unsafe(`create table ${schema}.seen (who text); grant insert on ${schema}.seen to ${role};
+          grant select, insert, update, delete on ${schema}.${table} to ${role};
+          create function ${schema}.spy() returns trigger language plpgsql as
+            $$ begin insert into ${schema}.seen values (current_user); return new; end $$;
+          create trigger spy before insert on ${schema}.${table} for each row execute function ${schema}.spy()`);
+      });
+    try {
+      await plant();
+      await (await openAsRole()).set('a', plain());
+      assert.deepEqual([...(await sql.unsafe(`select who from ${schema}.seen`))], [{ who: role }]);
+      await sql.unsafe(`drop table ${schema}.${table}, ${schema}.seen; drop function ${schema}.spy()`);
+      await asDocumented('revoke create on schema');
+      await assert.rejects(plant(), { code: '42501' });
+      await sql.unsafe(`grant create on schema ${schema} to ${role}`);
+      table = freshTable();
+      await useAll(await openAsRole());
+    } finally {
+      await closeStores();
+      await sql.unsafe(`drop schema ${schema} cascade`);
+      await sql.unsafe(`drop owned by ${mallory}; drop role ${mallory}`);
+    }
   });
 
   it('calls nothing that others planted in the search path', async () => {

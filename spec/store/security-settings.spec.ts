@@ -53,7 +53,7 @@ interface Setting {
 async function extremes(sql: Sql): Promise<Setting[]> {
   const settings = await sql`
     select name, vartype, setting, min_val, max_val, enumvals from pg_settings
-    where context in ('user', 'superuser') and category !~ '^(Reporting and Logging|Statistics)' order by name`;
+    where context in ('user', 'superuser') and category !~ '^(Reporting and Logging|Statistics|Customized Options)' order by name`;
   return settings.flatMap(({ name, vartype, setting, min_val, max_val, enumvals }) => {
     if (Object.hasOwn(NOT_TRIED, name) || LIMITS.test(name)) return [];
     const values: string[] =

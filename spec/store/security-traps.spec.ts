@@ -1,7 +1,7 @@
 /**
- * Whoever may create functions and operators in `public` (everybody, up to PostgreSQL 14) could put there what fits a call
- * better than PostgreSQL's own, and have it run as whoever calls it (CVE-2018-1058). Neither the store, nor its command
- * line, nor the SQL of the documentation calls any of these.
+ * Whoever may create functions and operators in `public` (everybody, up to PostgreSQL 14) could put there what fits a
+ * call better than PostgreSQL's own, and have it run as whoever calls it (CVE-2018-1058). Neither the store, nor its
+ * command line, nor the SQL of the documentation calls any of these.
  */
 
 import assert from 'node:assert/strict';
@@ -48,9 +48,9 @@ async function functionNames(sql: Sql): Promise<string[]> {
 }
 
 /**
- * Each name as a function of no, one and two arguments of all types, of three of the types that PostgreSQL's own has and of
- * those near them, with defaults and polymorphic; each operator for each two types. Whatever calls one fails: at the latest
- * when it runs, mostly before, since nothing takes their type.
+ * Each name as a function of no, one and two arguments of all types, of three of the types that PostgreSQL's own has
+ * and of those near them, with defaults and polymorphic; each operator for each two types. Whatever calls one fails: at
+ * the latest when it runs, mostly before, since nothing takes their type.
  */
 async function plantTraps(sql: Sql): Promise<number> {
   const names = await functionNames(sql);
@@ -268,6 +268,8 @@ describe('functions and operators in `public` that fit better than PostgreSQL’
       await store.set('app:a', plain({ passport: { user: 'ann' } }));
       await store.close();
       await admin.unsafe('create table public.visits (user_id text, count integer)');
+      // As connect-pg-simple creates it.
+      await admin.unsafe('create table public.session (sid varchar primary key, sess json, expire timestamp(6))');
     });
 
     /** Runs SQL of the documentation as somebody would who copies it, and takes it back. */
@@ -296,15 +298,16 @@ describe('functions and operators in `public` that fit better than PostgreSQL’
       }
     });
 
-    it('SQL in sentences, and in the code of recipes', async () => {
-      const found = PAGES.flatMap((page) => {
+    it('SQL in sentences, in the code of recipes and in examples', async () => {
+      const found = [...PAGES, ...filesIn('examples', '.ts')].flatMap((page) => {
         const text = read(page);
         const sentences = text.matchAll(/`((?:select|update|delete|insert|alter|create|grant|revoke|with)\s[^`]+)`/g);
         const code = [...text.matchAll(/\bsql`([^`]+)`/g)].map(([all, sql = '']) => [
           all,
           sql.replaceAll(/\$\{sql\((\w+)\)\}/g, 'sessions').replaceAll(/\$\{[^}]*\}/g, `'x'`),
         ]);
-        return [...sentences, ...code].map(([, sql]) => ({ page, sql: sql as string }));
+        const queries = text.matchAll(/\bquery\('([^']+)'/g);
+        return [...sentences, ...code, ...queries].map(([, sql]) => ({ page, sql: sql as string }));
       });
       assert(found.length > 3, String(found.length));
       for (const { page, sql } of found) {

@@ -43,7 +43,7 @@ describe('session objects of a framework', () => {
   }
 
   /** Runs `work` as the rest of a request that ran through `store.scope`. */
-  const inScope = <T>(work: () => Promise<T>): Promise<T> => store.scope({}, {}, work);
+  const inScope = async (work: () => Promise<void>): Promise<void> => store.scope({}, {}, work);
 
   /** Another request changes the session and saves it. */
   async function changeElsewhere(change: (session: Data) => void): Promise<void> {

@@ -52,6 +52,7 @@ function start(): ChildProcess {
   // A process group of its own: Ctrl-C in a terminal must not end it before its work is done.
   const child = spawn('sh', ['-c', SCRIPT, 'guard'], { cwd: '/', detached: true, stdio: ['pipe', 'ignore', 'ignore'] });
   child.unref();
-  (child.stdin as Socket).unref();
+  // Bun has no `unref` there, and needs none.
+  (child.stdin as Partial<Socket>).unref?.();
   return child;
 }

@@ -1,6 +1,6 @@
 /**
- * A process that pollutes `Object.prototype` and runs the main calls meanwhile: `polluted-process.ts URI TABLE NAMES`. It
- * prints as JSON what they answer without pollution, and what was different with it.
+ * A process that pollutes `Object.prototype` and runs the main calls meanwhile: `polluted-process.ts URI TABLE NAMES`.
+ * It prints as JSON what they answer without pollution, and what was different with it.
  */
 
 import { PgStore } from '../../lib/index.js';

@@ -1,16 +1,24 @@
-/** A Fastify app for `itKeepsThePromises`. Nothing in it knows of races, or of the store. */
+/** Fastify apps for `itKeepsThePromises`. Nothing in them knows of races. */
 
 import fastifyCookie from '@fastify/cookie';
 import fastifySession from '@fastify/session';
-import fastify, { type FastifyRequest } from 'fastify';
+import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify';
+import type { PgStore } from '../../lib/index.js';
+import type { Gate, Listening } from './race-app.js';
 import type { StartServer } from './race-server.js';
 
 type Data = Record<string, any>;
 const dataOf = ({ session }: FastifyRequest) => session as Data;
 type Named = { Params: { name: string } };
 
-export const start: StartServer = async (store, gate) => {
+/** @param configure what an app does before it registers the session */
+export async function startFastify(
+  store: PgStore,
+  gate: Pick<Gate, 'pass'>,
+  configure: (app: FastifyInstance) => void,
+): Promise<Listening> {
   const app = fastify();
+  configure(app);
   await app.register(fastifyCookie);
   await app.register(fastifySession, {
     store,
@@ -39,4 +47,6 @@ export const start: StartServer = async (store, gate) => {
     return { data };
   });
   return { url: await app.listen({ port: 0, host: '127.0.0.1' }), close: () => app.close() };
-};
+}
+
+export const start: StartServer = (store, gate) => startFastify(store, gate, () => {});
