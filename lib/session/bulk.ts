@@ -97,9 +97,11 @@ export class BulkDestruction {
 
   /** Destroys the user's session with this handle. @returns whether there was one */
   async byHandle(handle: string, user: string): Promise<boolean> {
+    const saves = this.#saves.now((save) => save.user() === user);
+    const isNamed = ({ key }: { readonly key: string }) => this.#ids.hasHandle(key, handle);
     const rows = await this.#statements.findOfUser(user, this.#deadline());
-    const named = rows.filter(({ key }) => this.#ids.hasHandle(key, handle));
-    return (await this.#destroy(named)) > 0;
+    const destroyed = await this.#destroy(rows.filter(isNamed));
+    return destroyed + (await this.#destroyWritten(saves, (row) => row.user === user && isNamed(row))) > 0;
   }
 
   #keysOf(sid: string | undefined): readonly string[] {
@@ -124,7 +126,11 @@ export class BulkDestruction {
       return true;
     }
     const { destroyNamed } = this.#statements.onShard(row.shard);
-    return this.#untilUnlocked(row.key, (deadline) => destroyNamed(row, deadline));
+    // A save may have moved it to the key of a newer secret since it was found.
+    for (const key of [row.key, ...this.#ids.otherKeysOf(row.key)]) {
+      if (await this.#untilUnlocked(key, (deadline) => destroyNamed({ ...row, key }, deadline))) return true;
+    }
+    return false;
   }
 
   /**

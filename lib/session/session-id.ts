@@ -68,13 +68,19 @@ export class SessionIds {
   }
 
   /**
-   * Whether a handle names the session of this row: a handle is made from a row key, and after a rotation of `secret` the
-   * session has another one. With `hashIds` nobody can tell the older keys from the present one.
+   * The other keys that the session of this row may have, after a rotation of `secret`. With `hashIds` nobody can tell them.
+   */
+  otherKeysOf(key: string): readonly string[] {
+    const sid = this.#signingKeys.length > 1 ? this.sessionIdFrom(key) : undefined;
+    return sid === undefined ? [] : this.rowKeysFor(sid).filter((one) => one !== key);
+  }
+
+  /**
+   * Whether a handle names the session of this row. A handle is made from a row key, and after a rotation of `secret` the
+   * session has another one.
    */
   hasHandle(key: string, handle: string): boolean {
-    const sid = this.#signingKeys.length > 1 ? this.sessionIdFrom(key) : undefined;
-    const keys = sid === undefined ? [key] : this.rowKeysFor(sid);
-    return keys.some((one) => handleOf(one) === handle);
+    return [key, ...this.otherKeysOf(key)].some((one) => handleOf(one) === handle);
   }
 }
 
