@@ -5,7 +5,9 @@ import type { UnderWay } from '../calls/under-way.js';
 import type { Deletion, RowName, Statements, UserRow, WrittenRow } from './row.js';
 import type { SessionIds } from './session-id.js';
 
-/** How many rows of one call may be in statements at the same time, so that those of other calls have room beside them. */
+/**
+ * How many rows of one call may be in statements at the same time, so that those of other calls have room beside them.
+ */
 const ROWS_AT_ONCE = 512;
 
 /** The store in option `previous`, as far as it takes part. */
@@ -24,9 +26,9 @@ export interface SavedSession {
 export type Saves = UnderWay<SavedSession, WrittenRow | undefined>;
 
 /**
- * Each of these calls finds the rows that are there at the moment of its statement, and deletes exactly these: found by key
- * and time of creation, so a session that is created later under the same ID stays. It waits for no call on a session and no
- * such call waits for it. Locked rows are skipped, and tried again.
+ * Each of these calls finds the rows that are there at the moment of its statement, and deletes exactly these: found by
+ * key and time of creation, so a session that is created later under the same ID stays. It waits for no call on a
+ * session and no such call waits for it. Locked rows are skipped, and tried again.
  */
 export class BulkDestruction {
   readonly #statements: Statements;
@@ -134,8 +136,8 @@ export class BulkDestruction {
   }
 
   /**
-   * Waits for saves that were under way when the call was made, and deletes exactly what they wrote: so a `save()` that the
-   * app did not await before the call is destroyed too, and what is saved later stays.
+   * Waits for saves that were under way when the call was made, and deletes exactly what they wrote: so a `save()` that
+   * the app did not await before the call is destroyed too, and what is saved later stays.
    */
   async #destroyWritten(saves: ReturnType<Saves['now']>, concerns: (row: WrittenRow) => boolean): Promise<number> {
     const deletions = saves.map(async ({ subject, ended }) => {

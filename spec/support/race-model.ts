@@ -1,5 +1,6 @@
 /**
- * What a session may hold after these calls: a model without a database, and the search for an order that explains them.
+ * What a session may hold after these calls: a model without a database, and the search for an order that explains
+ * them.
  */
 
 import { type Side, sideThatCounts } from '../../lib/session/reconcile.js';
@@ -30,8 +31,8 @@ export interface Operation {
 }
 
 /**
- * What a call does at one moment. A sign-out does several things, each at a moment of its own: it destroys the session that
- * it finds, and what each `set` wrote that was under way when it was called.
+ * What a call does at one moment. A sign-out does several things, each at a moment of its own: it destroys the session
+ * that it finds, and what each `set` wrote that was under way when it was called.
  */
 interface Effect {
   readonly operation: number;
@@ -62,10 +63,10 @@ interface State {
 }
 
 /**
- * Whether some order of the calls' effects gives each call the answer that it got (linearizability: Herlihy and Wing, 1990; the
- * search is Wing and Gong's). The order keeps what is certain: a call that was answered before another one was made came
- * first, and of two calls from one process that do not both read, the one that was made first. Sign-outs have no place in the
- * order of a process's calls: each of their effects comes at any moment between call and answer.
+ * Whether some order of the calls' effects gives each call the answer that it got (linearizability: Herlihy and Wing,
+ * 1990; the search is Wing and Gong's). The order keeps what is certain: a call that was answered before another one
+ * was made came first, and of two calls from one process that do not both read, the one that was made first. Sign-outs
+ * have no place in the order of a process's calls: each of their effects comes at any moment between call and answer.
  */
 export function explain(operations: readonly Operation[], dropped: readonly number[]): boolean {
   return new Search(operations, dropped).run();
@@ -115,7 +116,8 @@ class Search {
     const ready = [...this.#effects.keys()].filter(
       (n) => !(done & (1n << BigInt(n))) && !((this.#before[n] ?? 0n) & ~done),
     );
-    // Where one of these comes at all now, it need not come later: it changes nothing for others, and lets more of them come.
+    // Where one of these comes at all now, it need not come later: it changes nothing for others, and lets more of them
+    // come.
     const harmless = ready.find((n) => this.#isHarmless(state, this.#effects[n] as Effect));
     if (harmless !== undefined) return this.#goOn(done, state, harmless);
     const place = `${done} ${this.#texts.of(state)}`;
@@ -295,12 +297,17 @@ function drop(state: State, { process }: Operation): State {
   return { ...state, dropped: state.dropped.map((count, n) => (n === process ? count + 1 : count)) };
 }
 
-/** Whether an earlier save of the object found that its session has changed hands: then each later one is dropped, too. */
+/**
+ * Whether an earlier save of the object found that its session has changed hands: then each later one is dropped, too.
+ */
 function hasChangedHands({ seen, stored }: Known, ours: Flat): boolean {
   return mergedWith(seen, ours, stored) === undefined;
 }
 
-/** What the row holds after a save that meets it; `undefined` where the save is dropped, since the session changed hands. */
+/**
+ * What the row holds after a save that meets it; `undefined` where the save is dropped, since the session changed
+ * hands.
+ */
 function mergedWith(seen: Flat, ours: Flat, row: Flat): Flat | undefined {
   if (isSame(seen, row)) return ours;
   const users = [seen, ours, row].map((flat) => (flat.get('user') as string | undefined) ?? null);
