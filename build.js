@@ -1,8 +1,8 @@
 /**
  * `npm run build`: writes the package's two complete builds, an ES module and CommonJS, and its command line to dist/.
  *
- * TypeScript compiles lib/, and esbuild bundles what comes out. The dependencies stay outside, except pg-format: it loads a
- * file by `__dirname`, which no bundler follows, so an app that is bundled with it fails at start.
+ * TypeScript compiles lib/, and esbuild bundles what comes out. The dependencies stay outside, except pg-format: it
+ * loads a file by `__dirname`, which no bundler follows, so an app that is bundled with it fails at start.
  */
 
 import { execFileSync } from 'node:child_process';

@@ -4,15 +4,15 @@ import { channel } from 'node:diagnostics_channel';
 import session from 'express-session';
 
 /**
- * Events of a `PgStore` and their listeners' arguments. Sessions are named by their handle: an opaque hash. What a listener
- * throws becomes a warning of the process.
+ * Events of a `PgStore` and their listeners' arguments. Sessions are named by their handle: an opaque hash. What a
+ * listener throws becomes a warning of the process.
  */
 export interface PgStoreEvents {
   /** The timer deleted expired rows: how many. If that failed, also why. */
   autodelete: [rows: number, error?: Error];
   /**
-   * Autodelete removed an expired session: which one, and whose it was (`null`: nobody's). It comes at most once for each
-   * session in all processes, up to a fifth of the session's lifetime after its expiry.
+   * Autodelete removed an expired session: which one, and whose it was (`null`: nobody's). It comes at most once for
+   * each session in all processes, up to a fifth of the session's lifetime after its expiry.
    */
   expired: [handle: string, user: string | null];
   /** A statement failed with a transient error and is tried again: for which call, after which attempt, why. */
@@ -25,8 +25,8 @@ export interface PgStoreEvents {
   takenOver: [handle: string];
   /**
    * A request's save or touch was discarded: of which session, in which call, and why. `'destroyed'`: the session was
-   * destroyed, or expired, while the request still had it. `'changed hands'`: somebody signed out of it, or another user in,
-   * while the request ran for the user before.
+   * destroyed, or expired, while the request still had it. `'changed hands'`: somebody signed out of it, or another
+   * user in, while the request ran for the user before.
    */
   dropped: [handle: string, call: 'set' | 'touch', why: 'destroyed' | 'changed hands'];
 }

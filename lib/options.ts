@@ -38,8 +38,8 @@ export interface PreviousStore {
 /** Options of `takeOver()`. */
 export interface TakeOverOptions {
   /**
-   * IDs of the sessions to take over, for a store that cannot list its own: an array, or an async iterable such as the rows
-   * of a query. Default: all that the store's method `all` lists.
+   * IDs of the sessions to take over, for a store that cannot list its own: an array, or an async iterable such as the
+   * rows of a query. Default: all that the store's method `all` lists.
    */
   sids?: readonly string[] | AsyncIterable<string>;
   /** Gets how many sessions are done, and how many there are, where that is known. */
@@ -49,9 +49,9 @@ export interface TakeOverOptions {
 /** Options of `new PgStore(options)`. All are optional. */
 export interface PgStoreOptions {
   /**
-   * Connection string: `postgres://user:password@host:port/database`, with the parameters of libpq, each honoured or refused
-   * by name. Several hosts are tried in turn until one takes writes. Default: the environment variable `DATABASE_URL`. What
-   * neither says comes from the `PG*` variables and the password file.
+   * Connection string: `postgres://user:password@host:port/database`, with the parameters of libpq, each honoured or
+   * refused by name. Several hosts are tried in turn until one takes writes. Default: the environment variable
+   * `DATABASE_URL`. What neither says comes from the `PG*` variables and the password file.
    */
   uri?: string;
   /**
@@ -65,8 +65,8 @@ export interface PgStoreOptions {
    */
   pool?: NodePostgresPool;
   /**
-   * Postgres.js options of the store's own connections, such as `ssl`, or `prepare: false` for PgBouncer. They go before the
-   * connection string.
+   * Postgres.js options of the store's own connections, such as `ssl`, or `prepare: false` for PgBouncer. They go
+   * before the connection string.
    */
   postgres?: Record<string, unknown>;
   /** Name of the table, any legal identifier. Default `sessions`. */
@@ -143,8 +143,8 @@ export interface PgStoreOptions {
    */
   retry?: Partial<RetryOptions>;
   /**
-   * Milliseconds after which a call without an answer fails with `TIMEOUT`; its statement is cancelled on the server shortly
-   * before, by at most half a second, unless option `sql` gives the client. Default 10,000.
+   * Milliseconds after which a call without an answer fails with `TIMEOUT`; its statement is cancelled on the server
+   * shortly before, by at most half a second, unless option `sql` gives the client. Default 10,000.
    */
   timeout?: number;
   /**

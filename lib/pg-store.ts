@@ -36,10 +36,10 @@ type Request = Parameters<session.Store['createSession']>[0];
  * app.use(session({ store, secret: 'keyboard cat', resave: false, saveUninitialized: false }))
  * ```
  *
- * Connects to nothing until first use, creates the table then if it is missing, and tries again at the next call if that
- * failed. The methods of express-session's store interface (its README, "Session Store Implementation") take a callback, or
- * return a promise without one; all others return promises. A failed call gives a `PgStoreError` that names the call, wrong
- * arguments a `TypeError`.
+ * Connects to nothing until first use, creates the table then if it is missing, and tries again at the next call if
+ * that failed. The methods of express-session's store interface (its README, "Session Store Implementation") take a
+ * callback, or return a promise without one; all others return promises. A failed call gives a `PgStoreError` that
+ * names the call, wrong arguments a `TypeError`.
  */
 export class PgStore extends EventStore {
   protected readonly tableName: string;
@@ -111,13 +111,16 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Saves the session. One that was loaded from the store is merged with what others saved meanwhile, and discarded, with a
-   * `dropped` event, if it was destroyed or changed hands meanwhile; any other object replaces the row. In a framework without
-   * express-session, an object that is saved after a `get` of its session ID counts as loaded: see `scope`.
+   * Saves the session. One that was loaded from the store is merged with what others saved meanwhile, and discarded,
+   * with a `dropped` event, if it was destroyed or changed hands meanwhile; any other object replaces the row. In a
+   * framework without express-session, an object that is saved after a `get` of its session ID counts as loaded: see
+   * `scope`.
    */
   override set(sid: string, session: SessionData): Promise<void>;
   override set(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
-  /** The same as Koa's session middlewares call it: the session lives so many milliseconds, whatever its cookie says. */
+  /**
+   * The same as Koa's session middlewares call it: the session lives so many milliseconds, whatever its cookie says.
+   */
   override set(sid: string, session: object, lifetime: number): Promise<void>;
   override set(sid: string, session: SessionData, last?: Callback<void> | number): Promise<void> | undefined {
     const lifetime = typeof last === 'number' ? checkLifetime(last) : undefined;
@@ -183,8 +186,8 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Destroys all sessions of the prefix that are there, and those that calls of `set` of this process are saving. A session
-   * that is created after the call stays, by the database's clock. Option `previous`: all of that store first.
+   * Destroys all sessions of the prefix that are there, and those that calls of `set` of this process are saving. A
+   * session that is created after the call stays, by the database's clock. Option `previous`: all of that store first.
    */
   override clear(): Promise<void>;
   override clear(callback: Callback<void> | undefined): void;
@@ -193,8 +196,8 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * The unexpired sessions of the prefix, one by one, in the order of their row keys. They are read page by page, so memory
-   * stays flat, and closing the store does not wait for a slow reader.
+   * The unexpired sessions of the prefix, one by one, in the order of their row keys. They are read page by page, so
+   * memory stays flat, and closing the store does not wait for a slow reader.
    */
   async *sessions(): AsyncGenerator<ListedSession, void, undefined> {
     const pages = this.#listing.pages('sessions');
@@ -226,8 +229,8 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Destroys a user's sessions, all but the session ID in `except`: those that are there when its statement runs, and those
-   * that calls of `set` of this process are saving. What is created later stays.
+   * Destroys a user's sessions, all but the session ID in `except`: those that are there when its statement runs, and
+   * those that calls of `set` of this process are saving. What is created later stays.
    *
    * @returns how many rows were deleted, expired ones included; after a lost answer it may be fewer than that
    */
@@ -244,7 +247,8 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Keeps `most` of a user's sessions in all: the one in `except`, and the most recently active others. Destroys the rest.
+   * Keeps `most` of a user's sessions in all: the one in `except`, and the most recently active others. Destroys the
+   * rest.
    *
    * @returns how many rows were deleted, expired ones included
    */
@@ -267,8 +271,8 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Destroys the session with a handle from `sessionsOf`, if it is that user's. A handle from before a rotation of `secret`
-   * still works, without `hashIds`.
+   * Destroys the session with a handle from `sessionsOf`, if it is that user's. A handle from before a rotation of
+   * `secret` still works, without `hashIds`.
    *
    * @returns whether there was one
    */
@@ -347,8 +351,8 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Takes over sessions of the store in option `previous`: those with the IDs in `sids`, else all, if that store can list
-   * them (`all`). May be repeated. Option `timeout` applies to each of that store's answers, the list included.
+   * Takes over sessions of the store in option `previous`: those with the IDs in `sids`, else all, if that store can
+   * list them (`all`). May be repeated. Option `timeout` applies to each of that store's answers, the list included.
    *
    * @returns how many were taken over
    */
@@ -402,16 +406,17 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Middleware for frameworks that make session objects of their own and await `get`, such as express-openid-connect and
-   * koa-session, and a Fastify hook. In a request that runs through it, a `set` after a `get` of the same session ID saves what
-   * that `get` loaded, whichever object it is given: merged, and discarded if the session was destroyed meanwhile.
+   * Middleware for frameworks that make session objects of their own and await `get`, such as express-openid-connect
+   * and koa-session, and a Fastify hook. In a request that runs through it, a `set` after a `get` of the same session
+   * ID saves what that `get` loaded, whichever object it is given: merged, and discarded if the session was destroyed
+   * meanwhile.
    *
    * ```ts
    * app.use(store.scope) // before the middleware that loads the session
    * ```
    *
-   * Where the framework passes callbacks, as @fastify/session does, the store does this by itself. It returns what `next`
-   * returned, so Koa can await it; Fastify's types want a hook that returns nothing.
+   * Where the framework passes callbacks, as @fastify/session does, the store does this by itself. It returns what
+   * `next` returned, so Koa can await it; Fastify's types want a hook that returns nothing.
    */
   readonly scope = (_req: unknown, _res: unknown, next: () => void): void => this.#scopes.runRequest(next);
 
@@ -447,9 +452,9 @@ export class PgStore extends EventStore {
 }
 
 /**
- * A cookie that express-session's `Cookie` can be made of: that fails on an `originalMaxAge` which is not a number, and it
- * copies what every object seems to have where `Object.prototype` is polluted. A session without a cookie stays without, and
- * express-session says what it says with MemoryStore.
+ * A cookie that express-session's `Cookie` can be made of: that fails on an `originalMaxAge` which is not a number, and
+ * it copies what every object seems to have where `Object.prototype` is polluted. A session without a cookie stays
+ * without, and express-session says what it says with MemoryStore.
  */
 function fitCookie(given: unknown): SessionData['cookie'] {
   if (typeof given !== 'object' || given === null) return given as never;

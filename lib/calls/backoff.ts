@@ -4,8 +4,9 @@ import { timeoutError } from '../errors.js';
 import { sleep } from './timers.js';
 
 /**
- * Waits before a locked row is asked for again, ever longer, but at most 100 milliseconds: no statement waits for the row on
- * the server. The first time it does not wait at all, since the row may have been changed while the statement ran.
+ * Waits before a locked row is asked for again, ever longer, but at most 100 milliseconds: no statement waits for the
+ * row on the server. The first time it does not wait at all, since the row may have been changed while the statement
+ * ran.
  *
  * @param tries how often the row was asked for
  * @param deadline on the clock of `performance.now()`, in milliseconds

@@ -48,8 +48,9 @@ interface Waiting<Item, Result> {
 /**
  * Gathers items while statements are in flight, and sends all that have gathered as the next statement.
  *
- * No timer is involved. With nothing in flight, a burst of items leaves once the event loop has run the callbacks that are
- * ready; where the last batch was a single item, the next item leaves at once, so a lone call pays nothing for batching.
+ * No timer is involved. With nothing in flight, a burst of items leaves once the event loop has run the callbacks that
+ * are ready; where the last batch was a single item, the next item leaves at once, so a lone call pays nothing for
+ * batching.
  */
 export class Batcher<Item, Result> {
   readonly #options: BatcherOptions<Item, Result>;

@@ -13,8 +13,8 @@ export interface Deadline {
 }
 
 /**
- * Watches any number of deadlines with one timer, so that a call which ends in time, as nearly all do, sets and clears no
- * timer of its own.
+ * Watches any number of deadlines with one timer, so that a call which ends in time, as nearly all do, sets and clears
+ * no timer of its own.
  */
 export class Deadlines {
   /** An array, not a Set: V8's Set keeps deleted entries reachable until it is rebuilt. */
@@ -69,8 +69,8 @@ export class Deadlines {
   }
 
   /**
-   * After the event loop has stood still, answers may wait in sockets that it has not read yet: timers come before sockets.
-   * So it reads them first.
+   * After the event loop has stood still, answers may wait in sockets that it has not read yet: timers come before
+   * sockets. So it reads them first.
    */
   #lookAfterPoll(): void {
     setImmediate(() => setImmediate(() => this.#look()));

@@ -10,7 +10,8 @@ export const aroundIt: Jitter = (milliseconds) => milliseconds * (0.75 + Math.ra
 export const onlyShorter: Jitter = (milliseconds) => milliseconds * (1 - Math.random() / 4);
 
 /**
- * Runs a task at an interval, with `setInterval`: never while it is still running, and without keeping the process alive.
+ * Runs a task at an interval, with `setInterval`: never while it is still running, and without keeping the process
+ * alive.
  */
 export class Interval {
   readonly #timer: NodeJS.Timeout | undefined;

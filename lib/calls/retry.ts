@@ -20,8 +20,8 @@ export interface RetryOptions {
 export type Verdict = 'transient' | 'unfit' | 'final';
 
 /**
- * Errors that pass, by code: SQLSTATEs of PostgreSQL's Appendix A, codes of Postgres.js and of the store for connections, and
- * of the operating system. Every other error is final. docs/errors.md has the same table.
+ * Errors that pass, by code: SQLSTATEs of PostgreSQL's Appendix A, codes of Postgres.js and of the store for
+ * connections, and of the operating system. Every other error is final. docs/errors.md has the same table.
  */
 const PASSING: Readonly<Record<string, Verdict>> = {
   // Class 08, connection exceptions; poolers use 08P01 for a server that they cannot reach.
@@ -88,8 +88,8 @@ const PASSING: Readonly<Record<string, Verdict>> = {
 export const PASSING_CODES = Object.keys(PASSING);
 
 /**
- * A Citus coordinator says the first of its connection to a worker that has restarted, pgpool-II the second while the server
- * behind it is down; both with SQLSTATE XX000, an internal error.
+ * A Citus coordinator says the first of its connection to a worker that has restarted, pgpool-II the second while the
+ * server behind it is down; both with SQLSTATE XX000, an internal error.
  */
 const LOST_BEHIND = /^(failure on connection marked as essential|failed to create a backend \d+ connection)/;
 

@@ -1,8 +1,9 @@
 /**
  * Node.js's timers as they were when the store was loaded.
  *
- * Tests of apps replace the timers, and the store's own must go on. In the CommonJS build an imported function is looked up
- * in its module at each call, and @sinonjs/fake-timers replaces the functions of these modules too; a constant stays.
+ * Tests of apps replace the timers, and the store's own must go on. In the CommonJS build an imported function is
+ * looked up in its module at each call, and @sinonjs/fake-timers replaces the functions of these modules too; a
+ * constant stays.
  */
 
 import process from 'node:process';

@@ -28,8 +28,8 @@ export class CallTracker {
   }
 
   /**
-   * Runs a call. With a callback it returns nothing and calls back later, never in the same tick; what the callback throws is
-   * the app's own uncaught exception. Without one it returns a promise.
+   * Runs a call. With a callback it returns nothing and calls back later, never in the same tick; what the callback
+   * throws is the app's own uncaught exception. Without one it returns a promise.
    *
    * @param work gets the call's deadline; the call fails then
    * @throws TypeError for a callback that is not a function
@@ -52,7 +52,8 @@ export class CallTracker {
   /** Runs a call that returns a promise. */
   promise<T>(name: string, work: (deadline: number) => Promise<T>, deadline = this.deadline()): Promise<T> {
     const answer = new Promise<T>((resolve, reject) => this.#start(name, deadline, work, resolve, reject));
-    // Perhaps nobody awaits it, as with `req.session.destroy()` without a callback: a failed call never ends the process.
+    // Perhaps nobody awaits it, as with `req.session.destroy()` without a callback: a failed call never ends the
+    // process.
     answer.catch(() => {});
     return answer;
   }

@@ -23,8 +23,8 @@ export interface Stats {
 /**
  * Reads the whole table. Tombstones are neither expired nor unexpired sessions.
  *
- * Every type matches exactly, so that nothing which others have put into a schema of the search path is a better match: an
- * administrator runs this (CVE-2018-1058).
+ * Every type matches exactly, so that nothing which others have put into a schema of the search path is a better match:
+ * an administrator runs this (CVE-2018-1058).
  */
 export async function stats(query: BoundQuery, options: Options): Promise<Stats> {
   const table = qualified(options);

@@ -1,4 +1,6 @@
-/** Splits a connection URI of PostgreSQL into connection parameters, as libpq does ("Connection URIs" in its manual). */
+/**
+ * Splits a connection URI of PostgreSQL into connection parameters, as libpq does ("Connection URIs" in its manual).
+ */
 
 /** Credentials, hosts, database and parameters. Credentials end at the first `@` that comes before any `/`. */
 const URI = /^postgres(?:ql)?:\/\/(?:([^@/]*)@)?([^/?]*)(?:\/([^?]*))?(?:\?(.*))?$/is;
@@ -7,16 +9,16 @@ const URI = /^postgres(?:ql)?:\/\/(?:([^@/]*)@)?([^/?]*)(?:\/([^?]*))?(?:\?(.*))
 const HOST = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::(.*))?$/s;
 
 /**
- * The parameters of a connection URI by libpq's names (`host`, `port`, `user`, `password`, `dbname` and those after `?`),
- * decoded. Several hosts are one text with commas, and so are their ports.
+ * The parameters of a connection URI by libpq's names (`host`, `port`, `user`, `password`, `dbname` and those after
+ * `?`), decoded. Several hosts are one text with commas, and so are their ports.
  *
  * @throws TypeError that shows nothing of the text, because a password may be in any part of one that is not understood
  */
 export function parseConnectionString(uri: string): Map<string, string> {
   const [, credentials = '', hosts = '', path, query = ''] = URI.exec(uri) ?? refuse();
   const database = path ?? '';
-  // What looks like two sets of credentials, or like a query before them, is a password with unencoded characters: its end
-  // would be taken for the name of a host, and appear in messages.
+  // What looks like two sets of credentials, or like a query before them, is a password with unencoded characters: its
+  // end would be taken for the name of a host, and appear in messages.
   if (credentials.includes('?') || hosts.includes('@') || database.includes('@')) refuse();
   if (path === undefined && credentials === '' && query.includes('@')) refuse();
   const parameters = new Map<string, string>();

@@ -24,8 +24,9 @@ const LONGEST_CANCELLATION = 500;
  * Runs one statement at a time, and never outlives its socket.
  *
  * Postgres.js connects again by itself after a connection broke, and then remains of the old one fail or hang the next
- * statement, or end the process (its issues #1133, #1208 of 3.4); so do several hosts (#1174), `fetch_types` (#1192) and a
- * password to wait for. So it is given one socket, on which a session has been started already, and no second one.
+ * statement, or end the process (its issues #1133, #1208 of 3.4); so do several hosts (#1174), `fetch_types` (#1192)
+ * and a password to wait for. So it is given one socket, on which a session has been started already, and no second
+ * one.
  */
 export class Connection {
   /** Whether a statement got no answer, not even to a request to cancel it. */
@@ -87,7 +88,9 @@ export class Connection {
     await this.#transport.reset();
   }
 
-  /** Settles as the statement does, or rejects with `TIMEOUT`: then it has been cancelled, or the connection is reset. */
+  /**
+   * Settles as the statement does, or rejects with `TIMEOUT`: then it has been cancelled, or the connection is reset.
+   */
   #answer<T>(statement: Promise<T>, deadline: number): Promise<T> {
     const time = deadline - performance.now();
     const cancelTime = deadline - Math.min(time / 10, LONGEST_CANCELLATION);
@@ -110,9 +113,9 @@ export class Connection {
   }
 
   /**
-   * Cancels the statement, and waits until it has ended and no signal to the backend is under way that could strike the next
-   * one. What comes back does not matter: a commit that waited for a standby ends with success when it is cancelled. Where
-   * nothing comes until the deadline, the connection is reset.
+   * Cancels the statement, and waits until it has ended and no signal to the backend is under way that could strike the
+   * next one. What comes back does not matter: a commit that waited for a standby ends with success when it is
+   * cancelled. Where nothing comes until the deadline, the connection is reset.
    */
   async #giveUp(statement: Promise<unknown>, deadline: number): Promise<Error> {
     const cancelled = requestCancel(this.#settings, this.#host, this.#session.cancelKey, deadline);
@@ -159,15 +162,15 @@ export class Connection {
   }
 
   /**
-   * Looks at the host, and sets what the store's statements count on: they repeat what another transaction has changed under
-   * them by themselves, so a role's default of `serializable` would only make batches fail; and the server ends a statement
-   * whose process is gone.
+   * Looks at the host, and sets what the store's statements count on: they repeat what another transaction has changed
+   * under them by themselves, so a role's default of `serializable` would only make batches fail; and the server ends a
+   * statement whose process is gone.
    */
   async #prepare(): Promise<void> {
     const { target, statementTimeout } = this.#settings;
     const isUnfit = target ? UNFIT_HOST[target] : 'false';
-    // What the app has set itself stays. Behind a pooler the backend is another one: the next transaction may be another
-    // client's, so nothing is set there.
+    // What the app has set itself stays. Behind a pooler the backend is another one: the next transaction may be
+    // another client's, so nothing is set there.
     const [row] = await runQuery(
       this.#sql,
       `select (${isUnfit})::text, (
@@ -188,8 +191,8 @@ export class Connection {
 }
 
 /**
- * A socket as Postgres.js expects it: the first message that it writes starts a session. That has been done, so the message
- * goes nowhere, and what the server has answered is there to be read.
+ * A socket as Postgres.js expects it: the first message that it writes starts a session. That has been done, so the
+ * message goes nowhere, and what the server has answered is there to be read.
  */
 function startedSocket(socket: net.Socket, messages: Buffer): net.Socket {
   const { write } = socket;

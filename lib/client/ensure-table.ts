@@ -6,8 +6,8 @@ import { COLUMNS, CREATION_LOCK_SQL, createSchemaSql, createTableSql, SHARD_COLU
 import type { Client } from './client.js';
 
 /**
- * A row for each column of the table: the table's comment, the column's name and type, and whether an insert must name it.
- * One row without a column where the table is missing, none where the schema is.
+ * A row for each column of the table: the table's comment, the column's name and type, and whether an insert must name
+ * it. One row without a column where the table is missing, none where the schema is.
  */
 const COLUMNS_SQL = `select c.oid::text, pg_catalog.obj_description(c.oid, 'pg_class'::name),
     a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod),

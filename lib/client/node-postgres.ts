@@ -1,4 +1,6 @@
-/** Option `pool`: runs statements on the app's node-postgres pool, each on a connection that it checks out for itself. */
+/**
+ * Option `pool`: runs statements on the app's node-postgres pool, each on a connection that it checks out for itself.
+ */
 
 import { createHash } from 'node:crypto';
 import type { Socket } from 'node:net';
@@ -86,8 +88,8 @@ export class PoolClient implements Client {
   async end(): Promise<void> {}
 
   /**
-   * Runs `work` on a connection that is checked out for it, and destroyed where it timed out or may be broken. The pool's
-   * others stay as they are.
+   * Runs `work` on a connection that is checked out for it, and destroyed where it timed out or may be broken. The
+   * pool's others stay as they are.
    */
   async #withConnection<T>(deadline: number, work: (client: NodePostgresClient) => Promise<T>): Promise<T> {
     const client = await this.#checkOut(deadline);
@@ -135,7 +137,9 @@ export class PoolClient implements Client {
 /** The failure of a connection is that of its statement, too. */
 function ignore(): void {}
 
-/** Resolves with the answer, or rejects with `TIMEOUT`: then the statement has been cancelled, or the socket is reset. */
+/**
+ * Resolves with the answer, or rejects with `TIMEOUT`: then the statement has been cancelled, or the socket is reset.
+ */
 async function answerInTime<T>(client: NodePostgresClient, answer: Promise<T>, deadline: number): Promise<T> {
   const time = Math.max(0, deadline - performance.now());
   const cancelTime = deadline - Math.min(time / 10, LONGEST_CANCELLATION);
@@ -186,7 +190,9 @@ function resetSocket(client: NodePostgresClient): void {
   (stream?._parent ?? stream)?.resetAndDestroy?.();
 }
 
-/** What node-postgres says of connections that were lost, or that it did not get in time; its own errors have no code. */
+/**
+ * What node-postgres says of connections that were lost, or that it did not get in time; its own errors have no code.
+ */
 const CONNECTION_LOST =
   /^(Connection terminated|Client (has encountered|was closed)|timeout e|Query read timeout|Received unexpected|There was an error establishing an SSL)/;
 

@@ -111,7 +111,9 @@ export class Parameters {
     return this.#given.get(name)?.value || undefined;
   }
 
-  /** One of the texts in `allowed`, or nothing where the parameter is not given. @throws TypeError for any other text */
+  /**
+   * One of the texts in `allowed`, or nothing where the parameter is not given. @throws TypeError for any other text
+   */
   oneOf<T extends string>(name: ParameterName, allowed: readonly T[]): T | undefined {
     const value = this.get(name);
     if (value === undefined || allowed.includes(value as T)) return value as T | undefined;

@@ -23,8 +23,8 @@ export function passwordFile(given: string | undefined): string {
 }
 
 /**
- * The password in the first line that fits, or nothing. As libpq does, it leaves out a missing file, and one that others
- * may read.
+ * The password in the first line that fits, or nothing. As libpq does, it leaves out a missing file, and one that
+ * others may read.
  */
 export async function passwordFromFile(file: string, query: PasswordQuery): Promise<string | undefined> {
   let text: string;

@@ -1,4 +1,7 @@
-/** The store's own connections: opened when they are needed, at most `maxConnections`, each replaced alone when it is lost. */
+/**
+ * The store's own connections: opened when they are needed, at most `maxConnections`, each replaced alone when it is
+ * lost.
+ */
 
 import { type Deadline, deadlines } from '../calls/deadline.js';
 import { needsNewConnection } from '../calls/retry.js';
@@ -36,8 +39,8 @@ export class ConnectionPool implements Client {
   readonly #waiting: WaitingStatement[] = [];
   #connecting = 0;
   /**
-   * When the next connection may be tried, on the clock of `performance.now()`, after an attempt failed while others are
-   * open: at a limit of the server or the role, those serve everybody.
+   * When the next connection may be tried, on the clock of `performance.now()`, after an attempt failed while others
+   * are open: at a limit of the server or the role, those serve everybody.
    */
   #probeTime: number | undefined;
   /** The place of the host to try first: the last one that was fit. */

@@ -12,8 +12,8 @@ const PREPARED = { prepare: true } as const;
 /**
  * Runs a statement without a time limit.
  *
- * Rows are arrays, so the client's name transforms do not matter. They are taken out of the client's own array, because its
- * promise would keep them in memory until the next major garbage collection.
+ * Rows are arrays, so the client's name transforms do not matter. They are taken out of the client's own array, because
+ * its promise would keep them in memory until the next major garbage collection.
  */
 export function runQuery(sql: Sql, text: string, values: Value[]): Promise<Row[]> {
   return sql.unsafe(text, values, PREPARED).values().then(taken);
@@ -32,9 +32,9 @@ export function runScript(sql: Sql, text: string): Promise<unknown> {
 }
 
 /**
- * Option `sql`: a Postgres.js client that the app has. Its connections are the app's affair, so a statement that is given up
- * goes on; a cancel request could strike a statement of the app's that follows it. One that waits for a connection is not
- * sent any more.
+ * Option `sql`: a Postgres.js client that the app has. Its connections are the app's affair, so a statement that is
+ * given up goes on; a cancel request could strike a statement of the app's that follows it. One that waits for a
+ * connection is not sent any more.
  */
 export class AppClient implements Client {
   readonly #sql: Sql;

@@ -37,8 +37,8 @@ export class ScramExchange {
     this.#password = prepared(password);
     this.bindsChannel = binding !== undefined && offered.includes('SCRAM-SHA-256-PLUS');
     this.mechanism = this.bindsChannel ? 'SCRAM-SHA-256-PLUS' : 'SCRAM-SHA-256';
-    // "y": the client could bind the channel, and the server has not offered it. If it had, somebody in between has taken
-    // the offer away, and the server refuses this.
+    // "y": the client could bind the channel, and the server has not offered it. If it had, somebody in between has
+    // taken the offer away, and the server refuses this.
     const unbound = binding === undefined ? 'n,,' : 'y,,';
     this.#header = this.bindsChannel ? 'p=tls-server-end-point,,' : unbound;
     this.#binding = this.bindsChannel && binding ? binding : Buffer.alloc(0);
@@ -96,7 +96,9 @@ function prepared(password: string): string {
     .normalize('NFKC');
 }
 
-/** The object identifiers of signature algorithms, in hexadecimal, and the hash that a channel is bound by (RFC 5929). */
+/**
+ * The object identifiers of signature algorithms, in hexadecimal, and the hash that a channel is bound by (RFC 5929).
+ */
 const HASHES: Readonly<Record<string, string>> = {
   '2a864886f70d010104': 'sha256',
   '2a864886f70d010105': 'sha256',

@@ -36,8 +36,8 @@ export interface Settings {
   /** Milliseconds, as all times here. */
   readonly connectTimeout: number;
   /**
-   * After this time PostgreSQL ends a statement by itself. The store cancels a statement before that; this is for one whose
-   * process is gone or cut off.
+   * After this time PostgreSQL ends a statement by itself. The store cancels a statement before that; this is for one
+   * whose process is gone or cut off.
    */
   readonly statementTimeout: number;
   readonly maxConnections: number;

@@ -31,9 +31,9 @@ export interface StartedSession {
 }
 
 /**
- * Starts a connection over a socket, in place of Postgres.js, which (3.4) ends the process where a password is no text or
- * the server's SCRAM message is malformed, derives the SCRAM key synchronously with as many iterations as the server likes,
- * does not bind the channel, and prints what it does not know to the console.
+ * Starts a connection over a socket, in place of Postgres.js, which (3.4) ends the process where a password is no text
+ * or the server's SCRAM message is malformed, derives the SCRAM key synchronously with as many iterations as the server
+ * likes, does not bind the channel, and prints what it does not know to the console.
  */
 export class Startup {
   readonly #socket: net.Socket;

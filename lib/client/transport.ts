@@ -31,8 +31,8 @@ export interface TransportSettings {
 const SSL_REQUEST = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47]);
 
 /**
- * The store opens its sockets itself: Postgres.js 3.4 cannot close a connection whose other end does not answer (its issue
- * #1089), and goes on with TLS where the server has answered that it offers none.
+ * The store opens its sockets itself: Postgres.js 3.4 cannot close a connection whose other end does not answer (its
+ * issue #1089), and goes on with TLS where the server has answered that it offers none.
  */
 export class Transport {
   readonly #raw: net.Socket;
@@ -78,7 +78,9 @@ export class Transport {
     else this.#raw.once('close', callback);
   }
 
-  /** Resolves as `work` does; where that fails, the socket closes or the deadline comes, resets the socket and rejects. */
+  /**
+   * Resolves as `work` does; where that fails, the socket closes or the deadline comes, resets the socket and rejects.
+   */
   async within<T>(deadline: number, work: Promise<T>): Promise<T> {
     // In Bun the socket's error and its end come at the same time, so the end tells the error too.
     const closed = new Promise<never>((_, reject) => {

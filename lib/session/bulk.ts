@@ -5,7 +5,9 @@ import type { UnderWay } from '../calls/under-way.js';
 import type { Deletion, RowName, Statements, UserRow, WrittenRow } from './row.js';
 import { handleOf, type SessionIds } from './session-id.js';
 
-/** How many rows of one call may be in statements at the same time, so that those of other calls have room beside them. */
+/**
+ * How many rows of one call may be in statements at the same time, so that those of other calls have room beside them.
+ */
 const ROWS_AT_ONCE = 512;
 
 /** The store in option `previous`, as far as it takes part. */
@@ -47,9 +49,9 @@ export class SavedSession {
 export type Saves = UnderWay<SavedSession, WrittenRow | undefined>;
 
 /**
- * Each of these calls finds the rows that are there at the moment of its statement, and deletes exactly these: found by key
- * and time of creation, so a session that is created later under the same ID stays. It waits for no call on a session and no
- * such call waits for it. Locked rows are skipped, and tried again.
+ * Each of these calls finds the rows that are there at the moment of its statement, and deletes exactly these: found by
+ * key and time of creation, so a session that is created later under the same ID stays. It waits for no call on a
+ * session and no such call waits for it. Locked rows are skipped, and tried again.
  */
 export class BulkDestruction {
   readonly #statements: Statements;
@@ -122,8 +124,7 @@ export class BulkDestruction {
   async byHandle(handle: string, user: string): Promise<boolean> {
     const saves = this.#saves.now((save) => save.isOf(user) && this.#hasHandle(save, handle));
     const rows = await this.#statements.findOfUser(user, this.#deadline());
-    const named = rows.filter(({ key }) => this.#ids.hasHandle(key, handle));
-    const destroyed = await this.#destroy(named);
+    const destroyed = await this.#destroy(rows.filter(({ key }) => this.#ids.hasHandle(key, handle)));
     return destroyed + (await this.#destroyWritten(saves, (row) => row.user === user)) > 0;
   }
 
@@ -153,12 +154,16 @@ export class BulkDestruction {
       return true;
     }
     const { destroyNamed } = this.#statements.onShard(row.shard);
-    return this.#untilUnlocked(row.key, (deadline) => destroyNamed(row, deadline));
+    // A save may have moved it to the key of a newer secret since it was found.
+    for (const key of [row.key, ...this.#ids.otherKeysOf(row.key)]) {
+      if (await this.#untilUnlocked(key, (deadline) => destroyNamed({ ...row, key }, deadline))) return true;
+    }
+    return false;
   }
 
   /**
-   * Waits for saves that were under way when the call was made, and deletes exactly what they wrote: so a `save()` that the
-   * app did not await before the call is destroyed too, and what is saved later stays.
+   * Waits for saves that were under way when the call was made, and deletes exactly what they wrote: so a `save()` that
+   * the app did not await before the call is destroyed too, and what is saved later stays.
    */
   async #destroyWritten(saves: ReturnType<Saves['now']>, concerns: (row: WrittenRow) => boolean): Promise<number> {
     const deletions = saves.map(async ({ subject, ended }) => {

@@ -30,7 +30,10 @@ export interface EncodedSession extends Content, Expiry {}
 /** PostgreSQL's timestamps end in the year 294276, JavaScript's dates in 275760. */
 const LATEST_MS = 8e15;
 
-/** A cookie's `expires` is given back as it was set where the clocks of app and database agree within so many milliseconds. */
+/**
+ * A cookie's `expires` is given back as it was set where the clocks of app and database agree within so many
+ * milliseconds.
+ */
 const CLOCKS_AGREE_MS = 5000;
 
 export class Codec {
@@ -50,8 +53,8 @@ export class Codec {
    * The session as it is now: what the app changes later is not part of it.
    *
    * @param lifetime in milliseconds, instead of what the cookie says
-   * @throws PgStoreError `INVALID_SESSION` for what is not a session, and what JSON.stringify throws: TypeError for cycles
-   * and BigInt, RangeError for too deep nesting
+   * @throws PgStoreError `INVALID_SESSION` for what is not a session, and what JSON.stringify throws: TypeError for
+   * cycles and BigInt, RangeError for too deep nesting
    */
   encode(session: unknown, lifetime?: number): EncodedSession {
     const encoded = encodeWithoutTtl(session);
@@ -67,8 +70,8 @@ export class Codec {
   }
 
   /**
-   * A session that another store has kept. Its cookie's `expires` may be past, since most stores' touch leaves the JSON as
-   * it is; so it lives as long as if it had just been touched.
+   * A session that another store has kept. Its cookie's `expires` may be past, since most stores' touch leaves the JSON
+   * as it is; so it lives as long as if it had just been touched.
    */
   encodeForeign(session: unknown): EncodedSession {
     const encoded = encodeWithoutTtl(session);
@@ -107,8 +110,8 @@ export class Codec {
   }
 
   /**
-   * Whether the row still has the key of an older secret, or data that are not as `seal` would return them now: encrypted
-   * with the newest key, or not encrypted.
+   * Whether the row still has the key of an older secret, or data that are not as `seal` would return them now:
+   * encrypted with the newest key, or not encrypted.
    */
   needsRekey({ key, data }: Pick<StoredRow, 'key' | 'data'>, [newestKey]: RowKeys): boolean {
     return key !== newestKey || (this.#sealing ? !data.startsWith(this.#sealing.newestHead, 1) : data.startsWith('"'));

@@ -45,8 +45,8 @@ type Looked =
   | { readonly finding: 'has changed'; readonly row: StoredRow };
 
 /**
- * What each call on one session does with its row. Knows neither SQL nor Express. The caller runs the calls on one session ID
- * one after the other.
+ * What each call on one session does with its row. Knows neither SQL nor Express. The caller runs the calls on one
+ * session ID one after the other.
  */
 export class ConcurrentSessions {
   readonly #statements: Statements;
@@ -237,10 +237,10 @@ export class ConcurrentSessions {
   /**
    * What a save is to write; `undefined` where the session has changed hands, so that the save is dropped.
    *
-   * The row may hold what any save in doubt wrote, also with another request's changes on top: so the request's changes are
-   * reconciled with it one save after the other, as if none of these had been written. The version is random, so that a save
-   * whose answer was lost is recognised later, by whichever process, and a row that was destroyed and created again is not
-   * taken for its predecessor (the ABA problem).
+   * The row may hold what any save in doubt wrote, also with another request's changes on top: so the request's changes
+   * are reconciled with it one save after the other, as if none of these had been written. The version is random, so
+   * that a save whose answer was lost is recognised later, by whichever process, and a row that was destroyed and
+   * created again is not taken for its predecessor (the ABA problem).
    */
   #attemptOf(snapshot: Snapshot, encoded: EncodedSession): Save | undefined {
     const ours = { data: encoded.data, cookie: encoded.cookie };
@@ -288,8 +288,8 @@ export class ConcurrentSessions {
   }
 
   /**
-   * The session has no row here: it was destroyed. Unless another store has loaded it, and its row is still in the table of
-   * that store: then it is a new session here.
+   * The session has no row here: it was destroyed. Unless another store has loaded it, and its row is still in the
+   * table of that store: then it is a new session here.
    */
   async #saveElsewhere(
     call: Call,

@@ -59,8 +59,8 @@ export class SessionListing {
   }
 
   /**
-   * A user's sessions, newest activity first: those whose own data belong to that user. Whoever may write the table could
-   * put any name into column `user_id`, but cannot change encrypted data.
+   * A user's sessions, newest activity first: those whose own data belong to that user. Whoever may write the table
+   * could put any name into column `user_id`, but cannot change encrypted data.
    */
   async ofUser(user: string, limit: number): Promise<UserSession[]> {
     const rows = await this.#statements.listOfUser(user, limit);

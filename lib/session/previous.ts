@@ -25,9 +25,9 @@ type Move = 'taken' | 'left' | 'none';
 type InOrder = (sid: string, task: () => Promise<Move>) => Promise<Move>;
 
 /**
- * The calls that concern both stores. No crash between two writes loses a session or brings one back: a session is kept here
- * before it is destroyed there, and destroyed there before it is destroyed here. Here it leaves a tombstone, since a process
- * of the old app that still has the session may save it there once more.
+ * The calls that concern both stores. No crash between two writes loses a session or brings one back: a session is kept
+ * here before it is destroyed there, and destroyed there before it is destroyed here. Here it leaves a tombstone, since
+ * a process of the old app that still has the session may save it there once more.
  */
 export class PreviousSessions implements PreviousDestroyer {
   readonly #store: PreviousStore;
@@ -122,8 +122,8 @@ export class PreviousSessions implements PreviousDestroyer {
     const session = await this.#getThere(sid, deadline);
     if (typeof session !== 'object' || session === null) return 'none';
     if (!(await this.#sessions.adopt(sid, session, deadline))) {
-      // It has a row. If that is a session, the process that takes it over destroys it there; nobody else may, since that
-      // process looks there once more. If it is a tombstone, an old process has saved the session there again.
+      // It has a row. If that is a session, the process that takes it over destroys it there; nobody else may, since
+      // that process looks there once more. If it is a tombstone, an old process has saved the session there again.
       if (await this.#sessions.has(sid, deadline)) return 'left';
       await this.#destroyThere(sid, deadline);
       return 'none';
@@ -139,9 +139,9 @@ export class PreviousSessions implements PreviousDestroyer {
   }
 
   /**
-   * Destroys in the other store what this one has had already: where an earlier destruction failed, say. A process that takes
-   * such a session over at this moment may still look for it there, and would take its absence for a sign-out; after `timeout`
-   * its call has ended.
+   * Destroys in the other store what this one has had already: where an earlier destruction failed, say. A process that
+   * takes such a session over at this moment may still look for it there, and would take its absence for a sign-out;
+   * after `timeout` its call has ended.
    */
   async #destroyLeft(sids: readonly string[]): Promise<void> {
     await sleep(this.#options.timeout);
@@ -204,8 +204,8 @@ export function checkTakeOver({ sids, onProgress }: TakeOverOptions): void {
 }
 
 /**
- * What a store calls back with. A promise that it returns as well counts only where it is rejected. Stores that keep files
- * report a missing session as `ENOENT`; where a socket is missing, it is an error.
+ * What a store calls back with. A promise that it returns as well counts only where it is rejected. Stores that keep
+ * files report a missing session as `ENOENT`; where a socket is missing, it is an error.
  */
 function answerOf(start: (answer: Answer) => unknown): Promise<unknown> {
   return new Promise((resolve, reject) => {

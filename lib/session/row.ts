@@ -27,8 +27,8 @@ export interface NewRow {
   readonly user: string | null;
   readonly version: number;
   /**
-   * When the row expires, in milliseconds since 1970 by the app's clock. The statement sends how much of that is left at
-   * that moment: the database's clock alone decides when a row has expired.
+   * When the row expires, in milliseconds since 1970 by the app's clock. The statement sends how much of that is left
+   * at that moment: the database's clock alone decides when a row has expired.
    */
   readonly expires: number;
 }
@@ -114,7 +114,9 @@ export type KeyRange = readonly [string, string];
 /** What became of a row that was to be deleted. */
 export type Deletion = 'deleted' | 'locked' | 'gone';
 
-/** @param deadline on the clock of `performance.now()`, in milliseconds: later than that nothing is sent or tried again */
+/**
+ * @param deadline on the clock of `performance.now()`, in milliseconds: later than that nothing is sent or tried again
+ */
 export type Send<Item, Result> = (item: Item, deadline: number) => Promise<Result>;
 
 /**
@@ -154,8 +156,8 @@ export interface Moment {
 }
 
 /**
- * The statements on a table. Those on many rows send several statements where there is much to do; each of these has a time
- * limit of its own.
+ * The statements on a table. Those on many rows send several statements where there is much to do; each of these has a
+ * time limit of its own.
  */
 export interface Statements {
   /** Those on single rows of a shard; of a table without shards, those of `undefined`. */

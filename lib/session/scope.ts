@@ -1,6 +1,6 @@
 /**
- * For frameworks that make session objects of their own from what `get` returns (Fastify, express-openid-connect, koa): what
- * `get` loaded is remembered for the code that runs afterwards in the same async context.
+ * For frameworks that make session objects of their own from what `get` returns (Fastify, express-openid-connect, koa):
+ * what `get` loaded is remembered for the code that runs afterwards in the same async context.
  */
 
 import { AsyncLocalStorage } from 'node:async_hooks';
@@ -12,19 +12,26 @@ import { hasSnapshot, LoadedSession, loadedSnapshot } from './snapshot.js';
 /** A loaded session is remembered for so many milliseconds after its `get`, or after its last `set`. */
 export const REMEMBERED_MS = 10 * 60 * 1000;
 
-/** While there are calls of `get`, sessions that are remembered no more are dropped at least once in so many milliseconds. */
+/**
+ * While there are calls of `get`, sessions that are remembered no more are dropped at least once in so many
+ * milliseconds.
+ */
 const SWEEP_MS = 60 * 1000;
 
 /** Below this number of contexts they are not looked through earlier than that. */
 const FEW_CONTEXTS = 1024;
 
 /**
- * What the calls of `get` for a session ID loaded in a context: the first one, and the last one if there were several. The
- * framework's session may have been made from either, since the app may have looked at the session once more, or reloaded it.
+ * What the calls of `get` for a session ID loaded in a context: the first one, and the last one if there were several.
+ * The framework's session may have been made from either, since the app may have looked at the session once more, or
+ * reloaded it.
  */
 type Loads = readonly LoadedSession[];
 
-/** What was loaded in an async context, by session ID. A context that begins within another one begins with a copy of it. */
+/**
+ * What was loaded in an async context, by session ID. A context that begins within another one begins with a copy of
+ * it.
+ */
 class Context {
   /** Whether it is that of a request which ran through `store.scope`. */
   readonly isRequest: boolean;
@@ -86,19 +93,20 @@ class Context {
 }
 
 /**
- * Remembers what each `get` loaded, and finds it when a `set` of the same session ID follows in the same async context: that
- * is then a save of what was loaded, whichever object the framework passes.
+ * Remembers what each `get` loaded, and finds it when a `set` of the same session ID follows in the same async context:
+ * that is then a save of what was loaded, whichever object the framework passes.
  *
- * This is on from the start, and off for good once `createSession` was called: express-session's sessions carry their snapshot
- * with them. It is always on for requests that run through `store.scope`. While it is off, calls do not ask for their context.
+ * This is on from the start, and off for good once `createSession` was called: express-session's sessions carry their
+ * snapshot with them. It is always on for requests that run through `store.scope`. While it is off, calls do not ask
+ * for their context.
  */
 export class SessionScopes {
   readonly #storage = new AsyncLocalStorage<Context>();
   #isAutomatic = true;
   #hasRequests = false;
   /**
-   * The contexts in which something is remembered. A timer may keep its context for ever, so that has to be dropped in time. The
-   * references are weak, since the context of a request is garbage once the request has ended.
+   * The contexts in which something is remembered. A timer may keep its context for ever, so that has to be dropped in
+   * time. The references are weak, since the context of a request is garbage once the request has ended.
    */
   #listed: WeakRef<Context>[] = [];
   #nextSweepLength = FEW_CONTEXTS;
@@ -113,7 +121,8 @@ export class SessionScopes {
   turnOff(): void {
     if (!this.#isAutomatic) return;
     this.#isAutomatic = false;
-    // In Node.js 20 and 22 an AsyncLocalStorage that was used makes all promises of the process slower until it is disabled.
+    // In Node.js 20 and 22 an AsyncLocalStorage that was used makes all promises of the process slower until it is
+    // disabled.
     if (!this.#hasRequests) this.#storage.disable();
   }
 
@@ -124,8 +133,8 @@ export class SessionScopes {
   }
 
   /**
-   * Makes a call of `get`, and remembers what it loads: for the whole request if that ran through `store.scope`, otherwise for
-   * what its callback starts.
+   * Makes a call of `get`, and remembers what it loads: for the whole request if that ran through `store.scope`,
+   * otherwise for what its callback starts.
    */
   follow<T>(
     sid: string,
@@ -205,8 +214,8 @@ function loadOf(session: unknown): LoadedSession | undefined {
 }
 
 /**
- * Whether a session that is to be saved was made from the last of two loads, and not from the first one: it shows something
- * that others changed between the two. All three are JSON.
+ * Whether a session that is to be saved was made from the last of two loads, and not from the first one: it shows
+ * something that others changed between the two. All three are JSON.
  */
 function isMadeFromLast(first: string, last: string, session: string): boolean {
   return first === last || showsChange(JSON.parse(first), JSON.parse(last), JSON.parse(session));

@@ -46,8 +46,8 @@ export class SessionIds {
 
   /**
    * The shard of a session: the CRC-32 (that of zlib and PNG) of prefix and session ID in UTF-8, modulo the number of
-   * shards. It is not computed from the row key, so a session stays in its shard when its key changes with `secret`, and
-   * one statement can move it.
+   * shards. It is not computed from the row key, so a session stays in its shard when its key changes with `secret`,
+   * and one statement can move it.
    */
   shardOf(sid: string): number | undefined {
     const { prefix, shards } = this.#options;
@@ -68,13 +68,20 @@ export class SessionIds {
   }
 
   /**
-   * Whether a handle names the session of this row: a handle is made from a row key, and after a rotation of `secret` the
-   * session has another one. With `hashIds` nobody can tell the older keys from the present one.
+   * The other keys that the session of this row may have, after a rotation of `secret`. With `hashIds` nobody can tell
+   * them.
+   */
+  otherKeysOf(key: string): readonly string[] {
+    const sid = this.#signingKeys.length > 1 ? this.sessionIdFrom(key) : undefined;
+    return sid === undefined ? [] : this.rowKeysFor(sid).filter((one) => one !== key);
+  }
+
+  /**
+   * Whether a handle names the session of this row. A handle is made from a row key, and after a rotation of `secret`
+   * the session has another one.
    */
   hasHandle(key: string, handle: string): boolean {
-    const sid = this.#signingKeys.length > 1 ? this.sessionIdFrom(key) : undefined;
-    const keys = sid === undefined ? [key] : this.rowKeysFor(sid);
-    return keys.some((one) => handleOf(one) === handle);
+    return [key, ...this.otherKeysOf(key)].some((one) => handleOf(one) === handle);
   }
 }
 
@@ -92,17 +99,17 @@ export function textFlaw(text: string): string | undefined {
 }
 
 /**
- * An opaque name of a session for logs and pages. It is of no use as a session ID, and stays the same as long as the row
- * key does.
+ * An opaque name of a session for logs and pages. It is of no use as a session ID, and stays the same as long as the
+ * row key does.
  */
 export function handleOf(key: string): string {
   return createHash('sha256').update('express-pg-store handle\0').update(key).digest('base64url').slice(0, 24);
 }
 
 /**
- * express-session signs its cookies with HMAC-SHA-256 too, and apps may well give both the same secret: a row key made with
- * the secret itself would be the signature of a cookie. So row keys are signed, or hashed, with a key of their own, one for
- * each prefix.
+ * express-session signs its cookies with HMAC-SHA-256 too, and apps may well give both the same secret: a row key made
+ * with the secret itself would be the signature of a cookie. So row keys are signed, or hashed, with a key of their
+ * own, one for each prefix.
  */
 function signingKey(secret: string, prefix: string): Buffer {
   return createHmac('sha256', secret).update(`express-pg-store row key\0${prefix}`).digest();

@@ -28,9 +28,9 @@ export interface Snapshot {
 }
 
 /**
- * A snapshot is hidden in the object that it belongs to, so it travels with it, also through a Proxy and to another store. A
- * WeakMap would cost the garbage collector nearly as much as all the rest of a `get`. The symbols are registered, so that the
- * package's ES module and its CommonJS build know each other's.
+ * A snapshot is hidden in the object that it belongs to, so it travels with it, also through a Proxy and to another
+ * store. A WeakMap would cost the garbage collector nearly as much as all the rest of a `get`. The symbols are
+ * registered, so that the package's ES module and its CommonJS build know each other's.
  */
 const LOADED = Symbol.for('express-pg-store.loaded');
 const SNAPSHOT = Symbol.for('express-pg-store.snapshot');
@@ -54,8 +54,8 @@ export function loadedSnapshot(data: unknown): Snapshot | undefined {
 /**
  * Gives a session that `createSession` created from data of `get` the snapshot of these.
  *
- * A `Session` adopts no key that it has already (`id`, `req`, `save`, `toString`, `__proto__`), and has those where they are
- * not enumerable. The request has not seen such keys, so their absence is not a removal.
+ * A `Session` adopts no key that it has already (`id`, `req`, `save`, `toString`, `__proto__`), and has those where
+ * they are not enumerable. The request has not seen such keys, so their absence is not a removal.
  */
 export function transferSnapshot(data: object, session: object): void {
   const snapshot = loadedSnapshot(data);
@@ -69,15 +69,18 @@ export function transferSnapshot(data: object, session: object): void {
   setSnapshot(session, own);
 }
 
-/** Remembers the row of a session that was saved without a snapshot. Plain objects stay without: they replace it each time. */
+/**
+ * Remembers the row of a session that was saved without a snapshot. Plain objects stay without: they replace it each
+ * time.
+ */
 export function recordSnapshot(session: object, snapshot: Snapshot): void {
   const prototype = Object.getPrototypeOf(session);
   if (prototype !== Object.prototype && prototype !== null) setSnapshot(session, snapshot);
 }
 
 /**
- * The snapshot of a session, but only for the session ID and under a row key with which it was loaded: saved under another
- * one, a session is a new one.
+ * The snapshot of a session, but only for the session ID and under a row key with which it was loaded: saved under
+ * another one, a session is a new one.
  */
 export function snapshotFor(session: unknown, sid: string, keys: readonly string[]): Snapshot | undefined {
   const snapshot = (session as Holder)?.[SNAPSHOT];
@@ -118,8 +121,8 @@ export class LoadedSession {
 }
 
 /**
- * The snapshot for a touch of a session. Data of `get` will do, too: a touch writes nothing that the request may have changed in
- * them.
+ * The snapshot for a touch of a session. Data of `get` will do, too: a touch writes nothing that the request may have
+ * changed in them.
  */
 export function snapshotForTouch(session: unknown, sid: string, keys: readonly string[]): Snapshot | undefined {
   const snapshot = snapshotFor(session, sid, keys) ?? loadedSnapshot(session);

@@ -29,8 +29,8 @@ export function checkUser(user: unknown, where = ''): string {
 }
 
 /**
- * Passport keeps what its `serializeUser` returned in `session.passport.user`; an object there does not say whose session
- * it is.
+ * Passport keeps what its `serializeUser` returned in `session.passport.user`; an object there does not say whose
+ * session it is.
  */
 function passportUser(session: SessionData): string | number | undefined {
   const passport = property(session, 'passport');

@@ -3,9 +3,9 @@
 import type { TableSql } from './table.js';
 
 /**
- * Deletes a page of the rows whose `delete_after` has come, from a time on: so the next page does not pass over the index
- * entries that this one left dead. Locked rows are left to the next run. A row that somebody has prolonged by hand has not
- * expired, and stays.
+ * Deletes a page of the rows whose `delete_after` has come, from a time on: so the next page does not pass over the
+ * index entries that this one left dead. Locked rows are left to the next run. A row that somebody has prolonged by
+ * hand has not expired, and stays.
  *
  * The first row says how many rows the page has and the last `delete_after` in it, the others say which were deleted.
  */
@@ -29,8 +29,8 @@ export function deleteExpiredSql({ name, isSharded }: TableSql): string {
 }
 
 /**
- * Corrects the `delete_after` of the rows of a page that were prolonged by hand, so that autodelete does not find them again.
- * By page too: somebody may have prolonged every session of a large table.
+ * Corrects the `delete_after` of the rows of a page that were prolonged by hand, so that autodelete does not find them
+ * again. By page too: somebody may have prolonged every session of a large table.
  */
 export function postponeSql({ name, isSharded }: TableSql): string {
   return `update ${name} s

@@ -6,7 +6,9 @@ import type { TableSql } from './table.js';
 const ONE_ROW = 'with i as materialized (select $1::text as sid)';
 const MANY_ROWS = 'with i as materialized (select a.sid from pg_catalog.unnest($1::text::text[]) as a (sid))';
 
-/** A deletion locks with `for update`: `skip locked` then skips a row that a foreign key's key-share lock holds, too. */
+/**
+ * A deletion locks with `for update`: `skip locked` then skips a row that a foreign key's key-share lock holds, too.
+ */
 export function destroyStatement({ name, isSharded }: TableSql): RowStatement<string> {
   const body = `
   delete from ${name} s
@@ -22,9 +24,9 @@ export function destroyStatement({ name, isSharded }: TableSql): RowStatement<st
 }
 
 /**
- * A tombstone is a row that has expired in 1970, so every statement ignores it. While it is there, the session is not taken
- * over again from the store in option `previous`. Autodelete deletes it after 400 days: no browser keeps a cookie longer
- * (RFC 6265bis).
+ * A tombstone is a row that has expired in 1970, so every statement ignores it. While it is there, the session is not
+ * taken over again from the store in option `previous`. Autodelete deletes it after 400 days: no browser keeps a cookie
+ * longer (RFC 6265bis).
  */
 const TOMBSTONE = `data = 'null', cookie = null, cookie_expires = null, user_id = null,
     expires_at = to_timestamp(0::float8), delete_after = now() + interval '400 days'`;

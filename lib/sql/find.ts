@@ -33,8 +33,9 @@ export function findOfUsersSql({ name, isSharded, isLive }: TableSql): string {
 /**
  * A page of the rows of a key range that were there at a moment, by key, without their data; no tombstones.
  *
- * A time that is still to come is that of a row which was created before the server's clock was set back. It is compared
- * with `clock_timestamp()`, not `now()`: that is the statement's start, and the statement sees what others committed since.
+ * A time that is still to come is that of a row which was created before the server's clock was set back. It is
+ * compared with `clock_timestamp()`, not `now()`: that is the statement's start, and the statement sees what others
+ * committed since.
  */
 export function namesSql({ name, isSharded }: TableSql): string {
   return `select s.sid, extract(epoch from s.created_at)::text${isSharded ? ', s.shard::text' : ''} from ${name} s

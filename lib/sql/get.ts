@@ -6,8 +6,8 @@ import { ROW_TEXT, type RowReader } from './row-text.js';
 import type { TableSql } from './table.js';
 
 /**
- * Two forms, since `sid = $1` takes 0.04 to 0.07 ms and `sid = any($1)` 0.07 to 0.13 ms for one row. One statement sees one
- * moment: a row that moves from key to key meanwhile is not missed.
+ * Two forms, since `sid = $1` takes 0.04 to 0.07 ms and `sid = any($1)` 0.07 to 0.13 ms for one row. One statement sees
+ * one moment: a row that moves from key to key meanwhile is not missed.
  */
 export function getStatement({ name, isSharded }: TableSql) {
   return {

@@ -6,8 +6,8 @@ export type Value = string | null;
 export type Row = readonly unknown[];
 
 /**
- * Runs one statement and resolves with its rows, each an array of columns. Every column is cast to text, because clients
- * parse other types, each in its own way.
+ * Runs one statement and resolves with its rows, each an array of columns. Every column is cast to text, because
+ * clients parse other types, each in its own way.
  *
  * @param deadline the moment at which the statement is given up, in milliseconds on the clock of `performance.now()`
  */
@@ -41,7 +41,8 @@ export interface TableName {
 }
 
 /**
- * A quoted identifier. pg-format leaves plain lower-case words bare, and its list of reserved ones is older than PostgreSQL.
+ * A quoted identifier. pg-format leaves plain lower-case words bare, and its list of reserved ones is older than
+ * PostgreSQL.
  */
 export function identifier(name: string): string {
   const quoted = format.ident(name);
@@ -53,8 +54,8 @@ export function qualified({ schema, table }: TableName): string {
 }
 
 /**
- * PostgreSQL's text form of an array. It holds no `NULL`, which a role's setting `array_nulls` would turn into a text. It is
- * not left to the client, which infers an array's type from its first element.
+ * PostgreSQL's text form of an array. It holds no `NULL`, which a role's setting `array_nulls` would turn into a text.
+ * It is not left to the client, which infers an array's type from its first element.
  */
 export function arrayLiteral(values: readonly string[]): string {
   return `{${values.map((value) => `"${escaped(value)}"`).join()}}`;

@@ -5,11 +5,12 @@ import type { Row } from './query.js';
 import { SEPARATOR, SEPARATOR_SQL } from './statement.js';
 
 /**
- * The columns of a row as one text, as each column that is cast, sent, received and decoded alone costs the server and the
- * client more than what is in it: 15 % more gets at 128 in flight. The key comes last, since it may contain the separator.
+ * The columns of a row as one text, as each column that is cast, sent, received and decoded alone costs the server and
+ * the client more than what is in it: 15 % more gets at 128 in flight. The key comes last, since it may contain the
+ * separator.
  *
- * Times are `numeric`: their text does not depend on the role's settings `DateStyle` and `extra_float_digits`, and there is
- * one for `infinity`.
+ * Times are `numeric`: their text does not depend on the role's settings `DateStyle` and `extra_float_digits`, and
+ * there is one for `infinity`.
  */
 export const ROW_TEXT = `pg_catalog.concat(version, ${SEPARATOR_SQL}, extract(epoch from created_at), ${SEPARATOR_SQL},
     extract(epoch from expires_at), ${SEPARATOR_SQL}, extract(epoch from now()), ${SEPARATOR_SQL},

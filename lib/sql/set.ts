@@ -101,10 +101,10 @@ export function replaceStatement(table: TableSql): RowStatement<NewRow> {
 /**
  * Inserts rows, or replaces those that are there, in one statement.
  *
- * It inserts before it locks anything. Only an insert can wait: for another transaction that has just inserted the same key.
- * The store's own transactions are single statements, so that wait is short; and while the statement waits it holds only
- * smaller keys, so no circle of waiting statements, a deadlock, can close. PostgreSQL orders two statements in `with` only if
- * one reads the other's rows: hence the condition that counts them.
+ * It inserts before it locks anything. Only an insert can wait: for another transaction that has just inserted the same
+ * key. The store's own transactions are single statements, so that wait is short; and while the statement waits it
+ * holds only smaller keys, so no circle of waiting statements, a deadlock, can close. PostgreSQL orders two statements
+ * in `with` only if one reads the other's rows: hence the condition that counts them.
  */
 export function setStatement(table: TableSql): RowStatement<NewRow> {
   const body = `, inserted as (

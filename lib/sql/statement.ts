@@ -4,12 +4,12 @@ import type { BoundQuery, Row } from './query.js';
 import { arrayLiteral } from './query.js';
 
 /**
- * A statement that takes rows as its input. The form for one row plans and runs faster; the form for many takes each column
- * of the input as an array.
+ * A statement that takes rows as its input. The form for one row plans and runs faster; the form for many takes each
+ * column of the input as an array.
  *
- * Both forms begin with the input rows as `i`, in a materialized CTE: so the planner does not know the values, and plans a
- * statement on a partitioned table once, not for each call. Types match exactly, and `unnest` has its schema, so that nothing
- * which others put into a schema of the search path is a better match (CVE-2018-1058).
+ * Both forms begin with the input rows as `i`, in a materialized CTE: so the planner does not know the values, and
+ * plans a statement on a partitioned table once, not for each call. Types match exactly, and `unnest` has its schema,
+ * so that nothing which others put into a schema of the search path is a better match (CVE-2018-1058).
  */
 export interface RowStatement<Item> {
   readonly one: string;
@@ -21,8 +21,8 @@ export interface RowStatement<Item> {
 }
 
 /**
- * U+001F separates JSON texts that travel together: JSON.stringify escapes control characters, so none of them contains it.
- * In the text form of an array, each of JSON's many quotes would have to be escaped.
+ * U+001F separates JSON texts that travel together: JSON.stringify escapes control characters, so none of them contains
+ * it. In the text form of an array, each of JSON's many quotes would have to be escaped.
  */
 export const SEPARATOR = '\x1f';
 /** The same as an SQL literal. */

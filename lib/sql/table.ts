@@ -9,7 +9,9 @@ export interface TableSql {
   readonly isSharded: boolean;
   /** When the row `s` expires. */
   readonly expiry: string;
-  /** A condition on `s`: the row has not expired. An expired session is destroyed for every call, its row there or not. */
+  /**
+   * A condition on `s`: the row has not expired. An expired session is destroyed for every call, its row there or not.
+   */
   readonly isLive: string;
   /**
    * Within a join of `i` and `s`: when the row expires, if it is to live for `i.expires_in` milliseconds more. By the
@@ -47,9 +49,9 @@ export const FIRST_DELETE_AFTER = `e.expires_at +
         least(greatest(i.expires_in, 0::float8) / 10::float8, 15778800000::float8) * interval '1 millisecond'`;
 
 /**
- * The same for a row `s` that is there: it keeps its `delete_after` while that lies between the new expiry and a fifth of the
- * lifetime later. So most updates change no indexed column, and stay heap-only (PostgreSQL: Heap-Only Tuples). Measured with
- * single-row updates: 97 % of them, against none with a `delete_after` that is computed anew each time.
+ * The same for a row `s` that is there: it keeps its `delete_after` while that lies between the new expiry and a fifth
+ * of the lifetime later. So most updates change no indexed column, and stay heap-only (PostgreSQL: Heap-Only Tuples).
+ * Measured with single-row updates: 97 % of them, against none with a `delete_after` that is computed anew each time.
  */
 export const NEXT_DELETE_AFTER = `case
           when s.delete_after between e.expires_at and e.expires_at +

@@ -34,9 +34,9 @@ const MANY_ROWS = `with i as materialized (
 /**
  * Changes rows whose key stays.
  *
- * The rows are locked with `for no key update`, so that a foreign key of the app's which references the table, and takes a
- * key-share lock, holds up nothing. A locked row is skipped: no statement waits for it. The version is compared outside of
- * the subselect too, on the row as it is by then.
+ * The rows are locked with `for no key update`, so that a foreign key of the app's which references the table, and
+ * takes a key-share lock, holds up nothing. A locked row is skipped: no statement waits for it. The version is compared
+ * outside of the subselect too, on the row as it is by then.
  */
 export function updateStatement(table: TableSql): RowStatement<ChangedRow> {
   const body = changeSql(table, 'no key update');
@@ -45,8 +45,8 @@ export function updateStatement(table: TableSql): RowStatement<ChangedRow> {
 
 /**
  * Changes a row and moves it to another key, after a rotation of `secret`. It is locked with `for update`: with `no key
- * update`, `skip locked` would not skip a row that only a key-share lock holds, and the statement would wait. So it never
- * shares a batch with other rows.
+ * update`, `skip locked` would not skip a row that only a key-share lock holds, and the statement would wait. So it
+ * never shares a batch with other rows.
  */
 export function moveStatement(table: TableSql): RowStatement<ChangedRow> {
   const body = changeSql(table, 'update');

@@ -1,4 +1,7 @@
-/** How a connection starts: each way to authenticate, what is refused, and what a hostile server can do, which is nothing. */
+/**
+ * How a connection starts: each way to authenticate, what is refused, and what a hostile server can do, which is
+ * nothing.
+ */
 
 import assert from 'node:assert/strict';
 import fs from 'node:fs';

@@ -1,6 +1,7 @@
 /** A table of another program is an error that says so; any number of processes create the store's own at once. */
 
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { columnFlaw } from '../../lib/client/ensure-table.js';
 import { PgStore } from '../../lib/index.js';
 import { COLUMNS, createTableSql } from '../../lib/sql/schema.js';
@@ -110,9 +111,13 @@ describe('the table', () => {
   it('created by another role meanwhile is used', () =>
     inFreshSchema(async (schema, sql) => {
       const role = `${schema}_role`;
-      await sql.unsafe(`create role ${role} login; grant usage, create on schema ${schema} to ${role}`);
+      const password = randomBytes(8).toString('hex');
+      await sql.unsafe(
+        `create role ${role} login password '${password}'; grant usage, create on schema ${schema} to ${role}`,
+      );
       const uri = new URL(await directUri());
       uri.username = role;
+      uri.password = password;
       const store = await openStore({ uri: uri.href, schema, table: 'sessions', retry: { attempts: 1 } });
       let ready: Promise<void> | undefined;
       await sql.begin(async (owner) => {

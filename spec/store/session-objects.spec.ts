@@ -1,6 +1,6 @@
 /**
- * A `set` in the async context that follows a `get` of the same session ID saves what that `get` loaded, whatever object it is
- * given; everything else replaces the row, as before.
+ * A `set` in the async context that follows a `get` of the same session ID saves what that `get` loaded, whatever
+ * object it is given; everything else replaces the row, as before.
  */
 
 import assert from 'node:assert/strict';

@@ -1,9 +1,9 @@
 /**
  * How soon does a store work normally again after a fault, with load going on?
  *
- * Calls arrive at a fixed rate, whether those before them have been answered or not: reads, saves, and sign-ins that are
- * each followed by `destroySessionsOf(user, { except })`. Between the faults each second's median is compared with the median
- * before the first one.
+ * Calls arrive at a fixed rate, whether those before them have been answered or not: reads, saves, and sign-ins that
+ * are each followed by `destroySessionsOf(user, { except })`. Between the faults each second's median is compared with
+ * the median before the first one.
  *
  *     npm run recovery -- --rate 400
  */

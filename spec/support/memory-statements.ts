@@ -1,4 +1,7 @@
-/** The statements of a store on a table in memory: without PostgreSQL, and with any order of what happens at the same time. */
+/**
+ * The statements of a store on a table in memory: without PostgreSQL, and with any order of what happens at the same
+ * time.
+ */
 
 import { setImmediate } from 'node:timers';
 import { type RetryOptions, withRetries } from '../../lib/calls/retry.js';

@@ -1,4 +1,6 @@
-/** A pgpool-II of one's own before a PostgreSQL server: starts on a free port, stops when asked and with the process. */
+/**
+ * A pgpool-II of one's own before a PostgreSQL server: starts on a free port, stops when asked and with the process.
+ */
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';

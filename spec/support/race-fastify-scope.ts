@@ -1,4 +1,6 @@
-/** The Fastify app of `race-fastify.ts` on a store that express-session uses as well: it needs `store.scope` as a hook. */
+/**
+ * The Fastify app of `race-fastify.ts` on a store that express-session uses as well: it needs `store.scope` as a hook.
+ */
 
 import { startFastify } from './race-fastify.js';
 import type { StartServer } from './race-server.js';

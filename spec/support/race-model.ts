@@ -1,5 +1,6 @@
 /**
- * What a session may hold after these calls: a model without a database, and the search for an order that explains them.
+ * What a session may hold after these calls: a model without a database, and the search for an order that explains
+ * them.
  */
 
 /** A session as a map from paths to values. `cookie` and `user` are two of the paths. */
@@ -28,8 +29,8 @@ export interface Operation {
 }
 
 /**
- * What a call does at one moment. A sign-out does several things, each at a moment of its own: it destroys the session that
- * it finds, and what each `set` wrote that was under way when it was called.
+ * What a call does at one moment. A sign-out does several things, each at a moment of its own: it destroys the session
+ * that it finds, and what each `set` wrote that was under way when it was called.
  */
 interface Effect {
   readonly operation: number;
@@ -60,10 +61,10 @@ interface State {
 }
 
 /**
- * Whether some order of the calls' effects gives each call the answer that it got (linearizability: Herlihy and Wing, 1990; the
- * search is Wing and Gong's). The order keeps what is certain: a call that was answered before another one was made came
- * first, and of two calls from one process that do not both read, the one that was made first. Sign-outs have no place in the
- * order of a process's calls: each of their effects comes at any moment between call and answer.
+ * Whether some order of the calls' effects gives each call the answer that it got (linearizability: Herlihy and Wing,
+ * 1990; the search is Wing and Gong's). The order keeps what is certain: a call that was answered before another one
+ * was made came first, and of two calls from one process that do not both read, the one that was made first. Sign-outs
+ * have no place in the order of a process's calls: each of their effects comes at any moment between call and answer.
  */
 export function explain(operations: readonly Operation[], dropped: readonly number[]): boolean {
   return new Search(operations, dropped).run();
@@ -113,7 +114,8 @@ class Search {
     const ready = [...this.#effects.keys()].filter(
       (n) => !(done & (1n << BigInt(n))) && !((this.#before[n] ?? 0n) & ~done),
     );
-    // Where one of these comes at all now, it need not come later: it changes nothing for others, and lets more of them come.
+    // Where one of these comes at all now, it need not come later: it changes nothing for others, and lets more of them
+    // come.
     const harmless = ready.find((n) => this.#isHarmless(state, this.#effects[n] as Effect));
     if (harmless !== undefined) return this.#goOn(done, state, harmless);
     const place = `${done} ${this.#texts.of(state)}`;
@@ -234,7 +236,13 @@ function applySet(state: State, operation: Operation, writer: number): State[] {
   const held = operation.ours as Flat;
   const known = state.known.get(operation.object);
   if (!known) return [know({ ...state, row: held, writer }, operation, held, held)];
-  if (isSame(known.seen, held)) return [putOffExpiry(state, operation, known)];
+  if (!isSame(known.seen, held)) return applyChanges(state, operation, known, writer);
+  // A key that was removed and set again comes last in the session's JSON, and so is a change for the store.
+  return [putOffExpiry(state, operation, known), ...applyChanges(state, operation, known, writer)];
+}
+
+function applyChanges(state: State, operation: Operation, known: Known, writer: number): State[] {
+  const held = operation.ours as Flat;
   const { row } = state;
   if (hasChangedHands(known, held)) return [drop(state, operation)];
   if (!row) return dropGone(state, operation, known);
@@ -293,12 +301,17 @@ function drop(state: State, { process }: Operation): State {
   return { ...state, dropped: state.dropped.map((count, n) => (n === process ? count + 1 : count)) };
 }
 
-/** Whether an earlier save of the object found that its session has changed hands: then each later one is dropped, too. */
+/**
+ * Whether an earlier save of the object found that its session has changed hands: then each later one is dropped, too.
+ */
 function hasChangedHands({ seen, stored }: Known, ours: Flat): boolean {
   return mergedWith(seen, ours, stored) === undefined;
 }
 
-/** What the row holds after a save that meets it; `undefined` where the save is dropped, since the session changed hands. */
+/**
+ * What the row holds after a save that meets it; `undefined` where the save is dropped, since the session changed
+ * hands.
+ */
 function mergedWith(seen: Flat, ours: Flat, row: Flat): Flat | undefined {
   if (isSame(seen, row)) return ours;
   // A session has one user in these programs, or nobody.

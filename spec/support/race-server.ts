@@ -1,6 +1,6 @@
 /**
- * Servers of frameworks that make session objects of their own: their requests can be made to overlap, in this process or in
- * processes of their own.
+ * Servers of frameworks that make session objects of their own: their requests can be made to overlap, in this process
+ * or in processes of their own.
  */
 
 import assert from 'node:assert/strict';
@@ -12,8 +12,8 @@ import { closeStores, freshTable, openStore, postgresUri } from './postgres.js';
 import { Gate, type Listening, Visitor } from './race-app.js';
 
 /**
- * Starts an app with these routes: `POST /login/:name` begins a session; `POST /key/:name` passes the gate, and sets keys of
- * its own at two depths; `POST /logout` destroys the session; `GET /session` shows its data.
+ * Starts an app with these routes: `POST /login/:name` begins a session; `POST /key/:name` passes the gate, and sets
+ * keys of its own at two depths; `POST /logout` destroys the session; `GET /session` shows its data.
  */
 export type StartServer = (store: PgStore, gate: Pick<Gate, 'pass'>) => Promise<Listening>;
 

@@ -1,4 +1,7 @@
-/** The promises hold with frameworks that make session objects of their own and await `get`, over HTTP, by `store.scope`. */
+/**
+ * The promises hold with frameworks that make session objects of their own and await `get`, over HTTP, by
+ * `store.scope`.
+ */
 
 import path from 'node:path';
 import { itKeepsThePromises } from '../support/race-server.js';
