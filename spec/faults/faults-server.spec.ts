@@ -328,7 +328,9 @@ describe('faults: a server that refuses', () => {
     const maxAge = minutes * 60_000;
     await ours.set('ours', plain({}, maxAge));
     await ours.set('over', plain({}, maxAge));
-    await admin`update ${admin(table)} set expires_at = now() - interval '1 second' where sid = 'over'`;
+    await admin`
+      update ${admin(table)} set (expires_at, delete_after) = row(now() - interval '1 second', now() - interval '1 second')
+      where sid = 'over'`;
     const onServer = (hours: number, code: string) =>
       runNode(`
         const Real = Date, shift = ${hours} * 3600e3;
