@@ -10,8 +10,8 @@ import { Database } from './client/database.js';
 import { ArgumentError, PgStoreError, toPgStoreError } from './errors.js';
 import { EventStore } from './events.js';
 import { type Options, type PgStoreOptions, parseOptions, type TakeOverOptions } from './options.js';
-import { BulkDestruction, type Saves } from './session/bulk.js';
-import { Codec, type EncodedSession } from './session/codec.js';
+import { BulkDestruction, SavedSession, type Saves } from './session/bulk.js';
+import { Codec } from './session/codec.js';
 import { ConcurrentSessions } from './session/concurrency.js';
 import { type ListedSession, SessionListing, type UserSession } from './session/listing.js';
 import { makePermanent } from './session/permanent.js';
@@ -130,7 +130,7 @@ export class PgStore extends EventStore {
       if (flaw) throw new PgStoreError(flaw, 'INVALID_SID');
       // In this tick: what the app changes afterwards is not part of this save.
       const encoded = this.#codec.encode(session, lifetime);
-      const subject = { shard: this.#ids.shardOf(sid), user: () => this.#userOfSave(encoded) };
+      const subject = new SavedSession(sid, this.#ids.shardOf(sid), () => this.#codec.userOf(encoded, encoded.expires));
       const loaded = this.#scopes.isOn ? this.#scopes.standIn(sid, session, encoded.data) : session;
       const save = this.#order.write(sid, () => this.#sessions.save(sid, encoded, loaded, deadline));
       await this.#saves.add(subject, save);
@@ -433,15 +433,6 @@ export class PgStore extends EventStore {
   #inStatements<T>(name: string, given: readonly unknown[], work: () => Promise<T> | T): Promise<T> {
     refuseCallback(name, ...given);
     return this.#calls.promise(name, async () => work(), NO_DEADLINE);
-  }
-
-  /** Whose session is being saved; nobody's where option `user` throws, since the save fails then. */
-  #userOfSave(encoded: EncodedSession): string | null {
-    try {
-      return this.#codec.userOf(encoded, encoded.expires);
-    } catch {
-      return null;
-    }
   }
 
   #notifyExpired(rows: readonly ExpiredRow[]): void {

@@ -3,7 +3,7 @@
 import { backOffFromLockedRow } from '../calls/backoff.js';
 import type { UnderWay } from '../calls/under-way.js';
 import type { Deletion, RowName, Statements, UserRow, WrittenRow } from './row.js';
-import type { SessionIds } from './session-id.js';
+import { handleOf, type SessionIds } from './session-id.js';
 
 /**
  * How many rows of one call may be in statements at the same time, so that those of other calls have room beside them.
@@ -14,13 +14,36 @@ const ROWS_AT_ONCE = 512;
 export interface PreviousDestroyer {
   clear(): Promise<void>;
   /** Destroys the session of a row in both stores. @returns whether it is gone here */
-  destroyRow(row: RowName): Promise<void>;
+  destroyRow(row: Pick<RowName, 'key' | 'shard'>): Promise<void>;
 }
 
 /** The session that a `set` saves which is under way. */
-export interface SavedSession {
+export class SavedSession {
+  readonly sid: string;
   readonly shard: number | undefined;
-  user(): string | null;
+  readonly #readUser: () => string | null;
+  /** `undefined` until a call on many sessions has asked: reading it means parsing the session. */
+  #user: string | null | undefined;
+
+  constructor(sid: string, shard: number | undefined, readUser: () => string | null) {
+    this.sid = sid;
+    this.shard = shard;
+    this.#readUser = readUser;
+  }
+
+  isOf(user: string): boolean {
+    if (this.#user === undefined) this.#user = this.#userOrNobody();
+    return this.#user === user;
+  }
+
+  /** Where option `user` throws, the save itself fails with that error, and writes nothing. */
+  #userOrNobody(): string | null {
+    try {
+      return this.#readUser();
+    } catch {
+      return null;
+    }
+  }
 }
 
 export type Saves = UnderWay<SavedSession, WrittenRow | undefined>;
@@ -76,7 +99,7 @@ export class BulkDestruction {
    */
   async ofUser(user: string, except: string | undefined): Promise<number> {
     const kept = this.#keysOf(except);
-    const saves = this.#saves.now((save) => save.user() === user);
+    const saves = this.#saves.now((save) => save.sid !== except && save.isOf(user));
     const rows = await this.#statements.findOfUser(user, this.#deadline());
     const destroyed = await this.#destroy(rows.filter(({ key }) => !kept.includes(key)));
     return destroyed + (await this.#destroyWritten(saves, (row) => row.user === user && !kept.includes(row.key)));
@@ -99,11 +122,14 @@ export class BulkDestruction {
 
   /** Destroys the user's session with this handle. @returns whether there was one */
   async byHandle(handle: string, user: string): Promise<boolean> {
-    const saves = this.#saves.now((save) => save.user() === user);
-    const isNamed = ({ key }: { readonly key: string }) => this.#ids.hasHandle(key, handle);
+    const saves = this.#saves.now((save) => save.isOf(user) && this.#hasHandle(save, handle));
     const rows = await this.#statements.findOfUser(user, this.#deadline());
-    const destroyed = await this.#destroy(rows.filter(isNamed));
-    return destroyed + (await this.#destroyWritten(saves, (row) => row.user === user && isNamed(row))) > 0;
+    const destroyed = await this.#destroy(rows.filter(({ key }) => this.#ids.hasHandle(key, handle)));
+    return destroyed + (await this.#destroyWritten(saves, (row) => row.user === user)) > 0;
+  }
+
+  #hasHandle({ sid }: SavedSession, handle: string): boolean {
+    return this.#ids.rowKeysFor(sid).some((key) => handleOf(key) === handle);
   }
 
   #keysOf(sid: string | undefined): readonly string[] {
@@ -144,7 +170,9 @@ export class BulkDestruction {
       const row = await ended.catch(() => undefined);
       if (!row || !concerns(row)) return false;
       const { destroyWritten } = this.#statements.onShard(subject.shard);
-      return this.#untilUnlocked(row.key, (deadline) => destroyWritten(row, deadline));
+      const isDeleted = await this.#untilUnlocked(row.key, (deadline) => destroyWritten(row, deadline));
+      if (isDeleted) await this.#previous?.destroyRow({ key: row.key, shard: subject.shard });
+      return isDeleted;
     });
     return (await Promise.all(deletions)).filter((isDeleted) => isDeleted).length;
   }

@@ -60,7 +60,7 @@ export class PreviousSessions implements PreviousDestroyer {
   }
 
   /** With `hashIds` nobody knows the session's ID, and only the tombstone keeps it from coming back. */
-  async destroyRow({ key, shard }: RowName): Promise<void> {
+  async destroyRow({ key, shard }: Pick<RowName, 'key' | 'shard'>): Promise<void> {
     const sid = this.#ids.sessionIdFrom(key);
     if (sid !== undefined) return this.destroy(sid, this.#newDeadline());
     await this.#sessions.bury([key], shard, this.#newDeadline());

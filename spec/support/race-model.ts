@@ -3,8 +3,6 @@
  * them.
  */
 
-import { type Side, sideThatCounts } from '../../lib/session/reconcile.js';
-
 /** A session as a map from paths to values. `cookie` and `user` are two of the paths. */
 export type Flat = ReadonlyMap<string, unknown>;
 
@@ -238,7 +236,13 @@ function applySet(state: State, operation: Operation, writer: number): State[] {
   const held = operation.ours as Flat;
   const known = state.known.get(operation.object);
   if (!known) return [know({ ...state, row: held, writer }, operation, held, held)];
-  if (isSame(known.seen, held)) return [putOffExpiry(state, operation, known)];
+  if (!isSame(known.seen, held)) return applyChanges(state, operation, known, writer);
+  // A key that was removed and set again comes last in the session's JSON, and so is a change for the store.
+  return [putOffExpiry(state, operation, known), ...applyChanges(state, operation, known, writer)];
+}
+
+function applyChanges(state: State, operation: Operation, known: Known, writer: number): State[] {
+  const held = operation.ours as Flat;
   const { row } = state;
   if (hasChangedHands(known, held)) return [drop(state, operation)];
   if (!row) return dropGone(state, operation, known);
@@ -310,10 +314,10 @@ function hasChangedHands({ seen, stored }: Known, ours: Flat): boolean {
  */
 function mergedWith(seen: Flat, ours: Flat, row: Flat): Flat | undefined {
   if (isSame(seen, row)) return ours;
-  const users = [seen, ours, row].map((flat) => (flat.get('user') as string | undefined) ?? null);
-  const side: Side = sideThatCounts(...(users as [string | null, string | null, string | null]));
-  if (side === 'ours') return ours;
-  if (side === 'theirs') return undefined;
+  // A session has one user in these programs, or nobody.
+  const [before, now, there] = [seen, ours, row].map((flat) => flat.has('user'));
+  if (before && now && !there) return undefined;
+  if (before && !now && there) return ours;
   return new Map(paths(row, ours).flatMap((path) => entry(path, changed(path, seen, ours, row))));
 }
 

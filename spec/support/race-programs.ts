@@ -58,6 +58,8 @@ export interface ModelCheck {
   readonly runs: number;
   /** Of a run that failed: runs the same programs again. */
   readonly seed?: number | undefined;
+  /** Called after each run. */
+  readonly onRunEnd?: () => void;
 }
 
 /**
@@ -66,7 +68,7 @@ export interface ModelCheck {
  * @throws an error that shows one program whose answers no order of its calls explains, or of which
  *         a call failed, with all that is known of it
  */
-export async function checkByModel(stores: Stores, { runs, seed }: ModelCheck): Promise<number> {
+export async function checkByModel(stores: Stores, { runs, seed, onRunEnd }: ModelCheck): Promise<number> {
   const dropped = countDropped(stores);
   let programsRun = 0;
   let failure = '';
@@ -78,6 +80,7 @@ export async function checkByModel(stores: Stores, { runs, seed }: ModelCheck): 
     const ends = await Promise.allSettled(started.map(({ end }) => end));
     // Events are emitted a little after the answers.
     await tick();
+    onRunEnd?.();
     for (const [n, { history }] of started.entries()) {
       const end = ends[n] as PromiseSettledResult<void>;
       const counts = dropped(history.sid);
@@ -137,6 +140,8 @@ async function perform(stores: Stores, { sid, steps: given, operations }: Histor
       if (entry.kind === 'load') entry.found = flat(found as AnySession | undefined);
       if (entry.kind === 'signOut') entry.destroyed = found as number;
     });
+    // It is awaited later, and may fail before.
+    answer.catch(() => {});
     running.push(answer);
     return answer;
   }

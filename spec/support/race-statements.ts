@@ -12,6 +12,7 @@ export interface CountedStore {
 
 export interface Statement {
   readonly kind: 'select' | 'insert' | 'update' | 'delete';
+  readonly text: string;
   readonly values: unknown[];
 }
 
@@ -20,7 +21,7 @@ export async function openCountedStore(options: PgStoreOptions = {}): Promise<Co
   const table = options.table ?? freshTable();
   let log: Statement[] = [];
   const debug = (_connection: number, text: string, values: unknown[]) => {
-    if (text.includes(`"${table}"`)) log.push({ kind: kindOf(text), values });
+    if (text.includes(`"${table}"`)) log.push({ kind: kindOf(text), text, values });
   };
   const store = await openStore({ ...options, table, postgres: { ...options.postgres, debug } });
   await store.ready();
