@@ -27,7 +27,10 @@ export function buildPackage(): BuiltPackage {
 /** The same in a folder from where the tools are found, too. */
 export function buildPackageBesideTools(): BuiltPackage {
   fs.mkdirSync(BESIDE_TOOLS, { recursive: true });
-  return packageIn(fs.mkdtempSync(path.join(BESIDE_TOOLS, 'package-')));
+  const folder = fs.mkdtempSync(path.join(BESIDE_TOOLS, 'package-'));
+  // Otherwise bundlers read spec/tsconfig.json, by which `express-pg-store` is lib/.
+  fs.writeFileSync(path.join(folder, 'tsconfig.json'), '{}');
+  return packageIn(folder);
 }
 
 function packageIn(folder: string): BuiltPackage {
