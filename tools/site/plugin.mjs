@@ -32,11 +32,24 @@ export function load(app) {
   app.converter.on(Converter.EVENT_RESOLVE_BEGIN, ({ project }) => linkFilesToPages(project), -1000);
 
   app.converter.on(Converter.EVENT_RESOLVE_END, ({ project }) => hideBaseClass(project), -1000);
+  app.converter.on(Converter.EVENT_RESOLVE_END, ({ project }) => hideSources(project), -1000);
 
   // From here on the addresses are fixed, and names are only shown.
   app.renderer.on(RendererEvent.BEGIN, ({ project }) => {
     for (const document of project.documents ?? []) document.name = title(document) ?? document.name;
   });
+}
+
+/**
+ * The place of a name in the sources is needed to find its page, but there is no address yet to which it could link.
+ *
+ * @param {import('typedoc').ProjectReflection} project
+ */
+function hideSources(project) {
+  for (const reflection of Object.values(project.reflections)) {
+    delete reflection.sources;
+    for (const signature of reflection.signatures ?? []) delete signature.sources;
+  }
 }
 
 /**
