@@ -2,8 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { type Callback, CallTracker, NO_DEADLINE, refuseCallback } from '../../lib/calls/tracker.js';
-import { runNode } from '../support/child.js';
-import { closeStores, freshTable, openStore, postgresUri } from '../support/postgres.js';
+import { memoryWorld, openMemoryStore } from '../support/memory-world.js';
 
 const later = <T>(value: T) => new Promise<T>((resolve) => setImmediate(resolve, value));
 const never = () => new Promise<never>(() => {});
@@ -20,7 +19,7 @@ function outcome<T>(start: (callback: Callback<T>) => unknown): Promise<[any, T 
 }
 
 describe('calls', () => {
-  afterEach(closeStores);
+  afterEach(memoryWorld().closeStores);
 
   it('refuses a callback that is no function, at once', () => {
     for (const callback of [{}, 'text', 1] as any[]) {
@@ -105,7 +104,7 @@ describe('calls', () => {
   });
 
   it('refuses a callback of a method that returns promises alone', async () => {
-    const store = await openStore();
+    const { store } = openMemoryStore();
     const callback = () => assert.fail('it was called');
     const methods = {
       ids: [],
@@ -128,7 +127,7 @@ describe('calls', () => {
       assert.throws(() => (store as any)[name]('ann', {}, callback), TypeError);
     }
     // Nothing was done, and the store goes on.
-    await store.ready();
+    assert.equal(await store.length(), 0);
   });
 
   it('fails each of many calls at its own time', async () => {
@@ -167,56 +166,8 @@ describe('calls', () => {
     await running;
   });
 
-  it('leaves an exception in a callback to the app: thrown once, called once, session intact', async () => {
-    const OPTIONS = JSON.stringify({ uri: await postgresUri(), table: freshTable() });
-    const { code, stdout, stderr } = await runNode(
-      `import { PgStore } from './lib/index.js';
-       const store = new PgStore({ ...JSON.parse(process.env.OPTIONS), maxConnections: 2 });
-       const cookie = { maxAge: 60000 };
-       const calls = {
-         set: ['a', { n: 1, cookie }], get: ['a'], touch: ['a', { cookie }], destroy: ['nobody'],
-         all: [], length: [], clear: [],
-       };
-       const thrown = [], called = [];
-       process.on('uncaughtException', (error) => thrown.push(error.message));
-       process.on('unhandledRejection', () => thrown.push('rejection'));
-       for (const [name, args] of Object.entries(calls)) {
-         await new Promise((resolve) => {
-           store[name](...args, () => {
-             called.push(name);
-             setTimeout(resolve, 5);
-             throw new Error(name);
-           });
-         });
-       }
-       store.get('a\\0', () => { throw new Error('odd') });
-       await store.set('a', { n: 1, cookie });
-       const { n } = await store.get('a');
-       await store.close();
-       console.log(JSON.stringify({ thrown, called, n, names: Object.keys(calls) }));`,
-      { env: { OPTIONS } },
-    );
-    assert.equal(code, 0, stderr);
-    const { thrown, called, n, names } = JSON.parse(stdout);
-    assert.deepEqual(called, names);
-    assert.deepEqual(thrown, [...names, 'odd']);
-    assert.equal(n, 1);
-  });
-
-  it('ends a process by an exception in a callback, as any uncaught one does', async () => {
-    const OPTIONS = JSON.stringify({ uri: await postgresUri(), table: freshTable() });
-    const { code, stderr } = await runNode(
-      `import { PgStore } from './lib/index.js';
-       new PgStore(JSON.parse(process.env.OPTIONS)).get('a', () => { throw new Error('mine') });`,
-      { env: { OPTIONS } },
-    );
-    assert.equal(code, 1);
-    assert.match(stderr, /Error: mine/);
-  });
-
   it('refuses calls on a closed store, `close` excepted', async () => {
-    const store = await openStore();
-    await store.ready();
+    const { store } = openMemoryStore();
     await store.close();
     await store.close();
     for (const call of [() => store.get('a'), () => store.all(), () => store.ready(), () => store.sessions().next()]) {

@@ -50,6 +50,20 @@ describe('lib/', () => {
   });
 });
 
+describe('specs of session/ and calls/', () => {
+  it('start no PostgreSQL: they import nothing that could', () => {
+    const imports = filesIn('spec').flatMap((file) => importsOf('spec', file));
+    const reached = new Set(filesIn('spec').filter((file) => /^(session|calls)\//.test(file)));
+    assert(reached.size > 20);
+    for (const file of reached) for (const { from, to } of imports) if (from === file) reached.add(to);
+    assert(reached.has('support/memory-statements.ts'));
+    assert.deepEqual(
+      [...reached].filter((file) => /^support\/postgres/.test(file)),
+      [],
+    );
+  });
+});
+
 describe('imports', () => {
   for (const folder of ['lib', 'bench', 'example', 'spec/support']) {
     it(`have no cycle in ${folder}/, those of types included`, () => {

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import session from 'express-session';
 import { makePermanent } from '../../lib/session/permanent.js';
-import { closeStores, openStore } from '../support/postgres.js';
+import { memoryWorld, openMemoryStore } from '../support/memory-world.js';
 import { maxAgeOf } from '../support/sessions.js';
 
 /** A session as the middleware generates it: it sets `generate` on its store. */
@@ -21,7 +21,7 @@ const permanentStore = (ttl: (session: any) => number) => {
 };
 
 describe('permanent', () => {
-  afterEach(closeStores);
+  afterEach(memoryWorld().closeStores);
 
   it('gives a new session whose cookie has no `maxAge` the `ttl` as its `maxAge`', () => {
     const { cookie } = newSession(permanentStore(() => 60_000));
@@ -44,9 +44,9 @@ describe('permanent', () => {
   });
 
   it('is what the options `permanent` and `ttl` do', async () => {
-    assert.equal(maxAgeOf(newSession(await openStore({ permanent: true })).cookie), 86_400_000);
-    assert.equal(maxAgeOf(newSession(await openStore({ permanent: true, ttl: 60 })).cookie), 60_000);
-    assert.equal(maxAgeOf(newSession(await openStore({ permanent: true, ttl: () => 5 })).cookie), 5000);
-    assert.equal(maxAgeOf(newSession(await openStore({ ttl: 60 })).cookie), null);
+    assert.equal(maxAgeOf(newSession(openMemoryStore({ permanent: true }).store).cookie), 86_400_000);
+    assert.equal(maxAgeOf(newSession(openMemoryStore({ permanent: true, ttl: 60 }).store).cookie), 60_000);
+    assert.equal(maxAgeOf(newSession(openMemoryStore({ permanent: true, ttl: () => 5 }).store).cookie), 5000);
+    assert.equal(maxAgeOf(newSession(openMemoryStore({ ttl: 60 }).store).cookie), null);
   });
 });

@@ -7,7 +7,7 @@ import { KeyedReadWriteLock } from '../../lib/calls/order.js';
 import type { CheckedRow, Statements, WatchedRow } from '../../lib/session/row.js';
 import { SessionIds } from '../../lib/session/session-id.js';
 import { type SessionEnd, SessionWatches } from '../../lib/session/watch.js';
-import { until } from '../support/watches.js';
+import { eventually } from '../support/eventually.js';
 
 const NEVER = 1_000_000;
 const MINUTE = 60_000;
@@ -71,9 +71,9 @@ describe('SessionWatches', () => {
     store(...sids);
     const wrong = () => assert.fail('none has ended');
     for (const sid of sids) for (let n = 0; n < 2; n++) watches.watch(sid, wrong);
-    await until(() => checkedKeys() >= 2500);
+    await eventually(() => checkedKeys() >= 2500);
     for (const sid of sids) watches.checkKey(sid);
-    await until(() => checkedKeys() >= 5000);
+    await eventually(() => checkedKeys() >= 5000);
     assert.deepEqual(
       rows.checked.map((page) => page.length),
       [1000, 1000, 500, 1000, 1000, 500],
@@ -84,12 +84,12 @@ describe('SessionWatches', () => {
     const [idle, stopped, clock] = [create(0.1), create(0.1), create(0.1)];
     store('a', 'b');
     const stop = stopped.watch('a', () => {});
-    await until(() => rows.checked.length > 0);
+    await eventually(() => rows.checked.length > 0);
     stop();
     idle.checkKey('a');
     rows.checked.splice(0);
     clock.watch('b', () => {});
-    await until(() => rows.checked.length > 5);
+    await eventually(() => rows.checked.length > 5);
     assert.deepEqual(new Set(rows.checked.flat().map(({ key }) => key)), new Set(['b']));
   });
 
@@ -116,11 +116,11 @@ describe('SessionWatches', () => {
       reasons[sid] = [];
       watches.watch(sid, (reason) => reasons[sid].push(reason));
     }
-    await until(() => rows.checked.length > 0);
+    await eventually(() => rows.checked.length > 0);
     // Soon: the check that learns it comes before.
     const moreChecks = async () => {
       const { length } = rows.checked;
-      await until(() => rows.checked.length > length + 1);
+      await eventually(() => rows.checked.length > length + 1);
     };
     for (const sid of ['expired and deleted', 'expired and replaced', 'put off and destroyed']) {
       rows.expiresInMs.set(sid, 1);
@@ -133,7 +133,7 @@ describe('SessionWatches', () => {
     rows.createdAt.delete('expired and deleted');
     rows.createdAt.set('replaced', 'later').set('expired and replaced', 'later');
     rows.expiresInMs.set('expired', -1);
-    await until(() => Object.values(reasons).every((all) => all.length > 0));
+    await eventually(() => Object.values(reasons).every((all) => all.length > 0));
     assert.deepEqual(reasons, {
       destroyed: ['destroyed'],
       'put off and destroyed': ['destroyed'],
@@ -151,11 +151,11 @@ describe('SessionWatches', () => {
     const reasons: SessionEnd[] = [];
     watches.watch('a', (reason) => reasons.push(reason));
     watches.watch('nowhere', (reason) => reasons.push(reason));
-    await until(() => reasons.length > 0);
+    await eventually(() => reasons.length > 0);
     assert.deepEqual(checkedKeys(), 1);
     store('a');
     save();
-    await until(() => checkedKeys() > 1);
+    await eventually(() => checkedKeys() > 1);
     await tick();
     await tick();
     assert.deepEqual(reasons, ['destroyed']);
@@ -169,14 +169,14 @@ describe('SessionWatches', () => {
     const reasons: SessionEnd[] = [];
     watches.watch('a', (reason) => reasons.push(reason));
     const keysOf = (page: readonly WatchedRow[]) => page.map(({ key }) => key);
-    await until(() => rows.checked.length > 2);
+    await eventually(() => rows.checked.length > 2);
     assert.deepEqual(rows.checked.slice(0, 3).map(keysOf), [[newer, older], [older], [older]]);
     rows.createdAt.delete(older);
     rows.createdAt.set(newer, 'then');
-    await until(() => rows.checked.some((page) => keysOf(page).join() === newer));
+    await eventually(() => rows.checked.some((page) => keysOf(page).join() === newer));
     assert.deepEqual(reasons, []);
     rows.createdAt.delete(newer);
-    await until(() => reasons.length > 0);
+    await eventually(() => reasons.length > 0);
     assert.deepEqual(reasons, ['destroyed']);
   });
 
@@ -185,24 +185,24 @@ describe('SessionWatches', () => {
     store('a');
     const reasons: SessionEnd[] = [];
     watches.watch('a', (reason) => reasons.push(reason));
-    await until(() => rows.checked.length > 0);
+    await eventually(() => rows.checked.length > 0);
     rows.failure = new Error('no answer');
     rows.createdAt.delete('a');
-    await until(() => retries.length > 1);
+    await eventually(() => retries.length > 1);
     assert.deepEqual(retries.slice(0, 2), [
       ['retry', 'watch', 1, rows.failure],
       ['retry', 'watch', 2, rows.failure],
     ]);
     assert.deepEqual(reasons, []);
     rows.failure = undefined;
-    await until(() => reasons.length > 0);
+    await eventually(() => reasons.length > 0);
   });
 
   it('keeps nothing of watches that are over', async () => {
     const watches = create(NEVER);
     for (let n = 0; n < 1000; n++) watches.watch('a', () => {})();
     assert.deepEqual(watches.on('a'), []);
-    await until(() => order.idle('a').then(() => true));
+    await eventually(() => order.idle('a').then(() => true));
   });
 
   it('is checked a little more often than the interval says, never less', () => {

@@ -1,8 +1,12 @@
 /** Expired rows are deleted by the timer, without blocking anybody. */
 
 import assert from 'node:assert/strict';
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
+import type { PgStore } from '../../lib/index.js';
+import { handleOf } from '../../lib/session/session-id.js';
 import { runNode } from '../support/child.js';
+import { eventually } from '../support/eventually.js';
 import {
   closeStores,
   directUri,
@@ -39,6 +43,46 @@ describe('autodelete', () => {
     assert.equal(rows, 0);
     assert.match(error.message, /^PgStore\.autodelete: /);
     assert.equal(error.code, '42P01');
+  });
+
+  it('tells of each expired session that it removed, once in all processes, by its handle and user', async () => {
+    const table = freshTable();
+    const user = (session: any) => session.user;
+    const stores = await Promise.all(Array.from({ length: 3 }, () => openStore({ table, user })));
+    const [store] = stores as [PgStore, ...PgStore[]];
+    const sids = Array.from({ length: 700 }, (_, n) => `sid${n}`);
+    await Promise.all(sids.map((sid, n) => store.set(sid, plain(n % 2 ? { user: `user ${n}` } : {}, 0))));
+    await store.set('unexpired', plain({ user: 'ann' }));
+    const sql = await sqlClient();
+    // A tombstone is not a session.
+    await sql`insert into ${sql(table)} (${sql.unsafe(shardColumn)}sid, data, expires_at, delete_after)
+      values (${sql.unsafe(shardValue('tombstone'))}'tombstone', 'null', to_timestamp(0), now())`;
+    const told: unknown[] = [];
+    for (const one of stores) one.on('expired', (handle, of) => told.push([handle, of]));
+    const counts = await Promise.all([...stores, ...stores].map((one) => one.autodelete()));
+    await eventually(() => told.length >= 700);
+    await new Promise(setImmediate);
+    assert.equal(
+      counts.reduce((sum, count) => sum + count, 0),
+      701,
+    );
+    const expected = sids.map((sid, n) => [handleOf(sid), n % 2 ? `user ${n}` : null]);
+    assert.deepEqual(told.sort(), expected.sort());
+    assert.deepEqual(await store.ids(), ['unexpired']);
+  });
+
+  it('tells of sessions in their channel, too, and of none while nobody listens', async () => {
+    const table = freshTable();
+    const store = await openStore({ table, user: () => 'ann' });
+    const messages: unknown[] = [];
+    const listen = (message: unknown) => messages.push(message);
+    await store.set('a', plain({}, 0));
+    await store.autodelete();
+    subscribe('express-pg-store:expired', listen);
+    await store.set('b', plain({}, 0));
+    await store.autodelete();
+    unsubscribe('express-pg-store:expired', listen);
+    assert.deepEqual(messages, [{ table: `public.${table}`, handle: handleOf('b'), user: 'ann' }]);
   });
 
   it('works by hand, in portions, and leaves locked rows to the next time', async () => {
