@@ -25,19 +25,19 @@ describe('concurrency by model', () => {
   });
 
   /**
-   * The programs of SEED=-1943883425 failed on a busy machine. Run again, the calls of some of them were not answered within
-   * `timeout`, which a history shows as a call that failed. But a busy machine can also show a history that has no place in the
-   * model as it was, which gave a sign-out its place in the order of its process's calls:
+   * The programs of SEED=-1943883425 failed on a busy machine. Run again, the calls of some of them were not answered
+   * within `timeout`, which a history shows as a call that failed. But a busy machine can also show a history that has
+   * no place in the model as it was, which gave a sign-out its place in the order of its process's calls:
    *
    * 1. A process calls `destroySessionsOf('ann')`. Its statement is slow to leave.
    * 2. The same process loads a session that is nobody's: the call comes after the sign-out, and is answered before it.
    * 3. Another process signs ann in to that session.
    * 4. The statement of the sign-out arrives, finds a session of ann's, and destroys it.
    *
-   * In the order of calls the sign-out came before the load, hence before the sign-in, and ann's session should have stayed. It
-   * was created before the sign-out, too, so comparing times of creation did not spare it. No process can know where in time
-   * its statement will be, so the guarantee is another one: a sign-out takes effect at one moment between its call and its
-   * answer, on each session that is the user's then. Here that moment is the fourth one.
+   * In the order of calls the sign-out came before the load, hence before the sign-in, and ann's session should have
+   * stayed. It was created before the sign-out, too, so comparing times of creation did not spare it. No process can
+   * know where in time its statement will be, so the guarantee is another one: a sign-out takes effect at one moment
+   * between its call and its answer, on each session that is the user's then. Here that moment is the fourth one.
    */
   it('lets a sign-out take effect at a moment of its own, not at its place among the calls of its process', async () => {
     const table = freshTable();

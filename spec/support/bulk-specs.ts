@@ -1,6 +1,6 @@
 /**
- * Calls on users and prefixes destroy what is there when their statement runs, and what saves of their process were writing at the
- * call; they wait for no call on a session, and none waits for them.
+ * Calls on users and prefixes destroy what is there when their statement runs, and what saves of their process were
+ * writing at the call; they wait for no call on a session, and none waits for them.
  */
 
 import assert from 'node:assert/strict';
