@@ -75,7 +75,13 @@ export class CallTracker {
       fail(toPgStoreError(name, new PgStoreError('the store is closed', 'CLOSED')));
       return;
     }
-    const watched = deadlines.watch(deadline, () => {
+    let beLate!: () => void;
+    // A promise, so that the answer comes in the async context of this call: one timer watches the calls of all requests.
+    const late = new Promise<void>((resolve) => {
+      beLate = resolve;
+    });
+    const watched = deadlines.watch(deadline, beLate);
+    void late.then(() => {
       fail(toPgStoreError(name, timeoutError()));
       this.#end();
     });

@@ -2,13 +2,14 @@
 
 import type { SessionData } from 'express-session';
 import { PgStoreError, UnreadableRowError } from '../errors.js';
+import type { Emit } from '../events.js';
 import type { Options } from '../options.js';
 import { cookieFlaw } from './cookie.js';
 import { Encryption } from './encryption.js';
 import { isObject } from './merge.js';
 import { property } from './property.js';
 import type { NewRow, StoredRow } from './row.js';
-import type { RowKeys } from './session-id.js';
+import { handleOf, type RowKeys } from './session-id.js';
 import { userOf } from './user.js';
 
 /** A session as texts: what is compared, merged and stored. */
@@ -20,6 +21,12 @@ export interface Content {
    * `null` for a session without a cookie.
    */
   readonly cookie: string | null;
+}
+
+/** What is in a row: the session, and the texts that it was parsed from. */
+export interface OpenedRow {
+  readonly session: SessionData;
+  readonly content: Content;
 }
 
 /** When a session expires. Both are milliseconds since 1970 by the app's clock. */
@@ -83,7 +90,7 @@ export class Codec {
   }
 
   /** The session in a row. @throws UnreadableRowError */
-  decode(row: StoredRow): { session: SessionData; content: Content } {
+  decode(row: StoredRow): OpenedRow {
     const content = { data: this.open(row), cookie: row.cookie };
     const session = decode(content, expiryOf(row), cookieFlaw);
     return { session, content };
@@ -137,6 +144,17 @@ export class Codec {
     // Nothing is parsed where there cannot be a user of Passport's: parsing is the larger part of the work.
     if (!user && !content.data.includes('"passport"')) return null;
     return userOf(decode(content, expires), user);
+  }
+}
+
+/** The session in a row; `undefined`, with an event `unreadable`, where it cannot be read. */
+export function readRow(codec: Codec, row: StoredRow, emit: Emit): OpenedRow | undefined {
+  try {
+    return codec.decode(row);
+  } catch (error) {
+    if (!(error instanceof UnreadableRowError)) throw error;
+    emit('unreadable', handleOf(row.key), error.message);
+    return undefined;
   }
 }
 

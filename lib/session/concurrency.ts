@@ -2,10 +2,10 @@
 
 import type { SessionData } from 'express-session';
 import { backOffFromLockedRow } from '../calls/backoff.js';
-import { PgStoreError, UnreadableRowError } from '../errors.js';
+import { PgStoreError } from '../errors.js';
 import type { Emit } from '../events.js';
 import type { Options } from '../options.js';
-import type { Codec, Content, EncodedSession } from './codec.js';
+import { type Codec, type Content, type EncodedSession, readRow } from './codec.js';
 import { hasSameLifetime, isSameCookie } from './cookie.js';
 import { Reconciler } from './reconcile.js';
 import type { ChangedRow, RowStatements, Statements, StoredRow, WrittenRow } from './row.js';
@@ -70,7 +70,7 @@ export class ConcurrentSessions {
     const keys = this.#ids.rowKeysFor(sid);
     const { read } = this.#statements.onShard(this.#ids.shardOf(sid));
     const row = await read(keys, deadline);
-    const opened = isLive(row) ? this.#open(row) : undefined;
+    const opened = isLive(row) ? readRow(this.#codec, row, this.#emit) : undefined;
     if (!row || !opened) return null;
     const { session, content } = opened;
     attachSnapshot(session, newSnapshot(sid, row, content, this.#codec.needsRekey(row, keys), read));
@@ -273,7 +273,7 @@ export class ConcurrentSessions {
    * @throws PgStoreError `UNREADABLE`
    */
   #catchUp(snapshot: Snapshot, row: StoredRow, keys: RowKeys): boolean {
-    const theirs = this.#open(row);
+    const theirs = readRow(this.#codec, row, this.#emit);
     if (!theirs) throw new PgStoreError('the row cannot be read, so the session was not saved', 'UNREADABLE');
     const own = snapshot.inDoubt.find(({ version }) => version === row.version);
     if (own) {
@@ -344,17 +344,6 @@ export class ConcurrentSessions {
     const expiresIn = expires - Date.now();
     const due = Math.min(performance.now() + expiresIn, snapshot.endsAt);
     return Math.abs(due - snapshot.expiresAt) < Math.min(this.#options.touchAfter * 1000, expiresIn / 10);
-  }
-
-  /** The session in a row; `undefined`, with an event `unreadable`, where it cannot be read. */
-  #open(row: StoredRow) {
-    try {
-      return this.#codec.decode(row);
-    } catch (error) {
-      if (!(error instanceof UnreadableRowError)) throw error;
-      this.#emit('unreadable', handleOf(row.key), error.message);
-      return undefined;
-    }
   }
 }
 

@@ -1,9 +1,9 @@
 /** Lists sessions: those of the prefix, and those of a user. */
 
 import type { SessionData } from 'express-session';
-import { PgStoreError, UnreadableRowError } from '../errors.js';
+import { PgStoreError } from '../errors.js';
 import type { Emit } from '../events.js';
-import type { Codec, Content } from './codec.js';
+import { type Codec, type OpenedRow, readRow } from './codec.js';
 import type { ListedRow, Statements } from './row.js';
 import { handleOf, type SessionIds } from './session-id.js';
 
@@ -80,15 +80,10 @@ export class SessionListing {
   }
 
   /** The session of a row; `undefined` where the row is not signed with the secret, or cannot be read. */
-  #open(row: ListedRow): { sid: string | undefined; session: SessionData; content: Content } | undefined {
+  #open(row: ListedRow): (OpenedRow & { readonly sid: string | undefined }) | undefined {
     const sid = this.#ids.sessionIdFrom(row.key);
     if (this.#ids.isReversible && sid === undefined) return undefined;
-    try {
-      return { sid, ...this.#codec.decode(row) };
-    } catch (error) {
-      if (!(error instanceof UnreadableRowError)) throw error;
-      this.#emit('unreadable', handleOf(row.key), error.message);
-      return undefined;
-    }
+    const opened = readRow(this.#codec, row, this.#emit);
+    return opened && { sid, ...opened };
   }
 }

@@ -3,14 +3,14 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { SessionData } from 'express-session';
 import { backOffFromLockedRow } from '../calls/backoff.js';
-import { AppError, ArgumentError, PgStoreError, UnreadableRowError } from '../errors.js';
+import { AppError, ArgumentError, PgStoreError } from '../errors.js';
 import type { Emit } from '../events.js';
-import type { Codec, Content, EncodedSession } from './codec.js';
+import { type Codec, type EncodedSession, type OpenedRow, readRow } from './codec.js';
 import { isLive, randomVersion } from './concurrency.js';
 import { settledCookie } from './cookie.js';
 import { isObject } from './merge.js';
 import type { ChangedRow, RowStatements, Statements, StoredRow, UserRow } from './row.js';
-import { handleOf, type RowKeys, type SessionIds } from './session-id.js';
+import type { RowKeys, SessionIds } from './session-id.js';
 
 /**
  * Changes a session in place, or returns another one to store in its place. It is synchronous, and may be called
@@ -42,12 +42,6 @@ interface Target {
 type Outcome =
   | { readonly kind: 'changed' | 'unchanged'; readonly session: SessionData }
   | { readonly kind: 'gone' | 'unreadable' | 'of another user' };
-
-/** A row's session, and its texts. */
-interface Opened {
-  readonly session: SessionData;
-  readonly content: Content;
-}
 
 /** What `change` made of a session. */
 interface Applied {
@@ -161,7 +155,7 @@ export class SessionUpdates {
     let row = await statements.read(keys, deadline);
     for (;;) {
       if (!isLive(row)) return { kind: 'gone' };
-      const opened = this.#open(row);
+      const opened = readRow(this.#codec, row, this.#emit);
       if (!opened) return { kind: 'unreadable' };
       const expires = Date.now() + row.expiresInMs;
       if (user !== undefined && this.#codec.userOf(opened.content, expires) !== user)
@@ -181,7 +175,7 @@ export class SessionUpdates {
    *
    * @returns the session as it is stored then, and what to write; no `encoded` where nothing was changed
    */
-  #apply(method: string, change: Change, row: StoredRow, { session, content }: Opened): Applied {
+  #apply(method: string, change: Change, row: StoredRow, { session, content }: OpenedRow): Applied {
     const { cookie: _, ...dataBefore } = JSON.parse(content.data);
     const cookieBefore: unknown = session.cookie && copyOf(session.cookie);
     const result = copyOf(resultOf(method, change, session));
@@ -201,16 +195,6 @@ export class SessionUpdates {
     const expiry = { cookieExpires, expires: Date.now() + expiresInMs };
     const encoded = { data: JSON.stringify(data), cookie: row.cookie, ...expiry };
     return { session: stored, encoded, movesExpiry: false };
-  }
-
-  #open(row: StoredRow): Opened | undefined {
-    try {
-      return this.#codec.decode(row);
-    } catch (error) {
-      if (!(error instanceof UnreadableRowError)) throw error;
-      this.#emit('unreadable', handleOf(row.key), error.message);
-      return undefined;
-    }
   }
 }
 

@@ -57,6 +57,19 @@ describe('examples/', () => {
     assert.equal(await (await fetch(url)).text(), 'You were here 1 times.');
   });
 
+  it('fastify.ts keeps what parallel requests put into a cart, and ends it at the logout', async () => {
+    const { url } = await start('fastify.ts');
+    const first = await fetch(`${url}/cart/pear`, { method: 'POST' });
+    const headers = { cookie: cookieOf(first) };
+    const post = (route: string) => fetch(url + route, { method: 'POST', headers });
+    const items = Array.from({ length: 10 }, (_, n) => `item${n}`);
+    await Promise.all(items.map((item) => post(`/cart/${item}`)));
+    const cart = (await (await fetch(`${url}/cart`, { headers })).json()) as object;
+    assert.deepEqual(Object.keys(cart).sort(), [...items, 'pear'].sort());
+    await post('/logout');
+    assert.deepEqual(await (await fetch(`${url}/cart`, { headers })).json(), {});
+  });
+
   it('passport-devices.ts lists a user’s devices, and signs them out', async () => {
     const { url } = await start('passport-devices.ts');
     const signIn = async (browser: string, password = 'engine') => {

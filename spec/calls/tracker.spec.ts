@@ -1,6 +1,7 @@
 /** Every call answers once, within the timeout, to its callback or its promise. */
 
 import assert from 'node:assert/strict';
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { type Callback, CallTracker, NO_DEADLINE, refuseCallback } from '../../lib/calls/tracker.js';
 import { memoryWorld, openMemoryStore } from '../support/memory-world.js';
 
@@ -103,6 +104,22 @@ describe('calls', () => {
     await assert.rejects(running, { code: 'TIMEOUT' });
   });
 
+  it('calls back in the async context of its own call, also after its time', async () => {
+    const contexts = new AsyncLocalStorage<string>();
+    const calls = new CallTracker(20);
+    const seen: unknown[] = [];
+    const callIn = (context: string) =>
+      new Promise<void>((resolve) => {
+        const answer = () => {
+          seen.push(contexts.getStore());
+          resolve();
+        };
+        contexts.run(context, () => calls.run('get', answer, never));
+      });
+    await Promise.all(['one', 'two', 'three'].map(callIn));
+    assert.deepEqual(seen, ['one', 'two', 'three']);
+  });
+
   it('refuses a callback of a method that returns promises alone', async () => {
     const { store } = openMemoryStore();
     const callback = () => assert.fail('it was called');
@@ -131,16 +148,17 @@ describe('calls', () => {
   });
 
   it('fails each of many calls at its own time', async () => {
-    const calls = new CallTracker(30);
+    const calls = new CallTracker(60_000);
     const failed: string[] = [];
-    const start = (name: string) => calls.promise(name, never).catch(() => failed.push(name));
-    const first = start('first');
-    await new Promise((resolve) => setTimeout(resolve, 15));
-    const second = start('second');
-    await first;
-    assert.deepEqual(failed, ['first']);
-    await second;
-    assert.deepEqual(failed, ['first', 'second']);
+    const start = (name: string, milliseconds: number) => {
+      const deadline = performance.now() + milliseconds;
+      return calls.promise(name, never, deadline).catch(() => failed.push(name));
+    };
+    start('long', 60_000);
+    const short = start('short', 20);
+    start('longer', 90_000);
+    await short;
+    assert.deepEqual(failed, ['short']);
   });
 
   it('gives long calls all the time they need', async () => {

@@ -120,7 +120,7 @@ const CLAIMS: Readonly<Record<string, readonly Claim[]>> = {
     ],
     ['It reveals no session ID', 'session/session-id', 'names a session by a stable handle that gives nothing away'],
     ['A hash without `secret` does not cover the prefix', IDS, 'a row copied to another prefix with its hash'],
-    ['makes its session unreadable, and fails no request', 'session/cookie-fitness', 'that express-session fails on'],
+    ['makes its session unreadable, and fails no request', 'store/cookie-fitness', 'that express-session fails on'],
     ['A polluted `Object.prototype` changes no option', 'store/security-pollution', 'changes nothing, and ends no'],
     ['Stored data change no prototype', DATA, 'changes no prototype, whatever reads, merges or lists it'],
     ['Values travel as parameters', 'faults/hostile-input', '10,000 values by property'],

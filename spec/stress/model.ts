@@ -1,6 +1,6 @@
 /**
- * The model check in memory, with a hundred times the programs that the specs run on PostgreSQL: `npm run model`. SEED runs
- * the same programs again.
+ * The model check in memory, with a hundred times the programs that the specs run on PostgreSQL: `npm run model`. SEED
+ * runs the same programs again.
  */
 
 import { checkInMemory, seedOfRun } from '../support/memory-model.js';
