@@ -76,7 +76,8 @@ export class CallTracker {
       return;
     }
     let beLate!: () => void;
-    // A promise, so that the answer comes in the async context of this call: one timer watches the calls of all requests.
+    // A promise, so that the answer comes in the async context of this call: one timer watches the calls of all
+    // requests.
     const late = new Promise<void>((resolve) => {
       beLate = resolve;
     });
