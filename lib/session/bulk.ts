@@ -87,7 +87,9 @@ export class BulkDestruction {
     const saves = this.#saves.now(() => true);
     await this.#previous?.clear();
     const moment = await this.#statements.now();
-    for await (const rows of this.#statements.names(moment)) await this.#destroy(rows);
+    const deletions = new Deletions();
+    for await (const rows of this.#statements.names(moment)) await this.#start(rows, deletions);
+    await deletions.finish();
     await this.#destroyWritten(saves, () => true);
   }
 
@@ -138,16 +140,20 @@ export class BulkDestruction {
 
   /** @returns how many of the rows were deleted */
   async #destroy(rows: readonly RowName[]): Promise<number> {
-    let destroyed = 0;
-    for (let start = 0; start < rows.length; start += ROWS_AT_ONCE) {
-      const chunk = rows.slice(start, start + ROWS_AT_ONCE);
-      const results = await Promise.all(chunk.map((row) => this.#destroyRow(row)));
-      destroyed += results.filter((isDeleted) => isDeleted).length;
-    }
-    return destroyed;
+    const deletions = new Deletions();
+    await this.#start(rows, deletions);
+    return deletions.finish();
   }
 
-  async #destroyRow(row: RowName): Promise<boolean> {
+  /** Deletes the rows, some at a time; those that are locked are still being deleted when it resolves. */
+  async #start(rows: readonly RowName[], deletions: Deletions): Promise<void> {
+    for (let start = 0; start < rows.length; start += ROWS_AT_ONCE) {
+      const chunk = rows.slice(start, start + ROWS_AT_ONCE);
+      await Promise.all(chunk.map((row) => deletions.start((onLocked) => this.#destroyRow(row, onLocked))));
+    }
+  }
+
+  async #destroyRow(row: RowName, onLocked: () => void): Promise<boolean> {
     if (this.#previous && row.user !== undefined) {
       await this.#previous.destroyRow(row);
       this.#onDestroyed(row.key);
@@ -156,7 +162,8 @@ export class BulkDestruction {
     const { destroyNamed } = this.#statements.onShard(row.shard);
     // A save may have moved it to the key of a newer secret since it was found.
     for (const key of [row.key, ...this.#ids.otherKeysOf(row.key)]) {
-      if (await this.#untilUnlocked(key, (deadline) => destroyNamed({ ...row, key }, deadline))) return true;
+      const destroy = (deadline: number) => destroyNamed({ ...row, key }, deadline);
+      if (await this.#untilUnlocked(key, destroy, onLocked)) return true;
     }
     return false;
   }
@@ -178,14 +185,56 @@ export class BulkDestruction {
   }
 
   /** Tries a deletion again while its row is locked. @returns whether it deleted the row */
-  async #untilUnlocked(key: string, destroy: (deadline: number) => Promise<Deletion>): Promise<boolean> {
+  async #untilUnlocked(
+    key: string,
+    destroy: (deadline: number) => Promise<Deletion>,
+    onLocked: () => void = () => {},
+  ): Promise<boolean> {
     const deadline = this.#deadline();
     for (let tries = 1; ; tries++) {
       const deletion = await destroy(deadline);
       if (deletion === 'deleted') this.#onDestroyed(key);
       if (deletion !== 'locked') return deletion === 'deleted';
+      onLocked();
       await backOffFromLockedRow(tries, deadline);
     }
+  }
+}
+
+/** The deletions of one call. Those of locked rows go on beside the others, which do not wait for them. */
+class Deletions {
+  #deleted = 0;
+  readonly #ofLockedRows = new Set<Promise<boolean>>();
+
+  /**
+   * Starts a deletion. Resolves once it is done, or its row has turned out to be locked.
+   *
+   * @param destroy resolves with whether it deleted the row; it calls `onLocked` where it has to try again
+   */
+  start(destroy: (onLocked: () => void) => Promise<boolean>): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const deletion = destroy(() => {
+        this.#ofLockedRows.add(deletion);
+        resolve();
+      });
+      deletion.then((isDeleted) => {
+        if (isDeleted) this.#deleted++;
+        resolve();
+      }, reject);
+    });
+  }
+
+  /**
+   * Waits for the rows that are locked.
+   *
+   * @returns how many rows were deleted
+   * @throws PgStoreError `TIMEOUT` where one stayed locked; all others are deleted
+   */
+  async finish(): Promise<number> {
+    const results = await Promise.allSettled(this.#ofLockedRows);
+    const failure = results.find((result) => result.status === 'rejected');
+    if (failure) throw failure.reason;
+    return this.#deleted;
   }
 }
 
