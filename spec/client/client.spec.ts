@@ -105,7 +105,7 @@ describe('client', () => {
   it('goes to the next of several hosts', async () => {
     const uri = new URL(await postgresUri());
     const several = uri.href.replace(uri.host, `127.0.0.1:1,${uri.host}`);
-    await exercise(await openStore({ uri: `${several}?target_session_attrs=read-write` }));
+    await exercise(await openStore({ uri: `${several}${uri.search ? '&' : '?'}target_session_attrs=read-write` }));
   });
 
   it('reads DATABASE_URL, else the PG* variables', async () => {

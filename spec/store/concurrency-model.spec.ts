@@ -42,8 +42,8 @@ describe('concurrency by model', () => {
   it('lets a sign-out take effect at a moment of its own, not at its place among the calls of its process', async () => {
     const table = freshTable();
     const late = lateStatement(await sqlClient(), 'user_id = any');
-    const store = await openStore({ table, user, sql: late.sql });
     const other = await openStore({ table, user });
+    const store = await openStore({ table, user, sql: late.sql });
     await other.set('sid', plain({ n: 1 }));
     const signOut = store.destroySessionsOf('ann');
     assert.deepEqual(await data(store, 'sid'), { n: 1 });
@@ -58,8 +58,8 @@ describe('concurrency by model', () => {
   it('leaves a session that is signed in once a sign-out has taken effect, though it is not answered yet', async () => {
     const table = freshTable();
     const late = lateStatement(await sqlClient(), 'delete from');
-    const store = await openStore({ table, user, sql: late.sql });
     const other = await openStore({ table, user });
+    const store = await openStore({ table, user, sql: late.sql });
     await Promise.all(['gone', 'sid'].map((sid) => other.set(sid, plain(sid === 'gone' ? { user: 'ann' } : {}))));
     const signOut = store.destroySessionsOf('ann');
     // It has found the one session, and deletes it later.
