@@ -9,6 +9,7 @@ import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promi
 import postgres, { type Sql } from 'postgres';
 import { ConnectionPool } from '../../lib/client/pool.js';
 import { parseOptions } from '../../lib/options.js';
+import { runNode } from '../support/child.js';
 import { eventually, patiently } from '../support/eventually.js';
 import { type ChunkFault, FaultProxy } from '../support/fault-proxy.js';
 import { closeStores, freshTable, openOwnStore as openStore } from '../support/postgres.js';
@@ -352,6 +353,28 @@ describe('connection pool', () => {
     proxy.cutIn('typarray');
     await store.set('a', plain());
     assert.equal(proxy.hits, 5);
+  });
+
+  it('a connection that closes just after its start leaves no timer that keeps the process up', async () => {
+    // The message that ends the start is `Z`, with a length of 5 and a state.
+    const { code, stdout, stderr } = await runNode(`
+      import net from 'node:net';
+      import { PgStore } from './lib/index.js';
+      let started = 0;
+      const socket = () => {
+        const socket = net.connect(${server.port}, '127.0.0.1');
+        socket.prependListener('data', (bytes) => {
+          if (bytes.at(-6) === 90 && started++ === 0) process.nextTick(() => socket.destroy());
+        });
+        return socket;
+      };
+      const store = new PgStore({ uri: '${server.uri}', table: '${freshTable()}', autodelete: false, postgres: { socket } });
+      await store.ready();
+      await store.close();
+      console.log(started > 1);
+      // Calls back only where something else keeps the process up.
+      setTimeout(() => process.exit(1), 5000).unref();`);
+    assert.deepEqual([stdout.trim(), code], ['true', 0], stderr);
   });
 
   describe('a password from a function', () => {

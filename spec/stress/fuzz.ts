@@ -105,7 +105,7 @@ function failed(error: any): void {
 }
 
 async function inTime<T>(what: string, work: Promise<T>): Promise<void> {
-  if ((await Promise.race([work.then(() => 'done'), sleep(15 * TIMEOUT, 'late')])) === 'done') return;
+  if ((await Promise.race([work.then(() => 'done'), sleep(15 * TIMEOUT, 'late', { ref: false })])) === 'done') return;
   total.unanswered++;
   problems.push(`${what}: not within ${15 * TIMEOUT} ms`);
 }
@@ -131,7 +131,7 @@ async function round(): Promise<void> {
     maxConnections,
     postgres: {
       ...oneOf([{}, { fetch_types: true }, { prepare: false }, { max_lifetime: 0.3, idle_timeout: 0.05 }]),
-      ...oneOf([{}, { password: () => sleep(between(0, 20), 'none') }]),
+      ...oneOf([{}, { password: () => sleep(between(0, 20), PASSWORD) }]),
     },
   };
   const client = oneOf([ofStore, ofStore, { pool }]);
@@ -160,7 +160,12 @@ async function round(): Promise<void> {
 
 console.log(`fuzz for ${seconds} s; again with: npm run fuzz -- --seconds ${seconds} --seed ${seed}`);
 for (const end = performance.now() + seconds * 1000; performance.now() < end; ) {
-  await round();
+  try {
+    await round();
+  } catch (error) {
+    problems.push(`a round ended early: ${error}`);
+    break;
+  }
   const progress = `${Math.round(performance.now() / 1000)} s: ${total.rounds} rounds, ${total.calls} calls`;
   if (process.stdout.isTTY) process.stdout.write(`\r${progress}\u001b[K`);
   else if (total.rounds % 10 === 0) console.log(progress);
