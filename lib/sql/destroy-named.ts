@@ -2,6 +2,7 @@
 
 import type { Deletion, RowName, WrittenRow } from '../session/row.js';
 import { arrayLiteral, type BoundQuery, type Row } from './query.js';
+import { FEW_EXPECTED } from './statement.js';
 import type { TableSql } from './table.js';
 
 /**
@@ -17,6 +18,7 @@ export function destroyFoundSql({ name, isSharded }: TableSql): string {
       pg_catalog.unnest($3::text::boolean[]),
       pg_catalog.unnest($4::text::text[])
     ) with ordinality as a (sid, created_at, has_user, user_id, n)
+    ${FEW_EXPECTED}
   ), found as (
     select i.n, s.sid
     from i
@@ -46,6 +48,7 @@ export function destroyWrittenSql({ name, isSharded }: TableSql): string {
       pg_catalog.unnest($1::text::text[]),
       pg_catalog.unnest($2::text::integer[])
     ) with ordinality as a (sid, version, n)
+    ${FEW_EXPECTED}
   ), found as (
     select i.n, s.sid
     from i

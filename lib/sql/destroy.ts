@@ -1,10 +1,12 @@
 /** `destroy`: deletes rows by their keys, or puts tombstones in their place. */
 
-import type { RowStatement } from './statement.js';
+import { FEW_EXPECTED, type RowStatement } from './statement.js';
 import type { TableSql } from './table.js';
 
 const ONE_ROW = 'with i as materialized (select $1::text as sid)';
-const MANY_ROWS = 'with i as materialized (select a.sid from pg_catalog.unnest($1::text::text[]) as a (sid))';
+const MANY_ROWS = `with i as materialized (
+    select a.sid from pg_catalog.unnest($1::text::text[]) as a (sid) ${FEW_EXPECTED}
+  )`;
 
 /**
  * A deletion locks with `for update`: `skip locked` then skips a row that a foreign key's key-share lock holds, too.

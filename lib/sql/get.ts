@@ -3,18 +3,22 @@
 import type { StoredRow } from '../session/row.js';
 import { arrayLiteral, type BoundQuery, type Row } from './query.js';
 import { ROW_TEXT, type RowReader } from './row-text.js';
+import { FEW_EXPECTED } from './statement.js';
 import type { TableSql } from './table.js';
 
 /**
- * Two forms, since `sid = $1` takes 0.04 to 0.07 ms and `sid = any($1)` 0.07 to 0.13 ms for one row. One statement sees
- * one moment: a row that moves from key to key meanwhile is not missed.
+ * Two forms, since the one for one row takes half of the time. One statement sees one moment: a row that moves from key
+ * to key meanwhile is not missed.
  */
 export function getStatement({ name, isSharded }: TableSql) {
   return {
     one: `select ${ROW_TEXT} from ${name}
       where ${isSharded ? 'shard = $2::smallint and' : ''} sid = $1::text`,
-    many: `select ${ROW_TEXT} from ${name}
-      where ${isSharded ? 'shard = $2::smallint and' : ''} sid = any($1::text::text[])`,
+    many: `with i as materialized (
+        select a.key from pg_catalog.unnest($1::text::text[]) as a (key) ${FEW_EXPECTED}
+      )
+      select ${ROW_TEXT} from i
+      join ${name} s on ${isSharded ? 's.shard = $2::smallint and' : ''} s.sid = i.key`,
   };
 }
 

@@ -1,7 +1,7 @@
 /** `set` of a session that was not loaded: inserts its row, or replaces the one that is there. */
 
 import type { NewRow } from '../session/row.js';
-import { type RowStatement, SEPARATOR_SQL } from './statement.js';
+import { FEW_EXPECTED, type RowStatement, SEPARATOR_SQL } from './statement.js';
 import { FIRST_DELETE_AFTER, NEXT_DELETE_AFTER, type TableSql } from './table.js';
 
 /** The input of the statements that write new rows, for one row and for many. */
@@ -24,6 +24,7 @@ const MANY_ROWS = `with i as materialized (
       pg_catalog.unnest($7::text::integer[]),
       pg_catalog.unnest($8::text::float8[])
     ) as a (sid, data, cookie, cookie_expires, has_user, user_id, version, expires_in)
+    ${FEW_EXPECTED}
   )`;
 
 function newRowValues(row: NewRow): readonly string[] {

@@ -28,6 +28,14 @@ export const SEPARATOR = '\x1f';
 /** The same as an SQL literal. */
 export const SEPARATOR_SQL = "e'\\x1f'";
 
+/**
+ * Ends the input rows of a form for many. It leaves none out, but makes the planner expect few: of a limit that it does
+ * not know it expects a tenth of the rows. So it looks each row up by its key. A plan is kept as long as its
+ * connection, or until the table is analyzed: planned for many rows while the table was small, a statement would read
+ * the whole table each time, also when that has grown (7 ms instead of 2 ms with 10,000 rows).
+ */
+export const FEW_EXPECTED = 'limit (select pg_catalog.cardinality($1::text::text[]))';
+
 /** Runs a statement on items. With shards, the shard is its last parameter. */
 export function run<Item>(
   query: BoundQuery,

@@ -1,7 +1,7 @@
 /** `touch`: puts off a row's expiry. */
 
 import type { TouchedRow } from '../session/row.js';
-import { type RowStatement, SEPARATOR_SQL } from './statement.js';
+import { FEW_EXPECTED, type RowStatement, SEPARATOR_SQL } from './statement.js';
 import { NEXT_DELETE_AFTER, type TableSql } from './table.js';
 
 const ONE_ROW = `with i as materialized (
@@ -20,6 +20,7 @@ const MANY_ROWS = `with i as materialized (
       pg_catalog.unnest($5::text::boolean[]),
       pg_catalog.unnest($6::text::float8[])
     ) as a (sid, cookie, cookie_expires, version, overwrites_cookie, expires_in)
+    ${FEW_EXPECTED}
   )`;
 
 /**

@@ -1,7 +1,7 @@
 /** `set` of a session that was loaded: changes its row, if that still has the version that the change is based on. */
 
 import type { ChangedRow } from '../session/row.js';
-import { type RowStatement, SEPARATOR_SQL } from './statement.js';
+import { FEW_EXPECTED, type RowStatement, SEPARATOR_SQL } from './statement.js';
 import { NEXT_DELETE_AFTER, type TableSql } from './table.js';
 
 const ONE_ROW = `with i as materialized (
@@ -29,6 +29,7 @@ const MANY_ROWS = `with i as materialized (
       pg_catalog.unnest($10::text::boolean[]),
       pg_catalog.unnest($11::text::float8[])
     ) as a (sid, new_sid, version, new_version, data, cookie, cookie_expires, has_user, user_id, moves_expiry, expires_in)
+    ${FEW_EXPECTED}
   )`;
 
 /**

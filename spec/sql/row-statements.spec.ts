@@ -17,7 +17,7 @@ async function watchedStore(options: PgStoreOptions = {}): Promise<{ store: PgSt
     if (/pg_catalog\.pg_|create table/.test(text)) return;
     const keys = new Set(values.flatMap((value) => value?.match(/key-\d+/g) ?? []));
     const bytes = values.reduce((sum, value) => sum + (value?.length ?? 0), 0);
-    sent.push({ kind: /^\s*select/.test(text) ? 'read' : 'write', keys: [...keys], bytes });
+    sent.push({ kind: /insert into|update|delete from/.test(text) ? 'write' : 'read', keys: [...keys], bytes });
   };
   const store = await openStore({ ...options, postgres: { debug } });
   await store.ready();
