@@ -8,7 +8,7 @@ import { cookieFlaw } from './cookie.js';
 import { Encryption } from './encryption.js';
 import { isObject } from './merge.js';
 import { property } from './property.js';
-import type { NewRow, StoredRow } from './row.js';
+import type { ChangedRow, NewRow, StoredRow } from './row.js';
 import { handleOf, type RowKeys } from './session-id.js';
 import { userOf } from './user.js';
 
@@ -64,10 +64,10 @@ export class Codec {
    * cycles and BigInt, RangeError for too deep nesting
    */
   encode(session: unknown, lifetime?: number): EncodedSession {
-    const encoded = encodeWithoutTtl(session);
-    if (lifetime !== undefined) return { ...encoded, expires: limit(Date.now() + lifetime) };
-    const expires = encoded.expires ?? Date.now() + this.ttl(() => decode(encoded, 0));
-    return { ...encoded, expires };
+    const { data, cookie, cookieExpires, expires } = encodeWithoutTtl(session);
+    if (lifetime !== undefined) return { data, cookie, cookieExpires, expires: limit(Date.now() + lifetime) };
+    const due = expires ?? Date.now() + this.ttl(() => decode({ data, cookie }, 0));
+    return { data, cookie, cookieExpires, expires: due };
   }
 
   /** What a touch stores: without the data, unless a function in option `ttl` looks at them. */
@@ -145,6 +145,19 @@ export class Codec {
     if (!user && !content.data.includes('"passport"')) return null;
     return userOf(decode(content, expires), user);
   }
+}
+
+/**
+ * The change of a row that is under this key and has this version. Property by property: V8 takes microseconds for a
+ * spread of an object that holds times.
+ */
+export function changeOf(
+  { key, data, cookie, cookieExpires, user, version, expires }: NewRow,
+  oldKey: string,
+  oldVersion: number,
+  movesExpiry: boolean,
+): ChangedRow {
+  return { key, data, cookie, cookieExpires, user, version, expires, oldKey, oldVersion, movesExpiry };
 }
 
 /** The session in a row; `undefined`, with an event `unreadable`, where it cannot be read. */

@@ -5,7 +5,7 @@ import { backOffFromLockedRow } from '../calls/backoff.js';
 import { PgStoreError } from '../errors.js';
 import type { Emit } from '../events.js';
 import type { Options } from '../options.js';
-import { type Codec, type Content, type EncodedSession, readRow } from './codec.js';
+import { type Codec, type Content, changeOf, type EncodedSession, readRow } from './codec.js';
 import { hasSameLifetime, isSameCookie } from './cookie.js';
 import { Reconciler } from './reconcile.js';
 import type { ChangedRow, RowStatements, Statements, StoredRow, WrittenRow } from './row.js';
@@ -100,8 +100,9 @@ export class ConcurrentSessions {
     const snapshot = snapshotForTouch(session, sid, call.keys);
     if (!snapshot) return this.#overwriteCookie(call, encoded);
     // Whatever the request has changed in the data is not part of a touch.
-    const touched = { ...encoded, data: snapshot.seen.data };
-    if (isSameCookie(snapshot.seen.cookie, encoded.cookie)) return this.#putOffExpiry(call, snapshot, touched);
+    const { cookie, cookieExpires, expires } = encoded;
+    const touched = { data: snapshot.seen.data, cookie, cookieExpires, expires };
+    if (isSameCookie(snapshot.seen.cookie, cookie)) return this.#putOffExpiry(call, snapshot, touched);
     await this.#saveChanges(call, snapshot, touched, session);
   }
 
@@ -168,14 +169,14 @@ export class ConcurrentSessions {
       const old = keys.length > 1 ? await statements.read(keys, deadline) : undefined;
       if (old && old.key !== row.key) {
         // A row under an older secret's key: it moves, or goes if it has expired, since the new session is not as old.
-        const moved = { ...row, oldKey: old.key, oldVersion: old.version, movesExpiry: true };
+        const moved = changeOf(row, old.key, old.version, true);
         if (old.expiresInMs <= 0) await statements.destroy(old.key, deadline);
         else if (await statements.update(moved, deadline)) break;
       } else if (await statements.replace(row, deadline)) break;
       await backOffFromLockedRow(tries, deadline);
     }
     const endsInMs = (this.#options.maxLifetime ?? Number.POSITIVE_INFINITY) * 1000;
-    const times = { ...row, expiresInMs: encoded.expires - Date.now(), endsInMs };
+    const times = { key: row.key, version: row.version, expiresInMs: encoded.expires - Date.now(), endsInMs };
     const content = { data: encoded.data, cookie: encoded.cookie };
     recordSnapshot(session, newSnapshot(sid, times, content, false, statements.read));
     return row;
@@ -226,7 +227,8 @@ export class ConcurrentSessions {
 
   /** The row holds all of it already: only the expiry may be written. */
   async #adoptStored(call: Call, snapshot: Snapshot, { seen }: Save, encoded: EncodedSession): Promise<undefined> {
-    adopt(snapshot, { seen, readFrom: call.statements.read });
+    snapshot.seen = seen;
+    noteKnown(call, snapshot);
     await this.#putOffExpiry(call, snapshot, encoded);
   }
 
@@ -257,13 +259,11 @@ export class ConcurrentSessions {
   }
 
   #changeOf({ keys }: Call, snapshot: Snapshot, { stored, version }: Save, encoded: EncodedSession): ChangedRow {
-    return {
-      ...this.#codec.newRow(keys[0], { ...encoded, ...stored }, version),
-      oldKey: snapshot.key,
-      oldVersion: snapshot.version,
-      // A lifetime that another request has set stays, with its expiry.
-      movesExpiry: hasSameLifetime(stored.cookie, encoded.cookie),
-    };
+    const { data, cookie } = stored;
+    const { cookieExpires, expires } = encoded;
+    const row = this.#codec.newRow(keys[0], { data, cookie, cookieExpires, expires }, version);
+    // A lifetime that another request has set stays, with its expiry.
+    return changeOf(row, snapshot.key, snapshot.version, hasSameLifetime(cookie, encoded.cookie));
   }
 
   /**
@@ -309,13 +309,13 @@ export class ConcurrentSessions {
     if (this.#isFresh(snapshot, encoded.expires)) return;
     const { keys, statements, deadline } = call;
     const { cookieExpires, expires } = encoded;
-    const expiry = { cookieExpires, expires, version: 0, overwritesCookie: false };
-    let { key, stored } = snapshot;
-    let { cookie } = stored;
+    let { key } = snapshot;
+    let { cookie } = snapshot.stored;
     for (let tries = 1; ; tries++) {
       // The lifetime that another request has given the session counts.
       if (!hasSameLifetime(cookie, encoded.cookie)) return;
-      if (await statements.touch({ ...expiry, key, cookie }, deadline)) break;
+      const touched = { key, cookie, cookieExpires, version: 0, overwritesCookie: false, expires };
+      if (await statements.touch(touched, deadline)) break;
       const row = await statements.read(keys, deadline);
       if (!isLive(row)) return this.#drop(call, snapshot, 'destroyed');
       if (row.key === key && row.cookie === cookie) await backOffFromLockedRow(tries, deadline);
@@ -360,14 +360,20 @@ function isStored(snapshot: Snapshot, { stored }: Save): boolean {
   return isSame(stored, snapshot.stored) && !snapshot.needsRekey;
 }
 
-function noteSaved({ statements }: Call, snapshot: Snapshot, attempt: Save, change: ChangedRow): void {
-  adopt(snapshot, { ...attempt, key: change.key, needsRekey: false, readFrom: statements.read });
+function noteSaved(call: Call, snapshot: Snapshot, { version, seen, stored }: Save, change: ChangedRow): void {
+  snapshot.key = change.key;
+  snapshot.version = version;
+  snapshot.seen = seen;
+  snapshot.stored = stored;
+  snapshot.needsRekey = false;
+  noteKnown(call, snapshot);
   if (change.movesExpiry) noteExpiry(snapshot, change.expires);
 }
 
 /** The row is as the request knows it now: no save is in doubt any more. */
-function adopt(snapshot: Snapshot, state: Partial<Snapshot>): void {
-  Object.assign(snapshot, state, { inDoubt: [] });
+function noteKnown({ statements }: Call, snapshot: Snapshot): void {
+  snapshot.readFrom = statements.read;
+  snapshot.inDoubt = [];
 }
 
 export function isLive(row: StoredRow | undefined): row is StoredRow {

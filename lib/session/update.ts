@@ -5,7 +5,7 @@ import type { SessionData } from 'express-session';
 import { backOffFromLockedRow } from '../calls/backoff.js';
 import { AppError, ArgumentError, PgStoreError } from '../errors.js';
 import type { Emit } from '../events.js';
-import { type Codec, type EncodedSession, type OpenedRow, readRow } from './codec.js';
+import { type Codec, changeOf, type EncodedSession, type OpenedRow, readRow } from './codec.js';
 import { isLive, randomVersion } from './concurrency.js';
 import { settledCookie } from './cookie.js';
 import { isObject } from './merge.js';
@@ -163,7 +163,7 @@ export class SessionUpdates {
       const { session, encoded, movesExpiry } = this.#apply(method, change, row, opened);
       if (!encoded) return { kind: 'unchanged', session };
       const newRow = this.#codec.newRow(keys[0], encoded, randomVersion());
-      const changed = { ...newRow, oldKey: row.key, oldVersion: row.version, movesExpiry };
+      const changed = changeOf(newRow, row.key, row.version, movesExpiry);
       const written = await writeChanged(statements, keys, changed, deadline);
       if (written.isDone) return { kind: 'changed', session };
       row = written.row;
