@@ -12,6 +12,7 @@ import { isQuiet } from './figures/quiet.js';
 import { figure, spread } from './figures/report.js';
 import { describe, type Machine, type Row } from './figures/results.js';
 import { type Target, titleOf } from './figures/targets.js';
+import type { Deletion } from './parts/long.js';
 import type { SignOuts } from './parts/sign-outs.js';
 
 interface Stored {
@@ -20,6 +21,8 @@ interface Stored {
   readonly options: Record<string, { get: Spread; set: Spread }>;
   readonly targets: Target[];
   readonly signOuts?: SignOuts[];
+  readonly deletion?: Deletion;
+  readonly clearing?: Deletion;
 }
 
 export const PAGES = ['README.md', 'docs/performance.md'];
@@ -115,6 +118,25 @@ const SECTIONS: Record<string, (stored: Stored) => string> = {
         figure(plainSql.milliseconds),
       ]),
     ),
+  deletions: ({ deletion, clearing }) => {
+    const methods = { '`autodelete`': deletion, '`clear()`': clearing };
+    const head = [
+      'a million rows',
+      'statements',
+      'seconds',
+      'longest statement',
+      'p99 of `get` before',
+      'meanwhile',
+      'longest `get`',
+    ];
+    const rows = Object.entries(methods).flatMap(([name, measured]) => {
+      if (!measured) return [];
+      const { statements, seconds, longest, before, during, longestGet } = measured;
+      const times = [longest, before, during, longestGet].map((ms) => `${figure(ms)} ms`);
+      return [[name, String(statements), figure(seconds), ...times]];
+    });
+    return markdown(head, rows);
+  },
   summary: ({ machine }) => {
     const { PostgreSQL: postgres, Redis: redis } = machine.versions;
     const chart =

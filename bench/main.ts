@@ -21,7 +21,7 @@ import { tablesOf } from './figures/tables.js';
 import { REQUESTS, targetsOf } from './figures/targets.js';
 import { App, LoadGenerator, measureApp } from './parts/apps.js';
 import { IN_FLIGHT, OPERATIONS, prepare, round, skippedTouches } from './parts/calls.js';
-import { deletion, growth, heap } from './parts/long.js';
+import { clearing, deletion, growth, heap } from './parts/long.js';
 import { signOuts } from './parts/sign-outs.js';
 import { updateRows, updates } from './parts/updates.js';
 import { walPerRequest } from './parts/wal.js';
@@ -48,6 +48,7 @@ const PARTS: Readonly<Record<string, Part>> = {
   options: { seconds: 20, measure: measureOptions },
   rows: { seconds: 60, measure: measureGrowth },
   deletion: { seconds: 90, measure: measureDeletion },
+  clear: { seconds: 60, measure: measureClearing },
   heap: { seconds: 60, measure: measureHeap },
 };
 
@@ -214,6 +215,10 @@ async function measureGrowth(): Promise<void> {
 
 async function measureDeletion(): Promise<void> {
   results.deletion = await deletion(servers, server, step);
+}
+
+async function measureClearing(): Promise<void> {
+  results.clearing = await clearing(servers, server, step);
 }
 
 async function measureHeap(): Promise<void> {

@@ -23,6 +23,7 @@ export interface Results {
   watches?: Watches;
   growth?: Growth;
   deletion?: Deletion;
+  clearing?: Deletion;
   heap?: Heap;
 }
 

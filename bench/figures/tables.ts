@@ -8,7 +8,7 @@ import { targetsOf, titleOf } from './targets.js';
 
 /** Only of what was measured in this run. */
 export function tablesOf(rows: readonly Row[], results: Results, options: readonly string[]): string[] {
-  const { variants, signOuts, updates, watches } = results;
+  const { variants, signOuts, updates, watches, deletion, clearing } = results;
   const tables = [...new Set(rows.map(titleOf))].map((title) =>
     tableOfStores(
       title,
@@ -18,6 +18,8 @@ export function tablesOf(rows: readonly Row[], results: Results, options: readon
   if (signOuts) tables.push(tableOfSignOuts(signOuts));
   if (updates) tables.push(tableOfUpdates(updates));
   if (watches) tables.push(tableOfWatches(watches));
+  if (deletion) tables.push(tableOfDeletion('autodelete', deletion));
+  if (clearing) tables.push(tableOfDeletion('clear', clearing));
   if (variants.of('off', 'get', 128).length > 0) tables.push(tableOfOptions(variants, ['off', ...options]));
   tables.push(tableOfTargets(results));
   return tables;
@@ -66,6 +68,20 @@ function tableOfWatches({ sessions, interval, ...costs }: NonNullable<Results['w
       ['CPU of the process for a check, ms', figure(costs.processCpu)],
       ['deletion until callback, median, ms', figure(costs.noticed)],
       ['deletion until callback, longest, ms', figure(costs.noticedLast)],
+    ],
+  );
+}
+
+function tableOfDeletion(method: string, deletion: NonNullable<Results['deletion']>): string {
+  return table(
+    [`${figure(deletion.rows)} rows deleted by ${method}, 32 gets in flight`, ''],
+    [
+      ['statements', String(deletion.statements)],
+      ['seconds', figure(deletion.seconds)],
+      ['longest statement, ms', figure(deletion.longest)],
+      ['p99 of the gets before, ms', figure(deletion.before)],
+      ['p99 of the gets meanwhile, ms', figure(deletion.during)],
+      ['longest get meanwhile, ms', figure(deletion.longestGet)],
     ],
   );
 }

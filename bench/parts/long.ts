@@ -56,49 +56,71 @@ export async function growth(
 
 export interface Deletion {
   readonly rows: number;
+  readonly statements: number;
   /** Seconds that the whole took. */
   readonly seconds: number;
-  /**
-   * Milliseconds: p99 of the gets before and meanwhile, and the longest of the deletion's
-   * statements.
-   */
+  /** Milliseconds: p99 of the gets before and meanwhile, and the longest get meanwhile. */
   readonly before: number;
   readonly during: number;
+  readonly longestGet: number;
+  /** Milliseconds: the longest of the deletion's statements. */
   readonly longest: number;
 }
 
-/** Deletes a million expired rows while 32 gets are in flight in the same process. */
-export async function deletion(
+/** What deletes rows: a method of PgStore, and the rows that it has to delete. */
+interface Deleting {
+  readonly method: 'autodelete' | 'clear';
+  readonly table: string;
+  readonly rows: number;
+  /** From now, as PostgreSQL's interval. */
+  readonly expiry: string;
+}
+
+/** Autodelete of a million expired rows. */
+export function deletion(servers: Servers, server: PostgresServer, onStep: (part: string) => void): Promise<Deletion> {
+  const rows = { method: 'autodelete', table: 'rows_expired', rows: 1_000_000, expiry: '-1 second' } as const;
+  return whileReading(servers, server, rows, onStep);
+}
+
+/** `clear()` of a million sessions. */
+export function clearing(servers: Servers, server: PostgresServer, onStep: (part: string) => void): Promise<Deletion> {
+  const rows = { method: 'clear', table: 'rows_cleared', rows: 1_000_000, expiry: '1 day' } as const;
+  return whileReading(servers, server, rows, onStep);
+}
+
+/** Deletes rows while 32 gets are in flight in the same process. */
+async function whileReading(
   servers: Servers,
   server: PostgresServer,
+  { method, table, rows, expiry }: Deleting,
   onStep: (part: string) => void,
 ): Promise<Deletion> {
   const sql = client(servers);
-  const table = 'rows_expired';
-  const rows = 1_000_000;
-  onStep(`${rows} expired rows`);
+  onStep(`${rows} rows for ${method}`);
   // The server times this store's statements, and nobody else's.
   // A string: the client leaves out a 0.
   const connection = { log_min_duration_statement: '0' };
   const deleting = await openPgStore(servers, { table, postgres: { connection } }, 'deleting');
   const reading = await openPgStore(servers, { table });
-  await fill(sql, reading, table, rows, '-1 second', SESSIONS);
+  await fill(sql, reading, table, rows, expiry, SESSIONS);
   const { calls } = await prepare(reading);
   await sql`checkpoint`;
   await measure(calls.get, 32, 2000);
-  onStep('gets before the deletion');
+  onStep(`gets before ${method}`);
   const before = (await measure(calls.get, 32, 10_000)).p99;
-  onStep('deleting');
+  onStep(method);
   const logged = server.log.length;
   const started = performance.now();
   const latencies: number[] = [];
-  let deleted: number | undefined;
-  const running = (deleting.store as unknown as { autodelete(): Promise<number> }).autodelete().then((count) => {
-    deleted = count;
-  });
+  let isDone = false;
+  const running = (deleting.store as unknown as Record<Deleting['method'], () => Promise<unknown>>)
+    [method]()
+    .then(() => {
+      isDone = true;
+    });
   await Promise.all(
     Array.from({ length: 32 }, async () => {
-      while (deleted === undefined) {
+      while (!isDone) {
         const asked = performance.now();
         await new Promise<void>((resolve, reject) => calls.get(0, (error) => (error ? reject(error) : resolve())));
         latencies.push(performance.now() - asked);
@@ -107,12 +129,23 @@ export async function deletion(
   );
   await running;
   const seconds = (performance.now() - started) / 1000;
-  if (deleted !== rows) throw new Error(`${deleted} rows were deleted, not ${rows}`);
+  const [left] = await sql`select count(*)::integer as rows from ${sql(table)} where sid >= ${sessionIdFrom(SESSIONS)}`;
+  if (left?.rows !== 0) throw new Error(`${method} left ${left?.rows} rows`);
   await deleting.close();
   await reading.close();
   await sql.end();
-  const durations = [...server.log.slice(logged).matchAll(/duration: ([\d.]+) ms/g)].map(([, ms]) => Number(ms));
-  return { rows, seconds, before, during: percentiles(latencies).p99, longest: Math.max(...durations) };
+  const durations = [...server.log.slice(logged).matchAll(/duration: ([\d.]+) ms {2}(execute|statement)/g)].map(
+    ([, ms]) => Number(ms),
+  );
+  return {
+    rows,
+    statements: durations.length,
+    seconds,
+    before,
+    during: percentiles(latencies).p99,
+    longestGet: Math.max(...latencies),
+    longest: Math.max(...durations),
+  };
 }
 
 export interface Heap {
