@@ -143,7 +143,7 @@ async function whileReading(
     seconds,
     before,
     during: percentiles(latencies).p99,
-    longestGet: Math.max(...latencies),
+    longestGet: latencies.reduce((longest, latency) => Math.max(longest, latency), 0),
     longest: Math.max(...durations),
   };
 }
