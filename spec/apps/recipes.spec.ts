@@ -41,14 +41,6 @@ describe('recipes', () => {
     assert.equal(await store.length(), 2);
   });
 
-  it('at start-up, fails fast where the table is missing', async () => {
-    const { failFast } = await recipe(OPERATIONS, 'export async function failFast');
-    await assert.rejects(failFast(express(), await openStore({ createTable: false }), 0), { code: '42P01' });
-    const server: Server = await failFast(express(), await openStore(), 0);
-    servers.push(server);
-    if (!server.listening) await once(server, 'listening');
-  });
-
   it('at start-up, starts anyway, and works as soon as the table is there', async () => {
     const { startAnyway } = await recipe(OPERATIONS, 'export function startAnyway');
     const table = freshTable();
