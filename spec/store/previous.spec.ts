@@ -14,7 +14,6 @@ import { eventually, patiently } from '../support/eventually.js';
 import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
 import { Gate, type Listening, listen, raceApp, Visitor } from '../support/race-app.js';
 import { RaceProcess } from '../support/race-process.js';
-import { recipe } from '../support/recipes.js';
 import { type Redis, startRedis } from '../support/redis-server.js';
 import { type AnySession, data, generated, load, loaded, plain } from '../support/sessions.js';
 
@@ -805,49 +804,14 @@ describe('option `previous`', () => {
       MemoryStore: async () => old,
       'connect-redis on Redis': async () => {
         if (!redis) return undefined;
-        const client = createClient({ url: redis.url });
-        client.on('error', () => {});
-        await client.connect();
-        closing.push(() => client.close());
-        return new RedisStore({ client, prefix: `${table}:` });
-      },
-      'connect-pg-simple on PostgreSQL': async () => {
-        const pool = new pg.Pool({ connectionString: await postgresUri(), max: 3 });
-        closing.push(() => pool.end());
-        const sql = await sqlClient();
-        // Its own DDL names the primary key alike for each table of a schema.
-        await sql.unsafe(`create table if not exists ${table}_old
-          (sid varchar primary key, sess json not null, expire timestamp(6) not null)`);
-        const Simple = connectPgSimple(session);
-        return new Simple({ pool, tableName: `${table}_old`, pruneSessionInterval: false });
-      },
-      PgStore: () => openStore({ table: `${table}_old` }),
-    };
-
-    for (const [name, openOther] of Object.entries(others)) {
-      describe(name, () => {
-        async function apps(mocha: Mocha.Context) {
-          const [theirs, ours] = [await openOther(), await openOther()];
-          if (!theirs || !ours) return withoutRedis(mocha);
-          const store = await open({ previous: ours });
-          return { store, before: await serve(theirs), now: await serve(store) };
-        }
-
-        it('keeps everybody signed in, and each change of parallel first requests', async function () {
-          const { store, before, now } = await apps(this);
-          const visitor = new Visitor();
-          await visitor.post(`${before.url}/login/ann`);
-          const cookie = visitor.cookie;
-          const requests = Array.from({ length: 20 }, (_, n) => visitor.twin().post(`${now.url}/everywhere/k${n}`));
-          await now.gate.arrived(20);
-          now.gate.open();
-          await Promise.all(requests);
-          const { data: found } = await visitor.session(now.url);
-          assert.equal(found.user, 'ann');
-          assert.deepEqual([Object.keys(found.files).length, Object.keys(found.deep.in.side).length], [20, 20]);
-          assert.equal(visitor.cookie, cookie);
-          assert.equal(await store.length(), 1);
-        });
+        const client = createClient({ url: redis.url, disableOfflineQueue: true });
+      await client.connect();
+      const previous = new RedisStore({ client, prefix: 'sess:' });
+      const store = new PgStore({ ...options, previous });
+      await moves(previous, store);
+      await store.close();
+      await client.close();
+    });
 
         it('revives nobody whose old app saves the session after a logout in the new one', async function () {
           const { store, before, now } = await apps(this);
@@ -1007,8 +971,7 @@ describe('option `previous`', () => {
     }
 
     it('MemoryStore', async () => {
-      const { fromMemory } = await recipe(page, 'export function fromMemory');
-      const store = fromMemory(options, old);
+      const store = new PgStore({ ...options, previous: old });
       await moves(old, store);
       await store.close();
     });
@@ -1018,10 +981,13 @@ describe('option `previous`', () => {
       if (!redis) return withoutRedis(this);
       const client = createClient({ url: redis.url });
       await client.connect();
-      const { fromRedis } = await recipe(page, 'export async function fromRedis');
-      const { store, close } = await fromRedis(options, redis.url);
+      const offline = createClient({ url: redis.url, disableOfflineQueue: true });
+      await offline.connect();
+      const previous = new RedisStore({ client: offline, prefix: 'sess:' });
+      const store = new PgStore({ ...options, previous });
       await moves(new RedisStore({ client, prefix: 'sess:' }), store);
-      await close();
+      await store.close();
+      await offline.close();
       await client.close();
     });
 
@@ -1031,18 +997,16 @@ describe('option `previous`', () => {
       await sql.unsafe(
         `create table ${table}_old (sid varchar primary key, sess json not null, expire timestamp(6) not null)`,
       );
-      const { fromPgSimple } = await recipe(page, 'export function fromPgSimple');
-      const store = fromPgSimple(options, pool, `${table}_old`);
       const Simple = connectPgSimple(session);
+      const store = new PgStore({ ...options, previous: new Simple({ pool, tableName: `${table}_old` }) });
       await moves(new Simple({ pool, tableName: `${table}_old`, pruneSessionInterval: false }), store);
       await store.close();
       await pool.end();
     });
 
     it('connect-mongo, on a collection in memory: npm has no MongoDB', async () => {
-      const { fromMongo } = await recipe(page, 'export function fromMongo');
       const client = memoryMongo();
-      const store = fromMongo(options, client);
+      const store = new PgStore({ ...options, previous: MongoStore.create({ client }) });
       const before = MongoStore.create({ client });
       await moves(before, store);
       await call(before, 'set', 'two', plain());
