@@ -26,9 +26,11 @@ describe('recipes', () => {
   });
 
   it('behind a proxy that ends TLS, the secure cookie is set', async () => {
-    const { behindProxy } = await recipe(COOKBOOK, 'export function behindProxy');
     const store = await openStore();
-    const app = behindProxy(store);
+    const app = express();
+    app.set('trust proxy', 1);
+    const secret = 'keyboard cat';
+    app.use(session({ store, secret, resave: false, saveUninitialized: false, cookie: { secure: true } }));
     app.post('/', (req: any, res: any) => {
       req.session.user = 'ann';
       res.end();
