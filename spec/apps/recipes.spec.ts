@@ -11,7 +11,7 @@ import session from 'express-session';
 import request from 'supertest';
 import { documented } from '../support/docs.js';
 import { closeStores, freshTable, openStore, SHARDS, sqlClient } from '../support/postgres.js';
-import { recipe, withRecipe } from '../support/recipes.js';
+import { withRecipe } from '../support/recipes.js';
 import { load, plain } from '../support/sessions.js';
 
 const COOKBOOK = 'docs/cookbook.md';
@@ -44,13 +44,20 @@ describe('recipes', () => {
   });
 
   it('at start-up, starts anyway, and works as soon as the table is there', async () => {
-    const { startAnyway } = await recipe(OPERATIONS, 'export function startAnyway');
     const table = freshTable();
     const store = await openStore({ table, createTable: false, ...(SHARDS && { shards: SHARDS }) });
     const { error } = console;
     const said = new Promise<unknown[]>((resolve) => (console.error = (...args) => resolve(args)));
     try {
-      const server: Server = startAnyway(express(), store, 0);
+      const app = express();
+      store.ready().catch((error) => console.error('No sessions yet:', error.message));
+      app.get('/healthz', (_request, response) => {
+        store.ready().then(
+          () => response.sendStatus(204),
+          () => response.sendStatus(503),
+        );
+      });
+      const server: Server = app.listen(0);
       servers.push(server);
       const [what, why] = await said;
       assert.equal(what, 'No sessions yet:');

@@ -33,7 +33,12 @@ function completed(code: string): string {
 }
 
 /** The code that the specs run, of which some pages show excerpts. */
-const RUN_BY_SPECS = ['spec/apps/recipes-sessions.spec.ts', ...frameworks('spec/apps'), ...frameworks('spec/tools')];
+const RUN_BY_SPECS = [
+  'spec/apps/recipes.spec.ts',
+  'spec/apps/recipes-sessions.spec.ts',
+  ...frameworks('spec/apps'),
+  ...frameworks('spec/tools'),
+];
 
 const NO_SUCH_NAME = /^.*error TS(2304|2552|18004):.*\n/gm;
 
@@ -93,7 +98,7 @@ describe('documentation', () => {
     const known = new Set(RUN_BY_SPECS.map(read).flatMap(linesOf));
     for (const { place, code } of blocks('ts')) {
       // The others are programs, which specs import.
-      if (!/^docs.(frameworks|cookbook)/.test(place) || /^import /m.test(code)) continue;
+      if (!/^docs.(frameworks|cookbook|operations)/.test(place) || /^import /m.test(code)) continue;
       for (const line of linesOf(code)) assert(known.has(line), `${place}: no spec runs this: ${line}`);
     }
   });
