@@ -804,14 +804,49 @@ describe('option `previous`', () => {
       MemoryStore: async () => old,
       'connect-redis on Redis': async () => {
         if (!redis) return undefined;
-        const client = createClient({ url: redis.url, disableOfflineQueue: true });
-      await client.connect();
-      const previous = new RedisStore({ client, prefix: 'sess:' });
-      const store = new PgStore({ ...options, previous });
-      await moves(previous, store);
-      await store.close();
-      await client.close();
-    });
+        const client = createClient({ url: redis.url });
+        client.on('error', () => {});
+        await client.connect();
+        closing.push(() => client.close());
+        return new RedisStore({ client, prefix: `${table}:` });
+      },
+      'connect-pg-simple on PostgreSQL': async () => {
+        const pool = new pg.Pool({ connectionString: await postgresUri(), max: 3 });
+        closing.push(() => pool.end());
+        const sql = await sqlClient();
+        // Its own DDL names the primary key alike for each table of a schema.
+        await sql.unsafe(`create table if not exists ${table}_old
+          (sid varchar primary key, sess json not null, expire timestamp(6) not null)`);
+        const Simple = connectPgSimple(session);
+        return new Simple({ pool, tableName: `${table}_old`, pruneSessionInterval: false });
+      },
+      PgStore: () => openStore({ table: `${table}_old` }),
+    };
+
+    for (const [name, openOther] of Object.entries(others)) {
+      describe(name, () => {
+        async function apps(mocha: Mocha.Context) {
+          const [theirs, ours] = [await openOther(), await openOther()];
+          if (!theirs || !ours) return withoutRedis(mocha);
+          const store = await open({ previous: ours });
+          return { store, before: await serve(theirs), now: await serve(store) };
+        }
+
+        it('keeps everybody signed in, and each change of parallel first requests', async function () {
+          const { store, before, now } = await apps(this);
+          const visitor = new Visitor();
+          await visitor.post(`${before.url}/login/ann`);
+          const cookie = visitor.cookie;
+          const requests = Array.from({ length: 20 }, (_, n) => visitor.twin().post(`${now.url}/everywhere/k${n}`));
+          await now.gate.arrived(20);
+          now.gate.open();
+          await Promise.all(requests);
+          const { data: found } = await visitor.session(now.url);
+          assert.equal(found.user, 'ann');
+          assert.deepEqual([Object.keys(found.files).length, Object.keys(found.deep.in.side).length], [20, 20]);
+          assert.equal(visitor.cookie, cookie);
+          assert.equal(await store.length(), 1);
+        });
 
         it('revives nobody whose old app saves the session after a logout in the new one', async function () {
           const { store, before, now } = await apps(this);
@@ -979,15 +1014,12 @@ describe('option `previous`', () => {
     it('connect-redis', async function () {
       redis = await startRedis();
       if (!redis) return withoutRedis(this);
-      const client = createClient({ url: redis.url });
+      const client = createClient({ url: redis.url, disableOfflineQueue: true });
       await client.connect();
-      const offline = createClient({ url: redis.url, disableOfflineQueue: true });
-      await offline.connect();
-      const previous = new RedisStore({ client: offline, prefix: 'sess:' });
+      const previous = new RedisStore({ client, prefix: 'sess:' });
       const store = new PgStore({ ...options, previous });
-      await moves(new RedisStore({ client, prefix: 'sess:' }), store);
+      await moves(previous, store);
       await store.close();
-      await offline.close();
       await client.close();
     });
 
