@@ -1,5 +1,5 @@
 /**
- * Compares design choices, as bench/README.md tells of them: `npx tsx bench/experiments.ts`; with
+ * Compares design choices: the tables of docs/performance.md, `npx tsx bench/experiments.ts`; with
  * names of tables as arguments only these.
  */
 

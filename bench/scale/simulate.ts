@@ -1,7 +1,7 @@
 /**
  * How many writes do visitors cause, how many dead rows lie in the table, how large does it grow,
- * and does autovacuum keep up? The tables of docs/scale.md and bench/README.md:
- * `npx tsx bench/scale/simulate.ts`. The model beside a real server: `npx tsx bench/scale/check.ts`.
+ * and does autovacuum keep up? The tables of docs/scale.md: `npx tsx bench/scale/simulate.ts`. The model
+ * beside a real server: `npx tsx bench/scale/check.ts`.
  *
  * A sample of the sessions is simulated, request by request; what vacuum and deletion do in a
  * second is as much smaller. Left out: analyze, freezing, truncation, waits for the disk, and a
