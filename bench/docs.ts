@@ -25,7 +25,7 @@ interface Stored {
   readonly clearing?: Deletion;
 }
 
-export const PAGES = ['README.md', 'docs/performance.md'];
+export const PAGES = ['README.md', 'docs/performance.md', 'bench/README.md'];
 export const CHART = 'docs/benchmark.svg';
 const file = (name: string) => new URL(`../${name}`, import.meta.url);
 const stored = JSON.parse(fs.readFileSync(file('bench/results.json'), 'utf8')) as Stored;

@@ -5,16 +5,15 @@ import { once } from 'node:events';
 import http, { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import flash from 'connect-flash';
-import express from 'express';
+import express, { type RequestHandler } from 'express';
 import session, { type SessionOptions } from 'express-session';
 import { WebSocket, WebSocketServer } from 'ws';
 import type { PgStore } from '../../lib/index.js';
 import { closeStores, freshTable, openStore, sqlClient } from '../support/postgres.js';
-import { recipe } from '../support/recipes.js';
 import { data, generated, loaded, plain } from '../support/sessions.js';
 
-const PAGE = 'docs/cookbook.md';
 const MINUTE = 60_000;
+const MONTH = 30 * 24 * 60 * MINUTE;
 
 describe('cookbook: recipes about sessions', () => {
   const servers: http.Server[] = [];
@@ -46,17 +45,20 @@ describe('cookbook: recipes about sessions', () => {
   }
 
   it('ends a WebSocket with its session', async () => {
-    const { endWithSession } = await recipe(PAGE, 'export function endWithSession');
     const table = freshTable();
     const [store, other] = [await openStore({ table, watchInterval: 0.1 }), await openStore({ table })];
-    await store.set('a', plain());
+    const sessionID = 'a';
+    await store.set(sessionID, plain());
     const sockets = new WebSocketServer({ port: 0, host: '127.0.0.1' });
     await once(sockets, 'listening');
     try {
-      sockets.on('connection', (socket) => endWithSession(socket, 'a', store));
+      sockets.on('connection', (socket) => {
+        const stop = store.watch(sessionID, (reason) => socket.close(4401, reason));
+        socket.on('close', stop);
+      });
       const client = new WebSocket(`ws://127.0.0.1:${(sockets.address() as AddressInfo).port}`);
       await once(client, 'open');
-      await other.destroy('a');
+      await other.destroy(sessionID);
       const [code, reason] = await once(client, 'close');
       assert.deepEqual([code, String(reason)], [4401, 'destroyed']);
     } finally {
@@ -65,22 +67,29 @@ describe('cookbook: recipes about sessions', () => {
   });
 
   it('changes a user’s role everywhere', async () => {
-    const { setRole } = await recipe(PAGE, 'export function setRole');
     const store = await openStore({ user: (stored: any) => stored.userId });
     for (const sid of ['a', 'b']) await store.set(sid, plain({ userId: 'ann' }));
     await store.set('c', plain({ userId: 'bob' }));
-    assert.equal(await setRole(store, 'ann', 'editor'), 2);
+    const setRole = (session: any) => {
+      session.role = 'editor';
+    };
+    assert.equal(await store.updateSessionsOf('ann', setRole), 2);
     const roles = await Promise.all(['a', 'b', 'c'].map(async (sid) => (await data(store, sid))?.role));
     assert.deepEqual(roles, ['editor', 'editor', undefined]);
   });
 
   it('counts outside of requests', async () => {
-    const { addCredits } = await recipe(PAGE, 'export async function addCredits');
     const store = await openStore();
+    const addCredits = async (sid: string, amount: number) => {
+      const changed: any = await store.update(sid, (session: any) => {
+        session.credits = (session.credits ?? 0) + amount;
+      });
+      return changed?.credits;
+    };
     await store.set('a', plain({ credits: 1 }));
-    await Promise.all(Array.from({ length: 20 }, () => addCredits(store, 'a', 2)));
-    assert.equal(await addCredits(store, 'a', 1), 42);
-    assert.equal(await addCredits(store, 'nowhere', 1), undefined);
+    await Promise.all(Array.from({ length: 20 }, () => addCredits('a', 2)));
+    assert.equal(await addCredits('a', 1), 42);
+    assert.equal(await addCredits('nowhere', 1), undefined);
   });
 
   it('counts in requests, by a rule of option `merge`', async () => {
@@ -110,7 +119,6 @@ describe('cookbook: recipes about sessions', () => {
   });
 
   it('shows how much time is left without extending it, nor sending a cookie', async () => {
-    const { timeLeft } = await recipe(PAGE, 'export const timeLeft');
     const table = freshTable();
     const store = await openStore({ table, touchAfter: 0 });
     const app = withSessions(store, { rolling: true });
@@ -118,7 +126,12 @@ describe('cookbook: recipes about sessions', () => {
       Object.assign(request.session, { user: 'ann' });
       response.end();
     });
-    app.get('/time-left', timeLeft);
+    app.get('/time-left', (request, response) => {
+      // It is what is stored: express-session sets the full `maxAge` again only when it sends the response.
+      const { maxAge } = request.session.cookie;
+      delete (request as { session?: unknown }).session;
+      response.json(typeof maxAge === 'number' ? Math.max(0, Math.round(maxAge / 1000)) : null);
+    });
     app.get('/', (_, response) => void response.end());
     const url = await listen(app);
     const { cookie } = await visit(`${url}/sign-in`, '', 'POST');
@@ -136,7 +149,17 @@ describe('cookbook: recipes about sessions', () => {
   });
 
   it('keeps users signed in: the cookie is sent again where data change, or with `rolling`', async () => {
-    const { signIn } = await recipe(PAGE, 'export function signIn');
+    const signIn = (userId: string, remember: boolean): RequestHandler => {
+      return (request, response, next) => {
+        request.session.regenerate((error) => {
+          if (error) return next(error);
+          request.session.userId = userId;
+          // Otherwise what option `cookie` of express-session says: without a `maxAge`, until the browser is closed.
+          if (remember) request.session.cookie.maxAge = MONTH;
+          response.redirect(303, '/');
+        });
+      };
+    };
     for (const rolling of [false, true]) {
       const store = await openStore();
       const app = withSessions(store, { rolling, cookie: {} });

@@ -32,17 +32,13 @@ function completed(code: string): string {
   return `import { PgStore } from 'express-pg-store'; ${store}\n${code.replaceAll('…', 'undefined')}`;
 }
 
-/** Programs that need the packages of `spec/tools`: `npm run check:tools` compiles them. */
-const NEEDING_TOOLS = 'spec/tools/frameworks';
-
-/** The programs in a folder, as an app would have them. */
-function testedPrograms(folder: string): string[] {
-  return fs.readdirSync(path.join(ROOT, folder)).map((file) =>
-    read(`${folder}/${file}`)
-      .replace(/^\/\*\*.*\*\/\n\n/, '')
-      .replace('../../../lib/index.js', 'express-pg-store'),
-  );
-}
+/** The code that the specs run, of which some pages show excerpts. */
+const RUN_BY_SPECS = [
+  'spec/apps/recipes.spec.ts',
+  'spec/apps/recipes-sessions.spec.ts',
+  ...frameworks('spec/apps'),
+  ...frameworks('spec/tools'),
+];
 
 const NO_SUCH_NAME = /^.*error TS(2304|2552|18004):.*\n/gm;
 
@@ -53,9 +49,7 @@ describe('documentation', () => {
       fs.mkdirSync(path.join(folder, 'excerpts'));
       const whole: string[] = [];
       const excerpts: string[] = [];
-      const compiledElsewhere = new Set(testedPrograms(NEEDING_TOOLS));
       for (const { place, language, code } of blocks('ts', 'typescript', 'js', 'javascript')) {
-        if (compiledElsewhere.has(code)) continue;
         const kind = language.startsWith('t') ? 'mts' : code.includes('require(') ? 'cjs' : 'mjs';
         const name = `${place.replace(/\W+/g, '-')}.${kind}`;
         const isWhole = kind !== 'mts' || /^import /m.test(code);
@@ -99,12 +93,14 @@ describe('documentation', () => {
     }
   });
 
-  it('shows for each framework only code that the specs run', () => {
-    const shown = blocks('ts').filter(({ place }) => place.startsWith('docs/frameworks.md'));
-    const programs = shown.filter(({ code }) => /^export (async )?(function|class) /m.test(code));
-    assert(programs.length > 3);
-    const run = new Set([...testedPrograms('spec/apps/frameworks'), ...testedPrograms(NEEDING_TOOLS)]);
-    for (const { place, code } of programs) assert(run.has(code), `${place}: no spec runs this`);
+  it('shows as a recipe, and for each framework, only lines of code that the specs run', () => {
+    const linesOf = (code: string) => code.split('\n').map((line) => line.trim());
+    const known = new Set(RUN_BY_SPECS.map(read).flatMap(linesOf));
+    for (const { place, code } of blocks('ts')) {
+      // The others are programs, which specs import.
+      if (!/^docs.(frameworks|cookbook|operations)/.test(place) || /^import /m.test(code)) continue;
+      for (const line of linesOf(code)) assert(known.has(line), `${place}: no spec runs this: ${line}`);
+    }
   });
 
   it('links only to what is there', () => {
@@ -195,6 +191,11 @@ async function compile(folder: string, files: string[], options: object): Promis
   const running = promisify(execFile)(process.execPath, [tsc, '-p', folder], { cwd: folder });
   const { stdout } = await running.catch((error) => error as { stdout: string });
   return stdout;
+}
+
+/** The programs below a folder of specs that run the store with other frameworks. */
+function frameworks(folder: string): string[] {
+  return filesIn(`${folder}/frameworks`).map((file) => `${folder}/frameworks/${file}`);
 }
 
 function filesIn(folder: string): string[] {

