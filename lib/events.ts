@@ -4,15 +4,15 @@ import { channel } from 'node:diagnostics_channel';
 import session from 'express-session';
 
 /**
- * Events of a `PgStore`, each with its listeners' arguments. A session is named by its handle, an opaque hash of the row
- * key. An error that a listener throws becomes a warning of the process.
+ * Events of a `PgStore`, each with its listeners' arguments. A session is named by its handle, an opaque hash of its
+ * row key. An error that a listener throws becomes a warning of the process.
  */
 export interface PgStoreEvents {
   /** The timer has deleted `rows` expired rows. If that failed, `rows` is 0 and `error` says why. */
   autodelete: [rows: number, error?: Error];
   /**
-   * Autodelete has removed an expired session of `user` (`null`: of nobody). Each session is reported at most once among
-   * all processes, up to a fifth of its lifetime after it expired.
+   * Autodelete has removed an expired session of `user` (`null`: of nobody). Each session is reported at most once
+   * among all processes, up to a fifth of its lifetime after it expired.
    */
   expired: [handle: string, user: string | null];
   /**
@@ -27,9 +27,9 @@ export interface PgStoreEvents {
   /** A session of the store in option `previous` was taken over, and is kept here from now on. */
   takenOver: [handle: string];
   /**
-   * A request's `call` was discarded. `'destroyed'`: the session was destroyed, or expired, after the request had loaded
-   * it. `'changed hands'`: the user of the session signed out, or another user signed in, after the request had loaded
-   * it.
+   * A request's `call` was discarded. `'destroyed'`: the session was destroyed, or expired, after the request had
+   * loaded it. `'changed hands'`: the user of the session signed out, or another user signed in, after the request had
+   * loaded it.
    */
   dropped: [handle: string, call: 'set' | 'touch', why: 'destroyed' | 'changed hands'];
 }
@@ -90,7 +90,7 @@ interface TypedEvents {
   off<Event extends keyof PgStoreEvents>(event: Event, listener: (...args: PgStoreEvents[Event]) => void): this;
 }
 
-/** express-session's `Store`, whose events have the types of `PgStoreEvents`. */
+/** express-session's `Store`, with the types of `PgStoreEvents` for its events. */
 const TypedStore = session.Store as unknown as abstract new () => TypedEvents & session.Store;
 
 /** A store that emits `PgStoreEvents`, and publishes each on its channel. */
