@@ -45,7 +45,7 @@ export async function passwordFromFile(file: string, query: PasswordQuery): Prom
   return undefined;
 }
 
-/** A line's fields, which colons separate. A backslash escapes a colon or a backslash, which then belongs to a field. */
+/** The fields of a line, which colons separate. A colon or backslash after a backslash is a part of the field. */
 function fieldsOf(line: string): string[] {
   return [...line.matchAll(/((?:\\.|[^\\:])*)(?::|$)/g)].map(([, field = '']) => field);
 }

@@ -103,8 +103,8 @@ export class ConnectionPool implements Client {
       },
       (error) => {
         this.#releaseAfter(error, connection);
-        // The connection reached its planned end (`max_lifetime`, `idle_timeout`) before it could send the statement, so
-        // the statement gets another one.
+        // The connection reached its planned end (`max_lifetime`, `idle_timeout`) before it could send the statement,
+        // so the statement gets another one.
         if (codeOf(error) === UNSENT && performance.now() < statement.deadline) this.#start(statement);
         else statement.reject(error);
       },
