@@ -83,7 +83,8 @@ export class Transport {
   }
 
   /**
-   * Resolves as `work` does. If `work` fails, the socket closes or the deadline comes, it resets the socket and rejects.
+   * Resolves as `work` does. If `work` fails, the socket closes or the deadline comes, it resets the socket and
+   * rejects.
    */
   async within<T>(deadline: number, work: Promise<T>): Promise<T> {
     // In Bun a socket's error and its end come at the same time, so the handler of the end has to look for the error.
