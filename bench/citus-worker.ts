@@ -1,6 +1,6 @@
 /**
- * Measures what calls meet while one Citus worker is down, and whether a save that was acknowledged is lost. 40 sessions
- * are saved and read all the time, while the worker is stopped for 1.5 s and then for 8 s:
+ * Measures what calls meet while one Citus worker is down, and whether a save that was acknowledged is lost. 40
+ * sessions are saved and read all the time, while the worker is stopped for 1.5 s and then for 8 s:
  *
  *     CITUS_URL=postgres://coordinator/app STOP_WORKER='…' START_WORKER='…' \
  *       npx tsx bench/citus-worker.ts 5432

@@ -1,11 +1,11 @@
 /**
- * How many writes do visitors cause, how many dead rows lie in the table, how large does it grow,
- * and does autovacuum keep up? The tables of docs/scale.md: `npx tsx bench/scale/simulate.ts`. The model
- * beside a real server: `npx tsx bench/scale/check.ts`.
+ * Simulates how many writes visitors cause, how many dead rows the table contains, how large it grows, and whether
+ * autovacuum keeps up. `npx tsx bench/scale/simulate.ts` prints the tables of docs/scale.md, and
+ * `npx tsx bench/scale/check.ts` compares the model with a real server.
  *
- * A sample of the sessions is simulated, request by request; what vacuum and deletion do in a
- * second is as much smaller. Left out: analyze, freezing, truncation, waits for the disk, and a
- * second pass over the indexes where memory for dead rows is short.
+ * Only a sample of the sessions is simulated, request by request. The work that vacuum and deletion do in a second is
+ * reduced in the same proportion. The model leaves out analyze, freezing, truncation, waits for the disk, and a second
+ * pass over the indexes, which vacuum needs if its memory for dead rows is too small.
  */
 
 import { pathToFileURL } from 'node:url';
@@ -15,22 +15,20 @@ import { type Storage, TableModel } from './table-model.js';
 import { type Traffic, Visitors } from './visitors.js';
 
 export interface Scenario extends Traffic, Storage {
-  /** How many there are in truth; `sample` of them are simulated. */
+  /** How many sessions the table has; `sample` of them are simulated. */
   readonly sessions: number;
-  /**
-   * Seconds between deletions of expired rows, apps that do so, and rows that a deletion takes in a
-   * second.
-   */
+  /** Option `autodelete`: the seconds between two deletions of expired rows. */
   readonly autodelete: number;
+  /** How many processes delete expired rows. */
   readonly apps: number;
+  /** How many rows are deleted in a second while a deletion runs. */
   readonly deletionRate: number;
   readonly partitions: number;
-  /**
-   * autovacuum_vacuum_scale_factor, autovacuum_vacuum_cost_delay (milliseconds), autovacuum_naptime
-   * (seconds).
-   */
+  /** autovacuum_vacuum_scale_factor. */
   readonly scaleFactor: number;
+  /** autovacuum_vacuum_cost_delay, in milliseconds. */
   readonly costDelay: number;
+  /** autovacuum_naptime, in seconds. */
   readonly naptime: number;
 }
 
@@ -58,33 +56,36 @@ export const DEFAULTS: Scenario = {
   costDelay: 2,
   naptime: 60,
 };
-const [WORKERS, COST_LIMIT] = [3, 200];
+/** PostgreSQL's defaults of autovacuum_max_workers and vacuum_cost_limit. */
+const WORKERS = 3;
+const COST_LIMIT = 200;
 /**
- * Seconds that vacuum works on a page that is in memory or is not, besides its pauses; as
- * bench/scale/check.ts measured them.
+ * The seconds that vacuum needs for a page, besides its pauses: for one in shared buffers, and for one that must be
+ * read first. bench/scale/check.ts measured them.
  */
-const [WORK, WORK_AND_READ] = [7e-6, 40e-6];
+const WORK = 7e-6;
+const WORK_AND_READ = 40e-6;
 
+/** The results of a simulation. Those about rows and bytes are scaled up to all sessions, except `counts`. */
 export interface Outcome {
-  /** Of the sample. */
+  /** The numbers of requests and writes of the sample. */
   readonly counts: Record<'requests' | 'created' | 'touches' | 'changes' | 'deleted', number>;
-  /** Updates that left the indexes alone (heap-only tuples). */
+  /** The sample's updates that were heap-only. */
   readonly inPlace: number;
-  /**
-   * Those that ended, and their seconds; the longest, also one that has not ended; the time of all
-   * workers together.
-   */
+  /** How many vacuums ended, and how many seconds they took together. */
   readonly vacuums: number;
   readonly vacuumSeconds: number;
+  /** The seconds of the longest vacuum, even if it has not ended. */
   readonly longest: number;
+  /** The seconds that all vacuum workers ran, together. */
   readonly workerSeconds: number;
-  /**
-   * Of all sessions, at most: rows dead, counted as dead by PostgreSQL, expired and still there.
-   */
+  /** The largest number of dead rows at a time. */
   readonly dead: number;
+  /** The largest number of dead rows in PostgreSQL's statistics. */
   readonly counted: number;
+  /** The largest number of expired rows that were not yet deleted. */
   readonly expired: number;
-  /** Bytes of all sessions' table at the start, at half time and at the end. */
+  /** The table's size in bytes at the start, in the middle and at the end. */
   readonly bytes: readonly [number, number, number];
   readonly indexBytes: number;
 }
@@ -94,7 +95,7 @@ export function simulate(scenario: Scenario, seed = 1): Outcome {
   const scale = sample / sessions;
   const parts = Array.from({ length: partitions }, () => new TableModel(scenario));
   const pageOf: number[] = [];
-  /** Each row's `delete_after`, the column that is indexed. */
+  /** Each row's `delete_after`, the indexed column, in seconds. */
   const deleteAfter: number[] = [];
   const movesDeletion = (row: number, expiry: number) => {
     if (deleteAfter[row] >= expiry && deleteAfter[row] <= expiry + scenario.ttl / 5) return false;
@@ -103,15 +104,14 @@ export function simulate(scenario: Scenario, seed = 1): Outcome {
   };
   const partOf = (row: number) => parts[row % partitions];
   const counts = { requests: 0, created: 0, touches: 0, changes: 0, deleted: 0 };
-  /**
-   * Deletion goes by `delete_after`: until then an expired row lingers. By the second in which it
-   * is due.
-   */
+  /** Expired rows by the second of their `delete_after`, before which autodelete does not find them. */
   const due = new Map<number, number[]>();
+  /** How many rows are in `due`. */
   let lingering = 0;
   let clock = 0;
+  /** Rows that autodelete can delete. */
   const expired: number[] = [];
-  /** Of the expired: what the deletion under way has found. */
+  /** How many of these the running deletion has still to delete. */
   let doomed = 0;
   const remove = (row: number) => {
     counts.deleted++;
@@ -146,7 +146,7 @@ export function simulate(scenario: Scenario, seed = 1): Outcome {
   const random = randomFrom(seed + 1);
   for (let row = 0; row < sample; row++) {
     pageOf[row] = partOf(row).insert();
-    // Its visitor was there for a while already.
+    // Requests before the simulation have used up a part of the time by which `delete_after` is later than the expiry.
     deleteAfter[row] = visitors.expiresAt[row] + slackOf(scenario.ttl) * random();
   }
   for (const part of parts) part.rest();
@@ -163,7 +163,7 @@ export function simulate(scenario: Scenario, seed = 1): Outcome {
   const isDue = (part: TableModel) => part.needsVacuum(scaleFactor, scale);
   function* vacuumAll(): Generator<number> {
     for (const part of parts.filter(isDue)) {
-      // Another worker may have been there meanwhile.
+      // Another worker may have vacuumed the partition meanwhile.
       if (!isDue(part)) continue;
       let took = 0;
       for (const cost of part.vacuum()) {
@@ -198,7 +198,7 @@ export function simulate(scenario: Scenario, seed = 1): Outcome {
     if (now % naptime === 0 && workers.length < WORKERS && parts.some(isDue)) {
       workers.push({ pages: vacuumAll(), left: 0 });
     }
-    // Workers share one limit between them.
+    // All workers share one cost limit, so each pauses longer if several run.
     pause = (costDelay / 1000 / COST_LIMIT) * workers.length;
     vacuumed.workerSeconds += workers.length;
     for (const worker of [...workers]) {
