@@ -5,7 +5,7 @@ import { type Call, measure, type Sample } from '../figures/measure.js';
 import { SESSIONS, sessionIdFrom, sessionOf } from '../stores/data.js';
 import { type LoadedSession, loadAll, openPgStore, type Peer, type Servers, saveAll } from '../stores/peers.js';
 
-/** The operations: `set` is the store's `set` of a loaded and changed session, `replace` its `set` of a plain object. */
+/** The operations: `set` is the store's `set` of a loaded and changed session, `replace` that of a plain object. */
 export const OPERATIONS = ['get', 'set', 'replace', 'touch'] as const;
 export type Operation = (typeof OPERATIONS)[number];
 export const IN_FLIGHT = [128, 1] as const;
