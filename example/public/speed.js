@@ -61,7 +61,7 @@ function draw(rates) {
   }
 }
 
-/** Rounds up to two significant digits, the last one even, so that the half, at the middle of the axis, is round too. */
+/** Rounds up to two significant digits, the last one even, so that the half of it, at mid-axis, is round too. */
 function roundedUp(rate) {
   const step = 2 * 10 ** Math.max(0, Math.floor(Math.log10(rate)) - 1);
   return Math.ceil(rate / step) * step;

@@ -154,8 +154,8 @@ export class PostgresServer {
   }
 
   /**
-   * Writes a file into the data folder, as the user as whom the server runs. Root must not write there, because it would
-   * follow a symbolic link that this user has put in the file's place.
+   * Writes a file into the data folder, as the user as whom the server runs. Root must not write there, because it
+   * would follow a symbolic link that this user has put in the file's place.
    */
   writeFile(name: string, text: string): void {
     const file = path.join(this.dataDir, name);

@@ -28,8 +28,8 @@ export interface Operation {
 }
 
 /**
- * Something that a call does at one moment. A sign-out has several effects at different moments: it destroys the session
- * that it finds, and the row that each `set` wrote which was under way when it was made.
+ * Something that a call does at one moment. A sign-out has several effects at different moments: it destroys the
+ * session that it finds, and the row that each `set` wrote which was under way when it was made.
  */
 interface Effect {
   /** The index of the call. */
@@ -49,8 +49,8 @@ interface Known {
 interface State {
   readonly row: Flat | null;
   /**
-   * The row's contents so far, one for each pair of cookie and user. A save may have read one of them before the row was
-   * destroyed.
+   * The row's contents so far, one for each pair of cookie and user. A save may have read one of them before the row
+   * was destroyed.
    */
   readonly past: readonly Flat[];
   /** The `set` that wrote the row last, if a sign-out has still to destroy that row. */
@@ -86,7 +86,9 @@ class Search {
   readonly #ofObject = new Map<number, bigint>();
   /** By `set`, the effects that destroy the row which it wrote. */
   readonly #ofWriter = new Map<number, bigint>();
-  /** Places of the search, each a set of effects that are done and the state after them, from which it found no order. */
+  /**
+   * Places of the search, each a set of effects that are done and the state after them, from which it found no order.
+   */
   readonly #failed = new Set<string>();
   readonly #texts = new StateTexts();
 
@@ -228,7 +230,9 @@ function apply(state: State, operations: readonly Operation[], effect: Effect): 
   }
 }
 
-/** Whether an effect of a sign-out destroys the row: a row of its user that, if `written` is given, that `set` wrote. */
+/**
+ * Whether an effect of a sign-out destroys the row: a row of its user that, if `written` is given, that `set` wrote.
+ */
 function isDestroyedBy(
   state: State,
   operations: readonly Operation[],
@@ -313,7 +317,9 @@ function hasChangedHands({ seen, stored }: Known, ours: Flat): boolean {
   return mergedWith(seen, ours, stored) === undefined;
 }
 
-/** The row's content after a save that meets it; `undefined` if the save is dropped because the session changed hands. */
+/**
+ * The row's content after a save that meets it; `undefined` if the save is dropped because the session changed hands.
+ */
 function mergedWith(seen: Flat, ours: Flat, row: Flat): Flat | undefined {
   if (isSame(seen, row)) return ours;
   // In these programs a session belongs to one user or to nobody, so it is enough to know whether it has a user.

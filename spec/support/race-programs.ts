@@ -1,6 +1,6 @@
 /**
- * Runs random programs, each with several requests on one session in two processes, and checks that a model explains the
- * answers of their calls.
+ * Runs random programs, each with several requests on one session in two processes, and checks that a model explains
+ * the answers of their calls.
  */
 
 import { setImmediate as tick } from 'node:timers/promises';
@@ -50,7 +50,9 @@ const program = fc.array(step, { minLength: 1, maxLength: 24, size: 'max' });
 /** Programs that run side by side, each on a session of its own, so that their calls share statements. */
 const programs = fc.array(program, { minLength: 1, maxLength: 60, size: 'max' });
 
-/** Two stores on one table, which stand for two processes. They must have `touchAfter: 0`, so that each touch is sent. */
+/**
+ * Two stores on one table, which stand for two processes. They must have `touchAfter: 0`, so that each touch is sent.
+ */
 export type Stores = readonly [PgStore, PgStore];
 
 export interface ModelCheck {

@@ -1,6 +1,6 @@
 /**
- * Servers of frameworks that create session objects of their own. Their requests can be made to overlap, in this process
- * or in other processes.
+ * Servers of frameworks that create session objects of their own. Their requests can be made to overlap, in this
+ * process or in other processes.
  */
 
 import assert from 'node:assert/strict';
@@ -57,7 +57,9 @@ async function startProcess(file: string, table: string): Promise<Raced> {
   };
 }
 
-/** Defines specs which assert that the store's promises hold with the framework of a module, in one process and in two. */
+/**
+ * Defines specs which assert that the store's promises hold with the framework of a module, in one process and in two.
+ */
 export function itKeepsThePromises(file: string): void {
   const places = { 'in one process': [startHere], 'in two processes': [startProcess, startProcess] };
   for (const [place, starts] of Object.entries(places)) {
@@ -80,7 +82,9 @@ export function itKeepsThePromises(file: string): void {
         return visitor;
       }
 
-      /** Sends 20 requests, in turn to each server. `then` runs when all have loaded the session, and none has saved it. */
+      /**
+       * Sends 20 requests, in turn to each server. `then` runs when all have loaded the session, and none has saved it.
+       */
       async function overlap(visitor: Visitor, then: () => unknown = () => {}): Promise<void> {
         const share = 20 / servers.length;
         const requests = Array.from({ length: 20 }, (_, n) =>

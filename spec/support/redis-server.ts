@@ -1,4 +1,6 @@
-/** The Redis server of benchmark and specs: the one in REDIS_URL, or one of their own if `redis-server` is installed. */
+/**
+ * The Redis server of benchmark and specs: the one in REDIS_URL, or one of their own if `redis-server` is installed.
+ */
 
 import { execFileSync, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';

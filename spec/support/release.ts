@@ -1,6 +1,7 @@
 /**
- * Keeps schema.sql and rows as a release writes them, one row for each kind of options, for the specs of later releases.
- * `npm run release:version` runs it. Before 1.0 there is only `unreleased`, which is made anew when the table changes:
+ * Keeps schema.sql and rows as a release writes them, one row for each kind of options, for the specs of later
+ * releases. `npm run release:version` runs it. Before 1.0 there is only `unreleased`, which is made anew when the table
+ * changes:
  *
  *     npx tsx spec/support/release.ts unreleased
  */

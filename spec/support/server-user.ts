@@ -1,8 +1,9 @@
-/** The user that servers run as. */
+/** The user as whom servers run. */
 
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 
+/** Options of `spawn` that choose a user. They are empty for the user of this process. */
 export interface ServerUser {
   readonly uid?: number;
   readonly gid?: number;
@@ -29,7 +30,9 @@ export function isRoot(): boolean {
   return process.getuid?.() === 0;
 }
 
-/** Gives a file or folder to the user as whom servers run. Other users must not be able to write in its parent folder. */
+/**
+ * Gives a file or folder to the user as whom servers run. Other users must not be able to write in its parent folder.
+ */
 export function giveToServerUser(path: string): void {
   const { uid, gid } = serverUser();
   if (uid !== undefined && gid !== undefined) fs.lchownSync(path, uid, gid);

@@ -29,7 +29,9 @@ export function toolFile(name: string, file: string): string {
 
 const SITE_TOOLS = path.resolve(import.meta.dirname, '../../tools');
 
-/** The path of a file in tools/node_modules; tools/ has a lock file of its own. If it is missing, the spec is skipped. */
+/**
+ * The path of a file in tools/node_modules; tools/ has a lock file of its own. If it is missing, the spec is skipped.
+ */
 export function installedTool(context: Context, file: string): string {
   const found = path.join(SITE_TOOLS, 'node_modules', file);
   if (!fs.existsSync(found)) {
