@@ -164,7 +164,7 @@ export class Parameters {
     this.oneOf('sslcertmode', ['disable', 'allow']);
     this.oneOf('min_protocol_version', ['3.0']);
     if (this.get('replication') !== undefined && this.boolean('replication')) {
-      throw this.error('replication', 'false, because a store uses no replication connection');
+      throw this.error('replication', 'false (a store needs no replication connection)');
     }
     for (const name of ['requirepeer', 'service'] as const) {
       if (this.get(name) !== undefined) throw new TypeError(`PgStore: ${this.source(name)} is not supported`);

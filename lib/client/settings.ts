@@ -175,7 +175,9 @@ function shuffled<T>(list: readonly T[]): T[] {
 
 function textOf(name: string, value: unknown): string {
   if (typeof value === 'string' && value !== '' && !value.includes('\0')) return value;
-  throw new TypeError(`PgStore: option \`postgres.${name}\`: expected a string that is not empty, got ${typeof value}`);
+  throw new TypeError(
+    `PgStore: option \`postgres.${name}\`: expected a non-empty string without NUL characters, got ${typeof value}`,
+  );
 }
 
 function systemUser(): string {
