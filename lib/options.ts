@@ -47,10 +47,8 @@ export interface TakeOverOptions {
    */
   sids?: readonly string[] | AsyncIterable<string>;
   /**
-   * Is called after each page of sessions.
-   *
-   * @param done how many sessions have been processed, whether or not they were taken over
-   * @param total how many there are; `undefined` if `sids` is an async iterable
+   * Is called after each page of sessions: with the number of those that have been processed, whether or not they were
+   * taken over, and with the number of all, which is `undefined` if `sids` is an async iterable.
    */
   onProgress?: (done: number, total: number | undefined) => void;
 }
