@@ -112,8 +112,8 @@ export interface PgStoreOptions {
    */
   allowPlaintext?: boolean | 'write';
   /**
-   * Lifetime, in seconds, of a session whose cookie has no expiry; or a function that returns it for a session.
-   * Default 86,400 (a day).
+   * Lifetime, in seconds, of a session whose cookie has no expiry; or a function that returns it, and gets the session
+   * as `get` would return it. Default 86,400 (a day).
    */
   ttl?: number | ((session: SessionData) => number);
   /** Whether a new session whose cookie has no `maxAge` gets the `ttl` as its `maxAge`. Default `false`. */
@@ -161,8 +161,8 @@ export interface PgStoreOptions {
    */
   merge?: Merge | MergeRules;
   /**
-   * Returns the user to whom a session belongs, at most 2,000 bytes in UTF-8, or `undefined` for a session of nobody.
-   * Default: Passport's `session.passport.user` if that is a string or a number.
+   * Returns the user to whom a session belongs, at most 2,000 bytes in UTF-8, or `undefined` for a session of nobody. It
+   * gets the session as it is stored. Default: Passport's `session.passport.user` if that is a string or a number.
    */
   user?: (session: SessionData) => string | number | undefined;
   /**

@@ -116,10 +116,19 @@ interface GivenOptions {
 
 /** The hosts to try, in their order, or in a random one with `load_balance_hosts=random`. */
 function hostsOf(parameters: Parameters, given: GivenOptions): Host[] {
-  if (given.path) {
-    const port = Number(/\.s\.PGSQL\.(\d+)$/.exec(given.path)?.[1] ?? DEFAULT_PORT);
-    return [{ given: given.path, name: 'localhost', address: 'localhost', port, path: given.path }];
-  }
+  if (given.path) return [hostAt(given.path)];
+  const hosts = namedHosts(parameters, given);
+  return parameters.oneOf('load_balance_hosts', ['disable', 'random']) === 'random' ? shuffled(hosts) : hosts;
+}
+
+/** The host of a Unix socket's file, whose name ends in the port. */
+function hostAt(path: string): Host {
+  const port = Number(/\.s\.PGSQL\.(\d+)$/.exec(path)?.[1] ?? DEFAULT_PORT);
+  return { given: path, name: 'localhost', address: 'localhost', port, path };
+}
+
+/** The hosts whose names, addresses and ports are given in several lists. @throws TypeError for unequal lengths */
+function namedHosts(parameters: Parameters, given: GivenOptions): Host[] {
   const givenHosts = given.host ?? given.hostname;
   const addresses = givenHosts === undefined ? (parameters.get('hostaddr')?.split(',') ?? []) : [];
   const names = givenHosts === undefined ? listOf(parameters.get('host')) : [givenHosts].flat().flatMap(listOf);
@@ -130,13 +139,12 @@ function hostsOf(parameters: Parameters, given: GivenOptions): Host[] {
   // The option `host` of Postgres.js may contain ports, as in `host:port`.
   const withPorts = givenHosts === undefined ? [] : names.map(splitPort);
   const ports = portsOf(parameters, given, Math.max(1, length));
-  const hosts = Array.from({ length: Math.max(1, length) }, (_, n) => {
+  return Array.from({ length: Math.max(1, length) }, (_, n) => {
     const name = (withPorts.at(n)?.name ?? names.at(n)) || addresses.at(n) || 'localhost';
     const port = withPorts.at(n)?.port ?? ports.at(n) ?? DEFAULT_PORT;
     const path = name.startsWith('/') ? `${name}/.s.PGSQL.${port}` : undefined;
     return { given: name, name: path ? 'localhost' : name, address: addresses.at(n) || name, port, path };
   });
-  return parameters.oneOf('load_balance_hosts', ['disable', 'random']) === 'random' ? shuffled(hosts) : hosts;
 }
 
 function listOf(text: string | undefined): string[] {
