@@ -161,8 +161,8 @@ export interface PgStoreOptions {
    */
   merge?: Merge | MergeRules;
   /**
-   * Returns the user to whom a session belongs, at most 2,000 bytes in UTF-8, or `undefined` for a session of nobody. It
-   * gets the session as it is stored. Default: Passport's `session.passport.user` if that is a string or a number.
+   * Returns the user to whom a session belongs, at most 2,000 bytes in UTF-8, or `undefined` for a session of nobody.
+   * It gets the session as it is stored. Default: Passport's `session.passport.user` if that is a string or a number.
    */
   user?: (session: SessionData) => string | number | undefined;
   /**
