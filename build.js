@@ -1,8 +1,8 @@
 /**
  * `npm run build`: writes the package's two complete builds, an ES module and CommonJS, and its command line to dist/.
  *
- * TypeScript compiles lib/, and esbuild bundles what comes out. The dependencies stay outside, except pg-format: it
- * loads a file by `__dirname`, which no bundler follows, so an app that is bundled with it fails at start.
+ * TypeScript compiles lib/, and esbuild bundles the result. Dependencies are not bundled, except pg-format: it loads a
+ * file by `__dirname`, which no bundler follows, so an app that bundles pg-format would fail at start.
  */
 
 import { execFileSync } from 'node:child_process';
@@ -25,7 +25,7 @@ writeTypes();
 fs.copyFileSync(path.join(root, 'node_modules/pg-format/LICENSE'), path.join(dist, 'LICENSE-pg-format'));
 for (const folder of [compiled, types]) fs.rmSync(folder, { recursive: true });
 
-/** The code goes without comments, the types keep them: editors show them. */
+/** Compiles lib/: code without comments, and types with comments, which editors show. */
 function compile() {
   const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
   const code = ['--removeComments', '--declaration', 'false', '--outDir', compiled];
@@ -51,7 +51,7 @@ async function bundle() {
     ...options,
     format: 'esm',
     entryPoints: { 'esm/index': index, 'cli/bin': path.join(compiled, 'cli/bin.js') },
-    // The command line and the module share their code in a third file.
+    // The code that the command line and the module share is put into a third file.
     splitting: true,
     chunkNames: 'esm/shared-[hash]',
   });
@@ -59,24 +59,24 @@ async function bundle() {
   fs.writeFileSync(path.join(dist, 'cjs/package.json'), '{ "type": "commonjs" }\n');
 }
 
-/** Makes pg-format load its list of reserved words in a way that esbuild follows. */
+/** A plugin of esbuild: makes pg-format load its list of reserved words in a way that esbuild can follow. */
 function followReservedWords(build) {
   build.onLoad({ filter: /pg-format[\\/]lib[\\/]index\.js$/ }, ({ path: file }) => {
     const before = fs.readFileSync(file, 'utf8');
     const contents = before.replace("require(__dirname + '/reserved.js')", "require('./reserved.js')");
-    if (contents === before) throw new Error(`${file} loads its reserved words in another way than before`);
+    if (contents === before) throw new Error(`${file}: expected it to load reserved.js by __dirname`);
     return { contents };
   });
 }
 
-/** The same text serves both builds: the nearest package.json says which module system it describes. */
+/** Writes the same types for both builds; the nearest package.json says which module system they describe. */
 function writeTypes() {
   for (const file of publicTypes('index.d.ts')) {
     for (const build of ['esm', 'cjs']) fs.cpSync(path.join(types, file), path.join(dist, build, file));
   }
 }
 
-/** The file, and those that its types come from, directly or by way of others. */
+/** A file of types, and all files that it imports, directly or through others. */
 function publicTypes(file, found = new Set()) {
   if (found.has(file)) return found;
   found.add(file);

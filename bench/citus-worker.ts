@@ -1,11 +1,11 @@
 /**
- * What do calls see while one Citus worker is down, and is anything acknowledged lost? 40 sessions
- * are saved and read all the time, while a worker stops for 1.5 s and for 8 s:
+ * Measures what calls meet while one Citus worker is down, and whether a save that was acknowledged is lost. 40
+ * sessions are saved and read all the time, while the worker is stopped for 1.5 s and then for 8 s:
  *
  *     CITUS_URL=postgres://coordinator/app STOP_WORKER='…' START_WORKER='…' \
  *       npx tsx bench/citus-worker.ts 5432
  *
- * The argument is the port of that worker in `pg_dist_node`, the variables are shell commands.
+ * The argument is the worker's port in `pg_dist_node`. STOP_WORKER and START_WORKER are shell commands.
  */
 
 import { execSync } from 'node:child_process';
@@ -36,13 +36,14 @@ const onWorker = new Set(
 const rows: string[][] = [];
 for (const outage of [1500, 8000]) rows.push(...(await during(outage)));
 await sql.end();
-// Another connection: that one's own to the worker is broken.
+// The coordinator's connection to the worker is broken in the session of `sql`, so another session drops the table.
 const cleaner = postgres(CITUS_URL, { max: 1, onnotice: () => {} });
 await cleaner`drop table citus_worker`;
 await cleaner.end();
 const head = ['sessions on', 'saved while it was down', 'calls that failed', 'longest, ms', 'retries', 'lost'];
 console.log(table(['outage, s', ...head], rows));
 
+/** Saves and reads sessions while the worker is down. @param outage in milliseconds @returns two rows of the table */
 async function during(outage: number): Promise<string[][]> {
   const store = new PgStore({ uri: CITUS_URL as string, ...name, autodelete: false });
   await store.ready();
@@ -50,7 +51,9 @@ async function during(outage: number): Promise<string[][]> {
   store.on('retry', () => retries++);
   const seen = { worker: { saved: 0, failed: 0, longest: 0 }, others: { saved: 0, failed: 0, longest: 0 } };
   const acknowledged = new Map<string, number>();
-  let [isOver, isDown, lost] = [false, false, 0];
+  let isOver = false;
+  let isDown = false;
+  let lost = 0;
   const numberOf = async (sid: string) => Number(((await store.get(sid)) as { n?: number } | null)?.n ?? 0);
   const visitors = Array.from({ length: 40 }, async (_, visitor) => {
     const sid = `${outage}-${visitor}`;

@@ -1,6 +1,6 @@
 /**
- * Writes what bench/results.json has of the last full run into the documentation: tables and sentences between comments
- * such as `<!-- bench:targets -->` and `<!-- /bench:targets -->`, and the chart docs/benchmark.svg.
+ * Writes the figures of the last full run, from bench/results.json, into the documentation: the tables and sentences
+ * between comments such as `<!-- bench:targets -->` and `<!-- /bench:targets -->`, and the chart docs/benchmark.svg.
  *
  *     npm run docs:bench
  */
@@ -15,6 +15,7 @@ import { type Target, titleOf } from './figures/targets.js';
 import type { Deletion } from './parts/long.js';
 import type { SignOuts } from './parts/sign-outs.js';
 
+/** The parts of bench/results.json that the documentation shows. */
 interface Stored {
   readonly machine: Machine;
   readonly stores: Row[];
@@ -31,7 +32,7 @@ const file = (name: string) => new URL(`../${name}`, import.meta.url);
 const stored = JSON.parse(fs.readFileSync(file('bench/results.json'), 'utf8')) as Stored;
 const wasQuiet = stored.machine.quietness.every(isQuiet);
 
-/** The page with the last run's figures. */
+/** A page's text, with its sections replaced by the last run's figures. */
 export function withFigures(page: string): string {
   return page.replace(/(<!-- bench:(\w+) -->\n).*?(<!-- \/bench:\2 -->)/gs, (_, start, section, end) => {
     const text = SECTIONS[section as string];
@@ -45,12 +46,12 @@ export function chartOfLastRun(): string {
   return chart(stored.stores, stored.machine);
 }
 
-/** Whether the documentation may say "as fast as memory". */
+/** Whether the documentation may say that an app is as fast as with MemoryStore. */
 export function isAsFastAsMemory(): boolean {
   return ofMemory('read') >= 0.95 && wasQuiet;
 }
 
-/** The rate of the app with PgStore to that with MemoryStore. */
+/** The app's rate with PgStore as a multiple of its rate with MemoryStore. */
 function ofMemory(path: 'read' | 'change'): number {
   return rowOf('PgStore', path, 100)?.ofMemory?.median ?? Number.NaN;
 }
@@ -59,11 +60,12 @@ function rowOf(store: string, what: string, inFlight: number): Row | undefined {
   return stored.stores.find((row) => row.store === store && row.what === what && row.inFlight === inFlight);
 }
 
-/** PgStore's rate as a multiple of connect-pg-simple's, round by round. */
+/** PgStore's rate as a multiple of connect-pg-simple's: the median of the rounds' ratios. */
 function timesPeer(what: string, inFlight: number): string | undefined {
   return rowOf('PgStore', what, inFlight)?.ratio.median.toPrecision(2);
 }
 
+/** The text of each section, by its name in the comments. */
 const SECTIONS: Record<string, (stored: Stored) => string> = {
   throughput: () => {
     const times = (what: string, inFlight: number) => `${timesPeer(what, inFlight)} times`;
@@ -155,6 +157,7 @@ function markdown(head: string[], rows: string[][]): string {
   return `\n${lines.join('\n')}\n`;
 }
 
+/** The text in lines of at most 120 characters. */
 function wrapped(text: string): string {
   const lines: string[] = [];
   for (const word of text.split(' ')) {

@@ -1,6 +1,8 @@
 /**
- * Compares design choices: the tables of docs/performance.md, `npx tsx bench/experiments.ts`; with
- * names of tables as arguments only these.
+ * Compares design choices, for the tables of docs/performance.md and bench/README.md:
+ *
+ *     npx tsx bench/experiments.ts                 # all tables
+ *     npx tsx bench/experiments.ts table shards    # only these
  */
 
 import postgres, { type Sql } from 'postgres';
@@ -16,7 +18,7 @@ import { dropDeletionIndex } from './parts/tables.js';
 import { build, builtModule } from './stores/build.js';
 import { openPgStore, type Servers } from './stores/peers.js';
 
-/** What the batcher's own limits are called. */
+/** The limits of the store's batcher that an experiment may change. */
 interface BatchLimits {
   minRows: number;
   maxInFlight: number;
@@ -37,7 +39,7 @@ const connections = (maxConnections: number): Choice => ({
   options: { maxConnections },
 });
 
-/** The first of each is what the store does. */
+/** The tables by their names. The first choice of each is what the store does; the others are compared with it. */
 const EXPERIMENTS: Record<string, Choice[]> = {
   table: [
     { name: 'as it is' },
@@ -117,7 +119,7 @@ async function run(title: string, choices: Choice[]): Promise<void> {
     }
   }
   for (const { peer } of subjects) await peer.close();
-  // The server's counters follow after a second.
+  // PostgreSQL's counters of heap-only updates are up to date only after a second.
   await new Promise((resolve) => setTimeout(resolve, 1500));
   const rows = [];
   for (const [n, { name }] of choices.entries()) {
@@ -138,18 +140,22 @@ async function run(title: string, choices: Choice[]): Promise<void> {
 }
 
 interface Cost {
-  /** Microseconds of the server's processes. */
+  /** CPU time of the server's processes, in microseconds. */
   cpu: number;
-  /** Bytes. */
+  /** Bytes of WAL. */
   wal: number;
 }
 
+/** The server's costs so far. */
 async function cost(): Promise<Cost> {
   const [{ wal }] = await sql`select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8 as wal`;
   return { cpu: serverCpu(server), wal };
 }
 
-/** All batchers share these limits, and one store is measured at a time. */
+/**
+ * Calls that first set the batcher's limits. All batchers of the process share these limits, which does no harm while
+ * one store is measured at a time.
+ */
 function withLimits(calls: Subject['calls'], limits: Partial<BatchLimits> = {}): Subject['calls'] {
   const limited =
     (call: Call): Call =>

@@ -1,7 +1,7 @@
 /**
- * How many updates are heap-only, and how much WAL does each write? The table as the store creates
- * it beside one that indexes `expires_at` itself, with the store's own statements, `touchAfter: 0`
- * and 128 calls in flight: `npx tsx bench/hot.ts`.
+ * Measures how many updates are heap-only, and how much WAL each one writes: on the table as the store creates it, and
+ * on one with an index on `expires_at`. It uses the store's own statements, `touchAfter: 0` and 128 calls in flight:
+ * `npx tsx bench/hot.ts`.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -29,18 +29,23 @@ interface Subject {
 }
 
 interface Round {
+  /** Share of the updates that were heap-only, 0 to 1. */
   readonly heapOnly: number;
+  /** Bytes of WAL for each update. */
   readonly wal: number;
+  /** Updates a second. */
   readonly rate: number;
 }
 
 build();
-// Without checkpoints no full-page images: they would depend on when the run began.
+// No checkpoint comes during the run. After one, the first change of a page writes all of it to the WAL, so the figures
+// would depend on the moment of the checkpoint.
 const settings = { checkpoint_timeout: '1h', max_wal_size: '16GB', autovacuum_naptime: '10s' };
 const server = await PostgresServer.start({ settings });
 const servers: Servers = { postgres: server.uri, redis: undefined };
 const sql = postgres(server.uri, { max: 1, onnotice: () => {} });
 
+/** The tables that are compared, and how each is changed after the store has created it. */
 const tables: Record<string, (name: string) => Promise<unknown>> = {
   'as the store creates it': async () => {},
   'index on expires_at, fillfactor 100': async (name) => {
@@ -63,7 +68,7 @@ for (const operation of ['touch', 'set'] as const) {
     subjects.push({ title, name, peer, sessions, rounds: [] });
   }
   for (let round = 1; round <= ROUNDS; round++) {
-    // In turns: a machine that is slower for one round slows both.
+    // The tables take turns, so that a slow moment of the machine affects both.
     for (const { name, peer, sessions, rounds } of round % 2 ? subjects : subjects.toReversed()) {
       rounds.push(await allRows(name, peer, sessions, operation, round));
     }
@@ -83,7 +88,7 @@ await sql.end();
 await server.close();
 console.log(table(['', `HOT, % of ${ROWS} in each round`, 'WAL, bytes', 'a second', 'MB at the end'], rows));
 
-/** One call for each row, in random order. */
+/** Makes one call for each row, in random order. */
 async function allRows(
   name: string,
   { store }: Peer,
@@ -93,13 +98,14 @@ async function allRows(
 ): Promise<Round> {
   const random = randomFrom(round);
   const call = (store[operation] as typeof store.set).bind(store);
-  const order = Array.from({ length: ROWS }, (_, n) => ({ n, at: random() })).sort((a, b) => a.at - b.at);
+  const order = Array.from({ length: ROWS }, (_, n) => ({ n, key: random() })).sort((a, b) => a.key - b.key);
   const before = await state(name, (round - 1) * ROWS);
   const started = performance.now();
   await Promise.all(
     Array.from({ length: IN_FLIGHT }, async () => {
       for (let next = order.pop(); next; next = order.pop()) {
-        const [sid, session] = [sessionIdFrom(next.n), sessions[next.n]];
+        const sid = sessionIdFrom(next.n);
+        const session = sessions[next.n];
         session.touch();
         if (operation === 'set') session.views = round;
         await new Promise<void>((resolve, reject) =>
@@ -119,8 +125,8 @@ async function allRows(
 }
 
 /**
- * Once all of the updates were reported: an idle connection does so after ten seconds (PostgreSQL
- * 18).
+ * The table's counters, once they show the expected number of updates. A connection reports its updates when it has
+ * been idle for ten seconds (PostgreSQL 18).
  */
 async function state(name: string, updates: number): Promise<{ updates: number; heapOnly: number; wal: number }> {
   for (;;) {

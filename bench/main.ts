@@ -1,5 +1,5 @@
 /**
- * Measures PgStore beside its peers: `npm run bench`. README.md, in this folder, says how.
+ * Measures PgStore beside the stores that it is compared with. README.md in this folder explains how.
  *
  *     npm run bench                       # all parts, on a quiet machine; writes bench/results.json
  *     npm run bench -- --force            # on any machine; the figures then say that it had other work
@@ -30,14 +30,14 @@ import { build } from './stores/build.js';
 import { clearRedis, openPeer, openPgStore, type Peer, type PeerName, peersOn, type Servers } from './stores/peers.js';
 
 interface Part {
-  /** Roughly, of the full run and of the quick one. The progress bar learns from it how the parts compare. */
+  /** How long the part roughly takes, for the progress bar. */
   readonly seconds: number;
-  /** Missing where the quick run leaves the part out. */
+  /** The same for the quick run; `undefined` if that leaves the part out. */
   readonly quickSeconds?: number;
   readonly measure: () => Promise<void>;
 }
 
-/** In the order in which they are measured. */
+/** The parts, in the order in which they are measured. */
 const PARTS: Readonly<Record<string, Part>> = {
   calls: { seconds: 130, quickSeconds: 14, measure: measureCalls },
   apps: { seconds: 150, quickSeconds: 18, measure: measureApps },
@@ -52,7 +52,7 @@ const PARTS: Readonly<Record<string, Part>> = {
   heap: { seconds: 60, measure: measureHeap },
 };
 
-/** Options of PgStore that cost something. */
+/** Options of PgStore that cost time in each call. */
 const OPTIONS = ['encryptionKey', 'hashIds', 'secret'] as const;
 
 /** The stores of the quick run, and of the apps whose sessions are one long string. */
@@ -70,17 +70,20 @@ const isFullRun = !quick && !values.only;
 for (const name of values.only ?? []) {
   if (!(name in PARTS)) throw new Error(`--only ${name}: expected ${Object.keys(PARTS).join(', ')}`);
 }
-const asked = Object.entries(PARTS).filter(
+const chosen = Object.entries(PARTS).filter(
   ([name, part]) => values.only?.includes(name) ?? (!quick || part.quickSeconds !== undefined),
 );
 
-/** Rounds, milliseconds of one measurement, seconds of load on an app, numbers of concurrent sign-ins. */
+/**
+ * The size of the run: `ms` are the milliseconds of one measurement, `appSeconds` and `appWarmUp` seconds of load on an
+ * app, and `signIns` the numbers of concurrent sign-ins.
+ */
 const size = quick
   ? { rounds: 2, ms: 60, appRounds: 1, appSeconds: 0.5, appWarmUp: 0.2, signIns: [50, 100], signInRounds: 1 }
   : { rounds: 5, ms: 400, appRounds: 3, appSeconds: 2.5, appWarmUp: 2, signIns: [50, 100, 200, 400], signInRounds: 3 };
 
 build();
-// A quarter of the memory, as PostgreSQL's documentation recommends. All else has its default.
+// `shared_buffers` is a quarter of the memory, as PostgreSQL's documentation recommends. The rest has its default.
 const settings = { shared_buffers: `${Math.floor(os.totalmem() / 4 / 2 ** 20)}MB` };
 const server = await PostgresServer.start({ settings });
 const redis = await startRedis();
@@ -92,15 +95,15 @@ if (!redis) console.log('connect-redis is skipped: there is no `redis-server` on
 const before = await quietness(servers, quick ? 4 : 12);
 console.log(describeQuietness(before));
 if (isFullRun && !isQuiet(before) && !values.force) {
-  console.log('Nothing was measured: its figures would say more of the other work. Wait, or run it with --force.');
+  console.log('Nothing was measured, because other work would distort the figures. Wait, or run it with --force.');
   await end();
   process.exit(1);
 }
 
 const results: Results = { samples: new Samples(), variants: new Samples() };
 const secondsOf = ({ seconds, quickSeconds }: Part) => (quick ? (quickSeconds ?? 0) : seconds);
-const progress = new Progress(asked.reduce((sum, [, part]) => sum + secondsOf(part), 0));
-for (const [name, part] of asked) {
+const progress = new Progress(chosen.reduce((sum, [, part]) => sum + secondsOf(part), 0));
+for (const [name, part] of chosen) {
   progress.at(name);
   await part.measure();
 }
@@ -108,7 +111,7 @@ progress.stop();
 
 for (const text of tablesOf(allRows(), results, OPTIONS)) console.log(`\n${text}`);
 if (isFullRun) await write();
-else console.log('\nA part of the benchmark: bench/results.json is left as it is.');
+else console.log('\nOnly a part of the benchmark was run, so bench/results.json was not changed.');
 await end();
 
 async function end(): Promise<void> {
@@ -124,11 +127,11 @@ function step(text: string): void {
 
 async function measureCalls(): Promise<void> {
   const peers: Peer[] = [];
-  // A touch that is skipped would be compared with touches that are written.
+  // With `touchAfter: 0` every touch is written, as the other stores write it.
   for (const name of stores) peers.push(await openPeer(name, servers, { touchAfter: 0 }));
   const subjects = [];
   for (const peer of peers) subjects.push(await prepare(peer));
-  // For the compiler and the caches; not counted.
+  // The first round warms up the compiler and the caches, and is not counted.
   await round(subjects, size.ms / 3, 0, () => {});
   for (let n = 0; n < size.rounds; n++) {
     await round(subjects, size.ms, n, (name, operation, inFlight, sample) => {
@@ -233,7 +236,7 @@ function allRows(): Row[] {
   ];
 }
 
-/** What else ran meanwhile shows in a second look at the machine. */
+/** Writes bench/results.json, unless a second check of the machine shows that it had other work meanwhile. */
 async function write(): Promise<void> {
   const after = await quietness(servers);
   console.log(`\nAfter the run: ${describeQuietness(after)}`);
@@ -263,7 +266,7 @@ async function write(): Promise<void> {
   console.log(describe(where));
 }
 
-/** To four significant digits: more would change with each run. */
+/** Rounds to four significant digits, because further ones change with each run. */
 function roundedNumber(_: string, value: unknown): unknown {
   return typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value;
 }

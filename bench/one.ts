@@ -1,9 +1,9 @@
 /**
- * Measures one operation of one store, and profiles it.
+ * Measures one operation of one store, and writes a CPU profile of it.
  *
  *     npx tsx bench/one.ts --store PgStore --operation get --in-flight 128 --seconds 5 --profile get.cpuprofile
  *
- * The profile is of the measured seconds alone; Chrome's and VS Code's developer tools open it.
+ * The profile covers only the measured seconds. The developer tools of Chrome and VS Code open it.
  */
 
 import diagnostics from 'node:diagnostics_channel';

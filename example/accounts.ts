@@ -1,9 +1,9 @@
-/** The accounts: two invented people, signed in through Passport. */
+/** Two invented accounts, and how Passport signs them in. */
 
 import passport from 'passport';
 import { Strategy } from 'passport-local';
 
-/** A real app keeps hashes of passwords, and shows neither. */
+/** The example's page shows these passwords. A real app stores only hashes of passwords, and shows nothing of them. */
 export const ACCOUNTS = [
   { id: 'ada', name: 'Ada', password: 'engine' },
   { id: 'grace', name: 'Grace', password: 'compiler' },

@@ -1,7 +1,4 @@
-/**
- * The example's routes: one page about the visitor's session, and the rows that PostgreSQL has of
- * it.
- */
+/** The example's routes: one page that shows the visitor's session, and the rows of the table. */
 
 import { randomUUID } from 'node:crypto';
 import path from 'node:path';
@@ -34,12 +31,13 @@ const PRODUCTS = ['apples', 'bread', 'cheese'];
 
 export interface ExampleOptions {
   sql: Sql;
-  /** For connect-pg-simple, with which the page compares. */
+  /** The pool of connect-pg-simple, one of the stores with which the page compares PgStore. */
   pool: pg.Pool;
+  /** Signs the cookies, and is the secret for the hashes of session IDs in the table. */
   secret: string;
-  /** The app's table, with which the names of its other tables begin. */
+  /** The table of the app's own sessions. The names of its other tables begin with this name. */
   table?: string;
-  /** Names by which the app is reached, beside `localhost`. */
+  /** The host names under which the app is reached, besides `localhost`. */
   hosts?: readonly string[] | undefined;
 }
 
@@ -48,14 +46,14 @@ export interface Example {
   close(): Promise<void>;
 }
 
-/** The tables of the sessions of the app itself, and of the panels that compare stores. */
+/** The tables: of the app's own sessions, and of the two stores on PostgreSQL that the panels compare. */
 export function tableNames(table = 'example_sessions'): Record<'own' | 'lab' | 'simple', string> {
   return { own: table, lab: `${table}_lab`, simple: `${table}_simple` };
 }
 
 export async function createApp({ sql, pool, secret, table, hosts }: ExampleOptions): Promise<Example> {
   const names = tableNames(table);
-  // The page shows rows to everybody: hashed IDs are of no use as session IDs.
+  // The page shows rows to everybody, so the table holds hashed IDs, which cannot be used as session IDs.
   const store = new PgStore({ sql, table: names.own, hashIds: true, secret });
   const labStore = new PgStore({ sql, table: names.lab });
   const SimpleStore = connectPgSimple(session);
@@ -88,7 +86,7 @@ export async function createApp({ sql, pool, secret, table, hosts }: ExampleOpti
     session.device ??= { id: randomUUID(), browser: browserName(request.get('user-agent')) };
     const notice = session.notice ?? endNotice(request.query.ended);
     delete session.notice;
-    // Now, not at the request's end: the table below is to show it.
+    // The session is saved now, not at the end of the request, so that the table on the page shows it.
     await saved(request);
     const devices = user ? await devicesOf(store, user.id, session.device.id) : [];
     const rows = await sql<StoredRow[]>`
@@ -138,7 +136,7 @@ export async function createApp({ sql, pool, secret, table, hosts }: ExampleOpti
     response.redirect(303, '/#race');
   });
   app.post('/speed', async (request, response) => {
-    // One line of JSON for each result: the page draws them as they come.
+    // Each result is sent at once as a line of JSON, so that the page can draw it while the others are measured.
     response.type('application/x-ndjson');
     const send = (line: object) => void response.write(`${JSON.stringify(line)}\n`);
     const ran = await lab.speed(request.body?.work === 'write', send, () => !response.destroyed);

@@ -1,4 +1,4 @@
-/** The browsers in which a user is signed in. */
+/** Lists the browsers in which a user is signed in. */
 
 import type { PgStore, UserSession } from '../lib/index.js';
 
@@ -9,6 +9,7 @@ export interface Device {
   isThisOne: boolean;
 }
 
+/** @param thisOne the ID of the device that asks, as its session has it */
 export async function devicesOf(store: PgStore, user: string, thisOne: string | undefined): Promise<Device[]> {
   return (await store.sessionsOf(user)).map(({ handle, lastSeenAt, session }: UserSession) => ({
     handle,
@@ -28,9 +29,13 @@ const SYSTEMS = {
   Linux: 'Linux',
 };
 
-/** In the order given, since Chrome says it is Safari and Edge says it is Chrome. */
+/**
+ * A browser's name for people, such as "Firefox on Linux". The names are looked for in their order above, because
+ * Chrome's user agent also contains "Safari", and Edge's also "Chrome".
+ */
 export function browserName(userAgent = ''): string {
   const find = (names: Record<string, string>) => Object.entries(names).find(([key]) => userAgent.includes(key))?.[1];
-  const [browser, system] = [find(BROWSERS), find(SYSTEMS)];
+  const browser = find(BROWSERS);
+  const system = find(SYSTEMS);
   return browser ? browser + (system ? ` on ${system}` : '') : 'Unknown browser';
 }

@@ -1,12 +1,13 @@
-/** Text to HTML without becoming markup. */
+/** Templates that turn text to HTML, and escape it. */
 
+/** HTML that needs no more escaping. */
 export class Html {
   constructor(readonly text: string) {}
 }
 
 type Part = Html | string | number | false | undefined | readonly Part[];
 
-/** A template whose values are escaped, unless they are `Html` themselves. */
+/** A template tag: its values are escaped, unless they are `Html`; `false` and `undefined` give nothing. */
 export function html(strings: TemplateStringsArray, ...values: Part[]): Html {
   return new Html(strings.reduce((text, string, n) => text + render(values[n - 1]) + string));
 }

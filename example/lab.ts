@@ -1,4 +1,4 @@
-/** Compares PgStore with two other stores, live: the same small app on each, requested over HTTP. */
+/** Compares PgStore with two other stores while the page is open: it sends requests to the same small app on each. */
 
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -6,29 +6,33 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import express, { type Express } from 'express';
 import session, { MemoryStore, type Store } from 'express-session';
 
+/** How many requests write to the session at the same time. */
 export const WRITES = 20;
 export const STORES = ['PgStore', 'connect-pg-simple', 'MemoryStore'] as const;
 export type StoreName = (typeof STORES)[number];
 
-/** Which of the parallel writes, numbered from 0, are in the session afterwards. */
+/** For each store, which of the parallel writes, numbered from 0, are in the session afterwards. */
 export type Race = Record<StoreName, number[]>;
+/** The rate of a store in one turn, in requests a second. */
 export type Speed = { store: StoreName; rate: number };
 
+/** How many visitors send requests at the same time. */
 const CONNECTIONS = 20;
-const WARM_UP = 3;
-const SLICES = WARM_UP + 11;
-const SLICE_MS = 250;
+/** How many turns of each store come first and are not reported. */
+const WARM_UP_TURNS = 3;
+const TURNS = WARM_UP_TURNS + 11;
+const TURN_MS = 250;
 
 export class Lab {
   readonly #server: http.Server;
   readonly #agent = new http.Agent({ keepAlive: true });
-  #busy = false;
+  #isMeasuring = false;
 
   private constructor(server: http.Server) {
     this.#server = server;
   }
 
-  /** The apps listen on this machine only, on a port of their own. */
+  /** Starts the apps, on a port of their own that only this machine can reach. */
   static async start(pgStore: Store, connectPgSimple: Store): Promise<Lab> {
     const app = express();
     app.use('/PgStore', smallApp(pgStore));
@@ -39,33 +43,36 @@ export class Lab {
     return new Lab(server);
   }
 
-  /** Parallel requests on one session, each of which adds its own key. */
+  /** Sends parallel requests on one session of each store. Each request adds a key of its own to the session. */
   async race(): Promise<Race> {
     const results = await Promise.all(STORES.map(async (store) => [store, await this.#raceOn(store)] as const));
     return Object.fromEntries(results) as Race;
   }
 
   /**
-   * Requests a second on each store, in turns of a quarter of a second, so that all meet the same
-   * conditions.
+   * Measures the requests a second on each store. The stores take turns of a quarter of a second, so that other work on
+   * the machine affects all of them alike.
    *
-   * @returns whether it ran: one at a time
+   * @param writes whether each request changes its session, or only reads it
+   * @param onRate gets the rate of each turn, after the warm-up
+   * @param isWanted is asked after each turn whether to go on
+   * @returns `false`, without measuring, if a measurement was running already
    */
-  async speed(writing: boolean, onRate: (speed: Speed) => void, isWanted: () => boolean): Promise<boolean> {
-    if (this.#busy) return false;
-    this.#busy = true;
+  async speed(writes: boolean, onRate: (speed: Speed) => void, isWanted: () => boolean): Promise<boolean> {
+    if (this.#isMeasuring) return false;
+    this.#isMeasuring = true;
     try {
       const visitors = await Promise.all(STORES.map((store) => this.#visitors(store)));
-      for (let slice = 0; slice < SLICES; slice++) {
+      for (let turn = 0; turn < TURNS; turn++) {
         for (const [n, store] of STORES.entries()) {
-          const rate = await this.#rate(`/${store}/${writing ? 'count' : 'read'}`, visitors[n] ?? []);
-          if (slice >= WARM_UP) onRate({ store, rate });
+          const rate = await this.#rate(`/${store}/${writes ? 'count' : 'read'}`, visitors[n] ?? []);
+          if (turn >= WARM_UP_TURNS) onRate({ store, rate });
           if (!isWanted()) return true;
         }
       }
       return true;
     } finally {
-      this.#busy = false;
+      this.#isMeasuring = false;
     }
   }
 
@@ -81,17 +88,19 @@ export class Lab {
     return JSON.parse(body);
   }
 
+  /** The cookies of new visitors. */
   #visitors(store: StoreName): Promise<string[]> {
     return Promise.all(
       Array.from({ length: CONNECTIONS }, async () => (await this.#get(`/${store}/start`)).cookie ?? ''),
     );
   }
 
+  /** Requests a second in one turn, in which each visitor sends one request after the other. */
   async #rate(path: string, cookies: string[]): Promise<number> {
     const begin = performance.now();
     let requests = 0;
     const visit = async (cookie: string) => {
-      for (; performance.now() - begin < SLICE_MS; requests++) await this.#get(path, cookie);
+      for (; performance.now() - begin < TURN_MS; requests++) await this.#get(path, cookie);
     };
     await Promise.all(cookies.map(visit));
     return Math.round((requests / (performance.now() - begin)) * 1000);
@@ -116,6 +125,7 @@ export class Lab {
   }
 }
 
+/** The app that runs on each of the stores. */
 function smallApp(store: Store): Express {
   const app = express();
   const cookie = { maxAge: 600_000 };
@@ -127,7 +137,7 @@ function smallApp(store: Store): Express {
     response.end();
   });
   app.get('/write/:n', async (request, response) => {
-    // As long as a query or a call to another service takes.
+    // The request takes as long as one with a query or a call to another service, so that the writes overlap.
     await sleep(25);
     data(request).kept[request.params.n] = true;
     response.end();

@@ -1,4 +1,4 @@
-/** What becomes of a session if its visitor signs out while a slow request still has it, on each store. */
+/** Shows for each store what becomes of a session if its visitor signs out while a slow request still has it. */
 
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -7,11 +7,12 @@ import session, { type SessionData, type Store } from 'express-session';
 import { type Html, html } from './html.js';
 import { STORES, type StoreName } from './lab.js';
 
-/** Who the visitor is at the end; `null`: nobody. */
+/** For each store, the name of the visitor who is signed in at the end; `null`: nobody is. */
 export type LateRequest = Record<StoreName, string | null>;
 
-/** A slow request: it tells when it has loaded its session, and goes on after the sign-out. */
+/** Coordinates a slow request with the sign-out: the request waits after it has loaded its session. */
 class SlowRequest {
+  /** Resolves when the request has loaded its session. */
   readonly arrived: Promise<void>;
   readonly signedOut: Promise<void>;
   arrive: () => void = () => {};
@@ -38,7 +39,7 @@ export class LateRequests {
     this.#server = http.createServer(app);
   }
 
-  /** The apps listen on this machine only, on a port of their own. */
+  /** Starts the apps, on a port of their own that only this machine can reach. */
   static async start(stores: Record<StoreName, Store>): Promise<LateRequests> {
     const requests = new LateRequests(stores);
     await new Promise<void>((resolve) => requests.#server.listen(0, '127.0.0.1', resolve));
@@ -102,6 +103,7 @@ export class LateRequests {
   }
 }
 
+/** The panel of the page that shows the result. */
 export function latePanel(result: LateRequest | undefined): Html {
   return html`<section id="late-request">
   <h2>The late request</h2>

@@ -16,26 +16,26 @@ import { createApp } from './app.js';
 const FOLDER = path.resolve(process.env.DATA_DIR ?? defaultFolder());
 const PASSWORD_FILE = 'postgres-password';
 
-/** Undone in reverse order at the end. */
-const started: (() => Promise<unknown>)[] = [];
-let stopping = false;
+/** Functions that stop what was started. They are called in reverse order at the end. */
+const stops: (() => Promise<unknown>)[] = [];
+let isStopping = false;
 
 async function start(): Promise<void> {
   let app: http.RequestListener = (_, response) => void response.writeHead(503, { 'retry-after': '1' }).end('Starting');
   const server = http.createServer((request, response) => app(request, response));
-  // The port first: whoever runs `npm start` twice is told so before anything else is started.
+  // The port is opened first, so that whoever runs `npm start` twice is told so before PostgreSQL is started.
   await listen(server, process.env.PORT ?? '3000', process.env.HOST ?? '127.0.0.1');
 
   const uri = process.env.DATABASE_URL || (await ownPostgres());
   const sql = postgres(uri, { onnotice: () => {} });
-  started.push(() => sql.end());
+  stops.push(() => sql.end());
   const pool = new pg.Pool({ connectionString: uri });
   // A connection that is lost while nobody uses it would otherwise end the process.
   pool.on('error', () => {});
-  started.push(() => pool.end());
+  stops.push(() => pool.end());
   const hosts = process.env.HOSTS?.split(',');
   const { app: ready, close } = await createApp({ sql, pool, secret: cookieSecret(), hosts });
-  started.push(close);
+  stops.push(close);
   app = ready;
 
   const { address, port } = server.address() as AddressInfo;
@@ -56,14 +56,14 @@ async function listen(server: http.Server, port: string, host: string): Promise<
     });
     server.listen(Number(port), host, resolve);
   });
-  started.push(() => {
+  stops.push(() => {
     const closed = new Promise((resolve) => server.close(resolve));
     server.closeIdleConnections();
     return closed;
   });
 }
 
-/** The server that the specs use, too. */
+/** Starts a PostgreSQL server of the example's own, whose data stay in its folder. @returns its connection string */
 async function ownPostgres(): Promise<string> {
   privateFolder(FOLDER);
   const dataDir = path.join(FOLDER, 'postgres');
@@ -78,16 +78,16 @@ async function ownPostgres(): Promise<string> {
     if (other === undefined) throw error;
     throw new Error(`Another PostgreSQL uses these data already: process ${other}. Stop that one first.`);
   });
-  started.push(() => server.close());
+  stops.push(() => server.close());
   return server.uri;
 }
 
-/** With a new secret at each start everybody would be signed out. */
+/** The secret of cookies. It is kept between starts, because a new one would sign everybody out. */
 function cookieSecret(): string {
   return process.env.SESSION_SECRET || keptSecret('cookie-secret');
 }
 
-/** A random text, the same at each start. */
+/** A random secret that is created at the first start and kept in the example's folder. */
 function keptSecret(name: string): string {
   privateFolder(FOLDER);
   const file = path.join(FOLDER, name);
@@ -95,7 +95,10 @@ function keptSecret(name: string): string {
   return fs.readFileSync(file, 'utf8');
 }
 
-/** As root, PostgreSQL runs as another user, who may not enter a clone below /root. */
+/**
+ * The folder for data, in the clone if possible. If `npm start` runs as root, PostgreSQL runs as another user, who may
+ * be unable to enter the clone, for example below /root.
+ */
 function defaultFolder(): string {
   const clone = path.join(import.meta.dirname, '..');
   if (!isRoot() || isReachable(clone)) return path.join(clone, '.data');
@@ -103,18 +106,19 @@ function defaultFolder(): string {
 }
 
 async function stop(code: number): Promise<void> {
-  // A second Ctrl-C does not wait for anything.
-  if (stopping) process.exit(1);
-  stopping = true;
-  for (const undo of started.reverse()) await undo();
+  // A second Ctrl-C ends the process at once.
+  if (isStopping) process.exit(1);
+  isStopping = true;
+  for (const stopOne of stops.reverse()) await stopOne();
   process.exit(code);
 }
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void stop(0));
 
-// npm hands a signal on to its shell only, and the shell dies of it alone.
+// npm passes a signal only to the shell in which it runs this script, and the shell does not pass it on. The end of
+// that shell, which gives this process another parent, is taken for the signal.
 const shell = process.ppid;
-setInterval(() => process.ppid === shell || stopping || void stop(0), 500).unref();
+setInterval(() => process.ppid === shell || isStopping || void stop(0), 500).unref();
 
 start().catch((error: Error) => {
   console.error(error.message);

@@ -1,4 +1,4 @@
-/** What a browser may do with the app's pages, and which requests the app takes. */
+/** Middleware for the app's security: headers for browsers, and checks of where a request comes from. */
 
 import { isIP } from 'node:net';
 import type { RequestHandler } from 'express';
@@ -18,9 +18,9 @@ export const headers: RequestHandler = (_request, response, next) => {
 };
 
 /**
- * Refuses requests that change something and that another site's page sent (OWASP: CSRF Prevention,
- * Fetch Metadata). Browsers say where a request comes from: in `Sec-Fetch-Site`, or, without HTTPS
- * on another machine, in `Origin` alone.
+ * Refuses requests from pages of other sites, except those that change nothing (OWASP, Cross-Site Request Forgery
+ * Prevention: Fetch Metadata). Browsers send where a request comes from in `Sec-Fetch-Site`; without HTTPS they send
+ * that header only to the own machine, and otherwise only `Origin`.
  */
 export const sameOriginOnly: RequestHandler = (request, response, next) => {
   const site = request.get('sec-fetch-site');
@@ -31,11 +31,11 @@ export const sameOriginOnly: RequestHandler = (request, response, next) => {
 };
 
 /**
- * Refuses requests for a host that is not this app's. A site whose name suddenly leads to this machine (DNS rebinding)
- * could otherwise read the app's pages in its visitors' browsers: to them it would be the same origin. An address in
- * place of a name is safe, since nobody else decides where it leads.
+ * Refuses requests whose host name is not the app's. Otherwise a site could let its own name point to this machine (DNS
+ * rebinding), and read the app's pages in its visitors' browsers, for which both would be the same origin. An IP
+ * address instead of a name is safe, because no site can let it point elsewhere.
  *
- * @param names how the app is reached, beside `localhost` and its addresses
+ * @param names the host names under which the app is reached, besides `localhost`
  */
 export function ownHostsOnly(names: readonly string[] = []): RequestHandler {
   return (request, response, next) => {

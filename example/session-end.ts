@@ -1,19 +1,20 @@
-/** Tells a page at once that its session has ended, on another device say. */
+/** Tells an open page when its session has ended, for example by a sign-out on another device. */
 
 import type { RequestHandler, Response } from 'express';
 import type { PgStore } from '../lib/index.js';
 
-/** What the page says afterwards, by the reason that `store.watch` gives. */
+/** The page's notice, by the reason that `store.watch` gives. */
 const NOTICES: Record<string, string> = {
   destroyed: 'You were signed out on another device.',
   expired: 'Your session has expired.',
 };
 
+/** The notice for a reason in the page's query; `undefined` for any other text. */
 export function endNotice(reason: unknown): string | undefined {
   return typeof reason === 'string' && Object.hasOwn(NOTICES, reason) ? NOTICES[reason] : undefined;
 }
 
-/** Streams of events, each about the end of its page's session. */
+/** Streams of Server-Sent Events, one for each open page, which report the end of the page's session. */
 export class SessionEndStreams {
   readonly #store: PgStore;
   readonly #open = new Set<Response>();
@@ -23,7 +24,7 @@ export class SessionEndStreams {
   }
 
   readonly handler: RequestHandler = (request, response) => {
-    // With this status the browser does not try again.
+    // Status 204 tells the browser's EventSource not to connect again.
     if (!request.user) return void response.sendStatus(204);
     response.writeHead(200, { 'content-type': 'text/event-stream' });
     response.flushHeaders();
@@ -35,7 +36,7 @@ export class SessionEndStreams {
     });
   };
 
-  /** Cuts the streams off: a server does not close while they are open. */
+  /** Ends all streams, because a server does not close while they are open. */
   close(): void {
     for (const response of this.#open) response.destroy();
   }

@@ -1,4 +1,4 @@
-/** The page, as HTML. */
+/** The page as HTML. */
 
 import type { SessionData } from 'express-session';
 import { ACCOUNTS } from './accounts.js';
@@ -13,15 +13,17 @@ export interface StoredRow {
   version: number;
   data: string;
   is_this_one: boolean | null;
-  /** Seconds since its last write. */
+  /** Seconds since the row was last written. */
   age: number;
   expires_at: Date;
 }
 
 export interface Page {
+  /** The name of the user who is signed in. */
   name: string | undefined;
   session: Partial<SessionData>;
   notice: string | undefined;
+  /** Whether a sign-in has just failed. */
   wrong: boolean;
   devices: readonly Device[];
   products: readonly string[];

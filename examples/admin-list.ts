@@ -1,6 +1,6 @@
 /**
- * For support staff, who sign in elsewhere and have ADMIN_TOKEN: who is signed in, and sign-out of a user everywhere.
- * The app's own store has option `user` as well, so that the table knows whose session it is.
+ * An API for support staff, who authenticate themselves with ADMIN_TOKEN: it shows who is signed in, and signs a user
+ * out everywhere. The store of the app whose sessions these are needs the same option `user`.
  */
 
 import { timingSafeEqual } from 'node:crypto';
@@ -25,7 +25,7 @@ app.use((request, response, next) => {
   return isAdmin ? next() : response.sendStatus(401);
 });
 
-/** How many sessions there are, and how many of each user. Read in pages: memory stays flat with millions of them. */
+/** The number of sessions in all, and of each user. `sessions()` reads in pages, so memory does not grow with them. */
 app.get('/sessions', async (_request, response) => {
   const users: Record<string, number> = Object.create(null);
   let total = 0;
@@ -36,7 +36,7 @@ app.get('/sessions', async (_request, response) => {
   response.json({ total, users });
 });
 
-/** A user's latest sessions, without their data: support staff need not read these. */
+/** A user's latest sessions, without their data, which support staff need not see. */
 app.get('/users/:user/sessions', async (request, response) => {
   const sessions = await store.sessionsOf(request.params.user, { limit: 50 });
   response.json(

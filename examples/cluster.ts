@@ -1,4 +1,4 @@
-/** Two processes behind one port. SIGTERM or Ctrl-C ends them without a failed request. */
+/** Two processes share one port. SIGTERM or Ctrl-C stops them, and no request fails. */
 
 import cluster from 'node:cluster';
 import express from 'express';
@@ -18,7 +18,7 @@ else runWorker();
 function runPrimary(): void {
   let isStopping = false;
   for (let n = 0; n < 2; n++) cluster.fork();
-  // A worker that crashed is replaced. When the last one has stopped, so does this process.
+  // A worker that has crashed is replaced. The primary process ends when its last worker has ended.
   cluster.on('exit', () => void (isStopping || cluster.fork()));
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.on(signal, () => {

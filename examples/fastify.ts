@@ -1,4 +1,4 @@
-/** Fastify with @fastify/session: requests in parallel lose nothing, and a logout is final, without a line for it. */
+/** Fastify with @fastify/session: parallel requests lose no update and a logout is final, without special code. */
 
 import fastifyCookie from '@fastify/cookie';
 import fastifySession from '@fastify/session';

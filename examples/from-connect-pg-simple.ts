@@ -1,6 +1,7 @@
 /**
- * Moves an app from connect-pg-simple without signing anybody out. End all processes of the old app, then start this
- * one: it takes over the sessions of visitors as they come, and all others in the background. Later, drop `previous`.
+ * Moves an app from connect-pg-simple without signing anybody out. Stop all processes of the old app, then start this
+ * one. It takes over a visitor's session at the first request, and all other sessions in the background. Once it has
+ * logged that all were taken over, option `previous` can be removed.
  */
 
 import connectPgSimple from 'connect-pg-simple';
@@ -21,7 +22,7 @@ const previous = new (connectPgSimple(session))({ pool });
 const store = new PgStore({ previous });
 
 const app = express();
-// The cookie's name and secret stay as they were: the browsers' cookies remain good.
+// With the same cookie name and secret as before, the cookies in the browsers remain valid.
 const secret = process.env.SESSION_SECRET ?? 'for trying it out only';
 app.use(session({ store, secret, resave: false, saveUninitialized: false }));
 app.get('/', ({ session }, response) => {
@@ -31,11 +32,12 @@ app.get('/', ({ session }, response) => {
 const port = Number(process.env.PORT ?? 3000);
 app.listen(port, '127.0.0.1', () => console.log(`http://localhost:${port}`));
 
-/** Page by page: connect-pg-simple cannot list its sessions itself, and there may be millions. */
+/** Reads the session IDs page by page, because connect-pg-simple cannot list them, and there may be millions. */
 async function* oldSessionIds(): AsyncGenerator<string> {
   let last = '';
   for (;;) {
-    // As text: where others may create operators, PostgreSQL's own for two texts is the one that fits exactly.
+    // With both operands cast to text, PostgreSQL's own operator matches exactly. Otherwise, in a database where others
+    // may create operators, one of theirs could be chosen.
     const { rows } = await pool.query('select sid from session where sid::text > $1::text order by sid limit 1000', [
       last,
     ]);

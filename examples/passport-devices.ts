@@ -1,4 +1,4 @@
-/** Signs users in with Passport, and shows them on which devices they are signed in. */
+/** Signs users in with Passport, shows them the devices on which they are signed in, and signs devices out. */
 
 import express, { type RequestHandler } from 'express';
 import { PgStore } from 'express-pg-store';
@@ -12,17 +12,17 @@ declare module 'express-session' {
   }
 }
 
-/** A real app looks into its table of users, and compares with a hash of the password. */
+/** A real app reads its table of users, and compares the password with a hash. */
 const PASSWORDS = new Map([['ada', 'engine']]);
 passport.use(new Strategy((name, password, done) => done(null, PASSWORDS.get(name) === password && { id: name })));
 passport.serializeUser((user, done) => done(null, user.id));
 passport.deserializeUser((id: string, done) => done(null, { id }));
 
-// The store finds the user where Passport keeps it: in `session.passport.user`.
+// Without option `user`, the store takes the user from `session.passport.user`, where Passport keeps it.
 const store = new PgStore();
 const secret = process.env.SESSION_SECRET ?? 'for trying it out only';
 const app = express();
-// Other sites' pages cannot send this cookie with a POST.
+// With `sameSite: 'lax'`, browsers do not send the cookie with a POST request from another site's page.
 app.use(session({ store, secret, resave: false, saveUninitialized: false, cookie: { sameSite: 'lax' } }));
 app.use(passport.session());
 app.use(express.json());
@@ -37,7 +37,7 @@ const idOf = (user: Express.User | undefined) => (user as Express.User).id;
 
 app.get('/devices', signedIn, async (request, response) => {
   const sessions = await store.sessionsOf(idOf(request.user));
-  // A handle may be shown: it is not a session ID.
+  // A handle may be shown to the user, because it cannot be used as a session ID.
   response.json(sessions.map(({ handle, lastSeenAt, session }) => ({ handle, lastSeenAt, browser: session.browser })));
 });
 app.post('/devices/:handle/sign-out', signedIn, async (request, response) => {

@@ -1,4 +1,4 @@
-/** Server-Sent Events: a stream ends, and says why, when its session ends, in whichever process that happens. */
+/** Server-Sent Events: a stream ends with a reason when its session ends, in whichever process that happens. */
 
 import express from 'express';
 import { PgStore } from 'express-pg-store';
@@ -17,7 +17,7 @@ app.post('/sign-out', ({ session }, response, next) => {
 });
 app.get('/events', ({ session, sessionID }, response) => {
   const { user } = session as SessionData & { user?: string };
-  // A session without a user may not be stored yet. It would be at this response's end: when the stream is over.
+  // A session without a user may not be stored yet, so `watch` would report its end at once.
   if (user === undefined) return void response.sendStatus(401);
   response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
   const send = (event: string, data: string) => response.write(`event: ${event}\ndata: ${data}\n\n`);

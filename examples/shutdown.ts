@@ -16,7 +16,7 @@ export function stopOnSignals(server: Server, store: PgStore, deadline = 10_000)
     if (isStopping) return;
     isStopping = true;
     for (const response of underWay) endConnectionAfter(response);
-    // For connections on which an answer has begun already: they end when they were idle for a second.
+    // On connections whose response has begun, no header can be added. They end when they were idle for a second.
     server.keepAliveTimeout = 1000;
     server.close(() => void closeStore(0));
     server.closeIdleConnections();
@@ -29,7 +29,7 @@ export function stopOnSignals(server: Server, store: PgStore, deadline = 10_000)
   const closeStore = async (code: number) => {
     await store.close();
     process.exitCode = code;
-    // In a worker of node:cluster or pm2, the channel to the parent process would keep this process up.
+    // In a worker of node:cluster or pm2, the channel to the parent process would keep this process alive.
     if (process.connected) process.disconnect();
   };
 

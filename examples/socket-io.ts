@@ -23,14 +23,14 @@ app.post('/sign-out', ({ session }, response, next) => {
 
 const server = createServer(app);
 const io = new Server(server);
-// The handshake has the session, too.
+// The session middleware also runs for Socket.IO's handshakes, which have the browser's cookie.
 io.engine.use(sessions);
 io.use((socket, next) => {
   next((socket.request as Handshake).session.user === undefined ? new Error('signed out') : undefined);
 });
 io.on('connection', (socket) => {
   const { session, sessionID } = socket.request as Handshake;
-  // It has a user, so it was loaded from the store: a session that is not stored yet would end at once.
+  // This session has a user, so it was loaded from the store. For one that is not stored, `watch` would report the end.
   const stop = store.watch(sessionID, () => socket.disconnect(true));
   socket.on('disconnect', stop);
   socket.on('say', (text: string) => io.emit('said', { user: session.user, text }));

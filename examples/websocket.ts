@@ -28,7 +28,7 @@ server.on('upgrade', (upgrade, socket, head) => {
     const { user } = request.session as SessionData & { user?: string };
     if (user === undefined) return void socket.end('HTTP/1.1 401 Unauthorized\r\n\r\n');
     sockets.handleUpgrade(request, socket, head, (client) => {
-      // It has a user, so it was loaded from the store: a session that is not stored yet would end at once.
+      // This session has a user, so it was loaded from the store. Of one that is not stored, `watch` reports the end.
       const stop = store.watch(request.sessionID, () => client.close(4401, 'signed out'));
       client.on('close', stop);
       client.on('message', (text) => client.send(`${user} said ${text}`));

@@ -1,18 +1,17 @@
-/** The errors that callers get: never with session data, a session ID or a password in them. */
+/** The errors that callers get. None contains session data, a session ID or a password, so all may be logged. */
 
-/** Marks the errors of every copy of this package that the process has loaded. */
+/** Marks a `PgStoreError`, whichever of the package's two builds created it. */
 const BRAND = Symbol.for('express-pg-store.PgStoreError');
 
-/** A failed call: names the call in its message, says why in `code` and `cause`. */
+/** A failed call. Its message names the call; `code` and `cause` say why it failed. */
 export class PgStoreError extends Error {
   override readonly name = 'PgStoreError';
   /**
-   * An SQLSTATE (`42P01`, PostgreSQL's Appendix A), a system error (`ECONNREFUSED`), one of the
-   * client's (`CONNECTION_CLOSED`), or the store's own: `TIMEOUT`, `CLOSED`, `UNREADABLE`,
-   * `INVALID_SID`, `INVALID_SESSION`, `INVALID_USER`, `SHARDS_MISMATCH`, `UNSUPPORTED` (by the
-   * store in option `previous`), `TLS_NOT_OFFERED`, `HOST_UNFIT`, `NO_PASSWORD`, `POOL_ENDED`,
-   * `AUTHENTICATION_FAILED`, `TABLE_MISMATCH`,
-   * `CONNECTION_FAILED`.
+   * An SQLSTATE such as `42P01` (PostgreSQL's Appendix A), a system error such as `ECONNREFUSED`, a code of the
+   * PostgreSQL client such as `CONNECTION_CLOSED`, or one of the store's own: `TIMEOUT`, `CLOSED`, `UNREADABLE`,
+   * `INVALID_SID`, `INVALID_SESSION`, `INVALID_USER`, `SHARDS_MISMATCH`, `TABLE_MISMATCH`, `UNSUPPORTED`,
+   * `TLS_NOT_OFFERED`, `HOST_UNFIT`, `NO_PASSWORD`, `POOL_ENDED`, `AUTHENTICATION_FAILED`, `CONNECTION_FAILED`.
+   * docs/errors.md explains each.
    */
   readonly code: string;
 
@@ -24,8 +23,8 @@ export class PgStoreError extends Error {
 }
 
 /**
- * An app may load the ES module and the CommonJS build side by side: `instanceof` holds for the errors of both. A class
- * that an app derives from `PgStoreError` compares as usual.
+ * Makes `instanceof PgStoreError` true for errors of both builds, because an app may load the ES module and the
+ * CommonJS build side by side. For a class that an app derives from `PgStoreError`, `instanceof` works as usual.
  */
 Object.defineProperty(PgStoreError, Symbol.hasInstance, {
   value(this: unknown, value: unknown): boolean {
@@ -34,14 +33,14 @@ Object.defineProperty(PgStoreError, Symbol.hasInstance, {
   },
 });
 
-/** A wrong argument of a method: a mistake in the app, so a TypeError, as for wrong options. */
+/** A wrong argument of a method. It is a TypeError, as for wrong options, because the app has to be corrected. */
 export class ArgumentError extends TypeError {
-  constructor(method: string, what: string) {
-    super(`PgStore.${method}: ${what}`);
+  constructor(method: string, message: string) {
+    super(`PgStore.${method}: ${message}`);
   }
 }
 
-/** What a function of the app threw in the course of a call: the call fails with exactly that. */
+/** Carries a value that a function of the app threw during a call, so that the call fails with exactly that value. */
 export class AppError extends Error {
   readonly thrown: unknown;
 
@@ -55,16 +54,19 @@ export function timeoutError(): PgStoreError {
   return new PgStoreError('no answer in time (option `timeout`)', 'TIMEOUT');
 }
 
+/** The error's `code`, or an empty string if it has none. */
 export function codeOf(error: unknown): string {
   const code = (error as { code?: unknown } | null | undefined)?.code;
   return typeof code === 'string' ? code : '';
 }
 
 /**
- * Says what failed in words that may be logged.
+ * Turns an error that a call met into one that may be logged.
  *
- * The client hangs a statement's parameters on its errors, and PostgreSQL quotes values in `detail` and `where`: none
- * of these is kept. Its message is kept where it cannot quote a value (`hasFitMessage`).
+ * Clients attach a statement's parameters to their errors, and PostgreSQL quotes values in `detail` and `where`, so
+ * these fields are dropped. PostgreSQL's message is kept only if it cannot quote a value (`isSafeMessage`).
+ *
+ * @param call the name of the method, with which the message begins
  */
 export function toPgStoreError(call: string, error: unknown): Error {
   if (error instanceof ArgumentError) return error;
@@ -73,24 +75,25 @@ export function toPgStoreError(call: string, error: unknown): Error {
     return new PgStoreError(`PgStore.${call}: ${error.message}`, error.code, error.cause);
   }
   if (!isServerOrSystemError(error)) {
-    // Thrown by the app's own code (an option's function, a toJSON) or by JSON.stringify: it is the app's to read.
+    // The app's own code (a function in an option, a `toJSON`) or JSON.stringify threw it. Only the app's developer can
+    // correct that, so the message and the error itself are kept.
     const message = error instanceof Error ? error.message : String(error);
     return new PgStoreError(`PgStore.${call}: ${message}`, codeOf(error) || 'INVALID_SESSION', error);
   }
-  // express-session takes a store's `ENOENT` for "no such session" and would begin a new one: here a Unix socket is
-  // missing.
+  // express-session takes a store's `ENOENT` for "no such session" and would begin a new one. Here it means that the
+  // file of a Unix socket is missing.
   const code = codeOf(error) === 'ENOENT' ? 'ECONNREFUSED' : codeOf(error);
   const reason = reasonOf(error, code);
-  const cause = Object.assign(new Error(reason), { code, ...fitFields(error) });
+  const cause = Object.assign(new Error(reason), { code, ...safeFields(error) });
   cause.name = error.name;
   return new PgStoreError(`PgStore.${call}: ${reason}`, code, cause);
 }
 
-/** An error of PostgreSQL, as both clients give it. */
+/** An error that PostgreSQL reported, in the form that Postgres.js and node-postgres give it. */
 interface ServerError extends Error {
-  /** Where the error came from: the functions, triggers and dynamic statements that ran at that moment. */
+  /** The functions, triggers and dynamic statements that were running when the error occurred. */
   readonly where?: unknown;
-  /** Where in the text of the statement, for an error in that text. */
+  /** The place in the statement's text, if the error is in that text. */
   readonly position?: unknown;
 }
 
@@ -102,38 +105,42 @@ interface FileError extends Error {
 
 function reasonOf(error: Error, code: string): string {
   if (isServerError(error)) {
-    if (hasFitMessage(error, code)) return error.message || code;
+    if (isSafeMessage(error, code)) return error.message || code;
     if (isAboutValue(code)) return `PostgreSQL refused a value (SQLSTATE ${code})`;
     return `PostgreSQL failed the statement (SQLSTATE ${code}); its message may quote values`;
   }
-  // A store in option `previous` that keeps files may name one by its session's ID. A Unix socket's path is `address`.
+  // A store in option `previous` that keeps sessions in files may name a file by its session ID, so the path is not
+  // shown. An error of `connect` names a Unix socket, which may be shown.
   const { path, syscall } = error as FileError;
   if (typeof path === 'string' && syscall !== 'connect') return `${code}: the system call ${syscall} failed`;
   return error.message || code;
 }
 
-/** PostgreSQL refused a value (classes 22, 23), or a trigger raised an error with whatever message (class P0). */
+/**
+ * Whether PostgreSQL refused a value (classes 22 and 23), or a function or trigger raised an error, with any message
+ * (class P0).
+ */
 function isAboutValue(code: string): boolean {
   return /^(22|23|P0)/.test(code);
 }
 
 /**
- * Conditions whose messages hold names, addresses, limits and files of the server, but no values: connection exceptions
- * (08), transaction states (25), prepared statements (26), authorization (28), missing databases (3D), missing rights
- * (42501), transactions to be repeated (40), resources (53), limits (54), states of an object (55), interventions (57),
- * input and output (58030), internal errors (XX).
+ * SQLSTATEs whose messages contain names, addresses, limits and files of the server, but no values: connection
+ * exceptions (08), transaction states (25), prepared statements (26), authorization (28), missing databases (3D),
+ * missing privileges (42501), transactions to be repeated (40), resources (53), limits (54), states of an object (55),
+ * operator intervention (57), input and output (58030), internal errors (XX).
  */
 const WITHOUT_VALUES = /^(08...|25...|26...|28...|3D...|42501|40...|53...|54...|55...|57...|58030|XX...)$/;
 
 /**
- * Whether a message of PostgreSQL quotes no value. Others do, whatever their code: a trigger may raise any code with
- * any message, its dynamic SQL fails with a syntax error that quotes the text, and so does a cast to `regclass` in a
- * default, a constraint, a policy or a generated column.
+ * Whether a message of PostgreSQL certainly quotes no value of a statement. The code alone does not tell: a trigger may
+ * raise any code with any message; a syntax error in a trigger's dynamic SQL quotes that SQL; and a failed cast to
+ * `regclass` in a default, a constraint, a policy or a generated column quotes the value.
  *
- * What runs in a function, PostgreSQL reports with `where`. An error in the text of the store's own statement has a
- * `position`, and that text holds no values: they travel as parameters.
+ * PostgreSQL sets `where` for errors inside a function. An error in the text of the store's own statement has a
+ * `position`, and that text contains no values, because they travel as parameters.
  */
-function hasFitMessage({ where, position }: ServerError, code: string): boolean {
+function isSafeMessage({ where, position }: ServerError, code: string): boolean {
   if (where !== undefined || isAboutValue(code)) return false;
   return position !== undefined || WITHOUT_VALUES.test(code);
 }
@@ -142,24 +149,30 @@ function isServerError(error: Error): error is ServerError {
   return 'severity' in error;
 }
 
-/** From PostgreSQL, the client or the operating system: these carry a `code`, and may carry parameters. */
+/**
+ * Whether the error came from PostgreSQL, its client or the operating system. Such errors have a `code`, and may have
+ * the statement's parameters.
+ */
 function isServerOrSystemError(error: unknown): error is Error {
   if (!(error instanceof Error)) return false;
   return isServerError(error) || 'errno' in error || 'query' in error || /^[A-Z0-9_]{5,}$/.test(codeOf(error));
 }
 
-/** Fields that hold no values. Postgres.js and node-postgres name some of them differently. */
-const FIT_FIELDS = /^(severity|routine|address|port)$/;
-/** Names, which a trigger may set to whatever it likes. */
-const FIELDS_OF_NAMES = /^(schema|table|column|constraint)(_name)?$/;
+/** Fields of an error that never contain values. */
+const SAFE_FIELDS = /^(severity|routine|address|port)$/;
+/**
+ * Fields that contain names of objects, which a function or trigger may set to any text. In node-postgres they have no
+ * suffix, in Postgres.js they end in `_name`.
+ */
+const NAME_FIELDS = /^(schema|table|column|constraint)(_name)?$/;
 
-function fitFields(error: ServerError): Record<string, unknown> {
-  const isRaised = error.where !== undefined;
+function safeFields(error: ServerError): Record<string, unknown> {
+  const isFromFunction = error.where !== undefined;
   const fields = Object.entries(error);
   return Object.fromEntries(
-    fields.filter(([name]) => FIT_FIELDS.test(name) || (!isRaised && FIELDS_OF_NAMES.test(name))),
+    fields.filter(([name]) => SAFE_FIELDS.test(name) || (!isFromFunction && NAME_FIELDS.test(name))),
   );
 }
 
-/** A row that cannot be read is no session: says why, without what is in the row. */
+/** A row cannot be read, so it counts as no session. The message says why, and quotes nothing from the row. */
 export class UnreadableRowError extends Error {}

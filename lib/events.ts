@@ -1,37 +1,40 @@
-/** The events of a store, for what no answer to a call can report, and the diagnostics channels that carry them. */
+/** The events of a store, which report what no answer to a call can report, and the diagnostics channels for them. */
 
 import { channel } from 'node:diagnostics_channel';
 import session from 'express-session';
 
 /**
- * Events of a `PgStore` and their listeners' arguments. Sessions are named by their handle: an opaque hash. What a
- * listener throws becomes a warning of the process.
+ * Events of a `PgStore`, each with its listeners' arguments. A session is named by its handle, an opaque hash of its
+ * row key. An error that a listener throws becomes a warning of the process.
  */
 export interface PgStoreEvents {
-  /** The timer deleted expired rows: how many. If that failed, also why. */
+  /** The timer has deleted `rows` expired rows. If that failed, `rows` is 0 and `error` says why. */
   autodelete: [rows: number, error?: Error];
   /**
-   * Autodelete removed an expired session: which one, and whose it was (`null`: nobody's). It comes at most once for
-   * each session in all processes, up to a fifth of the session's lifetime after its expiry.
+   * Autodelete has removed an expired session of `user` (`null`: of nobody). Each session is reported at most once
+   * among all processes, up to a fifth of its lifetime after it expired.
    */
   expired: [handle: string, user: string | null];
-  /** A statement failed with a transient error and is tried again: for which call, after which attempt, why. */
+  /**
+   * A statement failed with a transient error and is tried again. `kind` is the call that the statement is for, and
+   * `attempt` the number of attempts that have failed.
+   */
   retry: [kind: string, attempt: number, error: Error];
-  /** A row cannot be read (broken JSON, wrong key, changed by hand) and counts as no session: which one, why. */
+  /** A row cannot be read and counts as no session. `why` says what is wrong, such as broken JSON or an unknown key. */
   unreadable: [handle: string, why: string];
-  /** A save met another request's save and was merged with it: which session, after how many tries. */
+  /** A save met changes of other requests and was merged with them; it was written at the attempt `tries`. */
   conflict: [handle: string, tries: number];
-  /** A session of the store in option `previous` is kept here from now on: which one. */
+  /** A session of the store in option `previous` was taken over, and is kept here from now on. */
   takenOver: [handle: string];
   /**
-   * A request's save or touch was discarded: of which session, in which call, and why. `'destroyed'`: the session was
-   * destroyed, or expired, while the request still had it. `'changed hands'`: somebody signed out of it, or another
-   * user in, while the request ran for the user before.
+   * A request's `call` was discarded. `'destroyed'`: the session was destroyed, or expired, after the request had
+   * loaded it. `'changed hands'`: the user of the session signed out, or another user signed in, after the request had
+   * loaded it.
    */
   dropped: [handle: string, call: 'set' | 'touch', why: 'destroyed' | 'changed hands'];
 }
 
-/** The names of the events' arguments, in order: an event is published on the channel of its name with these fields. */
+/** The names of the events' arguments, in their order. They are the fields of an event's message on its channel. */
 const FIELDS = {
   autodelete: ['rows', 'error'],
   expired: ['handle', 'user'],
@@ -45,7 +48,7 @@ const FIELDS = {
 type Fields = typeof FIELDS;
 type Indices<Tuple> = Extract<keyof Tuple, `${number}`>;
 
-/** An event as a message: each argument by its name. */
+/** An event's message: an object that has each argument of the event under its name in `FIELDS`. */
 type Message<Event extends keyof PgStoreEvents> = { table: string } & {
   [Index in Indices<PgStoreEvents[Event]> as Index extends keyof Fields[Event]
     ? Fields[Event][Index] & string
@@ -53,28 +56,32 @@ type Message<Event extends keyof PgStoreEvents> = { table: string } & {
 };
 
 /**
- * The messages on the channels of `node:diagnostics_channel`. None holds a session's data or ID; `table` is the store's
- * `schema.table`. There is one channel for statements, and one for each event of all stores of the process.
+ * The messages on the channels of `node:diagnostics_channel`. There is one channel for statements, and one for each
+ * event; they are shared by all stores of the process, so `table` tells these apart (`schema.table`). No message
+ * contains a session's data or ID.
  */
 export type PgStoreDiagnostics = {
-  /** A statement was answered, or failed. */
+  /** A statement was answered, or has failed. */
   'express-pg-store:statement': StatementMessage;
 } & { [Event in keyof PgStoreEvents as `express-pg-store:${Event}`]: Message<Event> };
 
+/** One attempt to run a statement. */
 export interface StatementMessage {
+  /** The store's table, as `schema.table`. */
   table: string;
-  /** The call that it is for: `get`, `set`, `touch`, `destroy`, `all`, `autodelete`, … */
+  /** The call that the statement is for: `get`, `set`, `touch`, `destroy`, `all`, `autodelete`, … */
   kind: string;
-  /** How many calls went into it. */
+  /** How many calls share the statement. */
   rows: number;
-  /** Milliseconds from the first of these calls to this attempt. */
+  /** Milliseconds from the first of these calls to the start of this attempt. */
   waitMs: number;
-  /** Milliseconds until the answer. */
+  /** Milliseconds from the start of this attempt to its answer. */
   runMs: number;
-  /** Why it failed, as in `PgStoreError.code`; absent after success. */
+  /** Why the attempt failed, as in `PgStoreError.code`; absent after success. */
   code?: string;
 }
 
+/** Emits one of the events of a `PgStore`. */
 export type Emit = <Event extends keyof PgStoreEvents>(event: Event, ...args: PgStoreEvents[Event]) => void;
 
 interface TypedEvents {
@@ -83,22 +90,25 @@ interface TypedEvents {
   off<Event extends keyof PgStoreEvents>(event: Event, listener: (...args: PgStoreEvents[Event]) => void): this;
 }
 
-/** express-session's `Store`, its events with their types. */
+/** express-session's `Store`, with the types of `PgStoreEvents` for its events. */
 const TypedStore = session.Store as unknown as abstract new () => TypedEvents & session.Store;
 
 /** A store that emits `PgStoreEvents`, and publishes each on its channel. */
 export abstract class EventStore extends TypedStore {
-  /** `schema.table`, as messages name it. */
+  /** The store's table, as `schema.table`. */
   protected abstract readonly tableName: string;
 
-  /** Emits an event in a later tick, so that what a listener does is not part of the call. */
+  /**
+   * Emits an event, and publishes it on its channel. Listeners run in a later tick, so that the call which caused the
+   * event does not wait for them.
+   */
   protected readonly notify: Emit = (event, ...args) => {
     if (this.listenerCount(event) > 0) process.nextTick(() => this.#emitSafely(event, args));
     const events = channel(`express-pg-store:${event}`);
     if (events.hasSubscribers) events.publish(this.#message(event, args));
   };
 
-  /** Whether anybody listens to an event or its channel. */
+  /** Whether the event has a listener, or its channel a subscriber. */
   protected isHeard(event: keyof PgStoreEvents): boolean {
     return this.listenerCount(event) > 0 || channel(`express-pg-store:${event}`).hasSubscribers;
   }
@@ -107,7 +117,7 @@ export abstract class EventStore extends TypedStore {
     try {
       this.emit(event, ...args);
     } catch (error) {
-      // What a listener throws is not a call's failure, and not a reason to end the process.
+      // An error in a listener concerns neither a call nor the store, so it must not end the process.
       process.emitWarning(error instanceof Error ? error : String(error));
     }
   }

@@ -1,4 +1,4 @@
-/** The options: what they mean, what they may be, and their defaults. */
+/** The options of `new PgStore(options)`: their meanings, defaults, and the values that each one accepts. */
 
 import type { SessionData } from 'express-session';
 import type { Sql } from 'postgres';
@@ -13,9 +13,9 @@ import {
   type Check,
   check,
   expectation,
-  isKeys,
   isNumber,
   isPositive,
+  isSecrets,
   isText,
   isWhole,
 } from './option-check.js';
@@ -23,154 +23,163 @@ import type { Merge } from './session/merge.js';
 import { type MergeRules, parseRules } from './session/merge-rules.js';
 
 /**
- * What option `previous` needs of a store. Each method calls back, as express-session's README has
- * it.
+ * The methods that option `previous` needs. Each one takes a callback, as express-session's README specifies in
+ * "Session Store Implementation".
  */
 export interface PreviousStore {
   get(sid: string, callback: (error?: any, session?: any) => void): unknown;
   destroy(sid: string, callback: (error?: any) => void): unknown;
-  /** For `takeOver()`: its sessions by session ID, or an array of sessions with their `id`. */
+  /**
+   * Needed by `takeOver()` without `sids`. It answers with an object whose keys are session IDs, or with an array of
+   * sessions that each have an `id`.
+   */
   all?(callback: (error?: any, sessions?: any) => void): unknown;
-  /** For `clear()`. */
+  /** Needed by `clear()`. */
   clear?(callback: (error?: any) => void): unknown;
 }
 
 /** Options of `takeOver()`. */
 export interface TakeOverOptions {
   /**
-   * IDs of the sessions to take over, for a store that cannot list its own: an array, or an async iterable such as the
-   * rows of a query. Default: all that the store's method `all` lists.
+   * IDs of the sessions to take over, for a store that cannot list its sessions: an array, or an async iterable that
+   * yields them, such as a generator over the rows of a query. Default: every session that the store's method `all`
+   * lists.
    */
   sids?: readonly string[] | AsyncIterable<string>;
-  /** Gets how many sessions are done, and how many there are, where that is known. */
+  /**
+   * Is called after each page of sessions: with the number of those that have been processed, whether or not they were
+   * taken over, and with the number of all, which is `undefined` if `sids` is an async iterable.
+   */
   onProgress?: (done: number, total: number | undefined) => void;
 }
 
 /** Options of `new PgStore(options)`. All are optional. */
 export interface PgStoreOptions {
   /**
-   * Connection string: `postgres://user:password@host:port/database`, with the parameters of libpq, each honoured or
-   * refused by name. Several hosts are tried in turn until one takes writes. Default: the environment variable
-   * `DATABASE_URL`. What neither says comes from the `PG*` variables and the password file.
+   * Connection string of the form `postgres://user:password@host:port/database`, with the parameters that libpq
+   * defines; a parameter that the store cannot honour is refused by its name. Several hosts are tried in turn until one
+   * accepts writes. Default: the environment variable `DATABASE_URL`. Settings that the connection string lacks come
+   * from libpq's `PG*` environment variables and its password file.
    */
   uri?: string;
-  /**
-   * A `postgres` client that the app already has. The store never ends it. Not together with `uri`.
-   */
+  /** A Postgres.js client that the app already has. The store never ends it. It excludes `uri` and `pool`. */
   sql?: Sql<any>;
   /**
-   * A node-postgres `Pool` that the app already has. Each statement checks out one of its
-   * connections; the store never ends it. Not together with `uri` or `sql`; of option `postgres`,
-   * only `prepare` goes with it.
+   * A node-postgres `Pool` that the app already has. Each statement checks out one of its connections, and the store
+   * never ends the pool. It excludes `uri` and `sql`, and every setting in `postgres` except `prepare`.
    */
   pool?: NodePostgresPool;
   /**
-   * Postgres.js options of the store's own connections, such as `ssl`, or `prepare: false` for PgBouncer. They go
-   * before the connection string.
+   * Postgres.js options for the store's own connections, such as `ssl`, or `prepare: false` for PgBouncer. They take
+   * precedence over the connection string. Default `{}`.
    */
   postgres?: Record<string, unknown>;
-  /** Name of the table, any legal identifier. Default `sessions`. */
+  /** Name of the table, any legal identifier. Default `'sessions'`. */
   table?: string;
-  /** Name of the schema, any legal identifier. Default `public`. */
+  /** Name of the schema that contains the table, any legal identifier. Default `'public'`. */
   schema?: string;
-  /**
-   * Create the schema and the table where they are missing. Default `true`; `false`: never any DDL.
-   */
+  /** Whether the store creates a missing schema and a missing table. With `false` it runs no DDL. Default `true`. */
   createTable?: boolean;
   /**
-   * Divides the table into so many shards, 1 to 32,767, that a distributed PostgreSQL such as Citus
-   * can place on several servers. Fixed when the table is created: another number, or none, is an
-   * error. Default: none.
+   * The number of shards into which the table is divided, 1 to 32,767, so that a distributed PostgreSQL such as Citus
+   * can place them on several servers. It is fixed when the table is created: with another number, calls fail with
+   * `SHARDS_MISMATCH`. Default: the table has no shards.
    */
   shards?: number;
   /**
-   * Goes before each row key: a namespace in one table. `all`, `length`, `ids` and `clear` see only
-   * their own. Default `''`.
+   * A namespace within the table: every row key of this store begins with it. Only `autodelete` concerns the rows of
+   * all prefixes. Default `''`.
    */
   prefix?: string;
   /**
-   * Signs the session IDs in the table. An array for rotation, newest first. Default: not signed.
+   * Signs the session IDs in the table, so that rows which were inserted without it are not sessions. To rotate it,
+   * pass an array: the first secret signs, and all of them are accepted. Default: IDs are not signed.
    */
   secret?: string | readonly string[];
   /**
-   * Keep only a hash of the session ID in the table: SHA-256, or HMAC-SHA-256 with `secret`.
+   * Whether the table holds only a hash of each session ID: SHA-256, or HMAC-SHA-256 with a key derived from `secret`.
    * Default `false`.
    */
   hashIds?: boolean;
   /**
-   * Encrypts the sessions' data. At least 16 characters; 32 random bytes are best. An array for
-   * rotation, newest first.
+   * Encrypts the sessions' data with AES-256-GCM. It has at least 16 characters; 32 random bytes in base64 are best. To
+   * rotate it, pass an array: the first key encrypts, and all of them decrypt. Default: data are not encrypted.
    */
   encryptionKey?: string | readonly string[];
   /**
-   * With `encryptionKey`, while it is being introduced: also read rows that are not encrypted.
-   * `'write'`: write them as well. Default `false`.
+   * For the time in which `encryptionKey` is introduced or removed. With `true`, rows that are not encrypted are read
+   * too; with `'write'`, rows are also written without encryption. Default `false`.
    */
   allowPlaintext?: boolean | 'write';
   /**
-   * Seconds that a row lives whose cookie has no expiry, or a function that says so; it gets the
-   * session as `get` would, at the moment of the call. Default 86,400 (a day).
+   * Lifetime, in seconds, of a session whose cookie has no expiry; or a function that returns it, and gets the session
+   * as `get` would return it. Default 86,400 (a day).
    */
   ttl?: number | ((session: SessionData) => number);
-  /** Give a new session whose cookie has no `maxAge` the `ttl` as its `maxAge`. Default `false`. */
+  /** Whether a new session whose cookie has no `maxAge` gets the `ttl` as its `maxAge`. Default `false`. */
   permanent?: boolean;
   /**
-   * Absolute timeout (OWASP): seconds from its creation after which a session expires, however
-   * active it is. Default: none.
+   * Absolute timeout in seconds (OWASP, Session Management Cheat Sheet): a session expires that long after its
+   * creation, however active it is. Default: none.
    */
   maxLifetime?: number;
   /**
-   * Seconds by which a stored expiry may lag behind before a touch writes it; at most a tenth of
-   * the session's lifetime. Default 60; 0: each touch writes. So does a touch with an object that
-   * no `get` of this store loaded: how old its row is nobody knows.
+   * A touch is not written if the stored expiry differs from the new one by less than so many seconds, and by less than
+   * a tenth of the session's lifetime. With 0, every touch is written. A touch with an object that no `get` of this
+   * store loaded is always written, because the store does not know the stored expiry. Default 60.
    */
   touchAfter?: number;
   /**
-   * Seconds between deletions of expired rows, varied by up to a quarter once per process. Default
-   * 900; `false`: never.
+   * Seconds between two deletions of expired rows. Each store varies this once, by up to a quarter, so that processes
+   * do not delete at the same moments. With `false` it never deletes them. Default 900.
    */
   autodelete?: number | false;
   /**
-   * Seconds between two checks of the sessions that `watch` watches, varied by up to a quarter, but
-   * never longer: so late it is noticed at most that a session has ended. At least 0.1. Default 5.
+   * Seconds between two checks of the sessions that `watch` watches, at least 0.1. A session's end in another process
+   * is noticed at most that late. Each store shortens this once, by up to a quarter. Default 5.
    */
   watchInterval?: number;
-  /** Most connections that the store opens. Default 10. */
+  /**
+   * The largest number of connections that the store opens. With option `shards` it is also the largest number of
+   * statements at a time, on a client of the app's too. Default 10.
+   */
   maxConnections?: number;
   /**
-   * How transient errors are retried. Default `{ attempts: 6, delay: 100 }` (milliseconds),
-   * doubling.
+   * How statements that failed with a transient error are retried; `delay` is in milliseconds and doubles with each
+   * attempt. Default `{ attempts: 6, delay: 100 }`.
    */
   retry?: Partial<RetryOptions>;
   /**
-   * Milliseconds after which a call without an answer fails with `TIMEOUT`; its statement is cancelled on the server
-   * shortly before, by at most half a second, unless option `sql` gives the client. Default 10,000.
+   * Milliseconds after which a call that has no answer fails with `TIMEOUT`. Its statement is cancelled on the server
+   * up to half a second earlier, except on a client in option `sql`. Default 10,000.
    */
   timeout?: number;
   /**
-   * Merges a session that several requests changed. Default: a three-way merge, key by key at any
-   * depth, in which the later save counts where both changed the same value. Rules by path say
-   * otherwise for some values: `{ visits: 'sum', flash: 'append', 'stats.seen': 'max' }`. A
-   * function merges the data as a whole.
+   * How the changes of several requests to one session are merged. By default this is a three-way merge of objects, key
+   * by key at any depth; if both sides changed the same value, the later save counts. Rules by path decide otherwise
+   * for some values: `{ visits: 'sum', flash: 'append', 'stats.seen': 'max' }`. A function replaces the merge.
    */
   merge?: Merge | MergeRules;
   /**
-   * Whose session it is: at most 2,000 bytes. The function gets the session as it is stored.
-   * Default: Passport's `session.passport.user`, where that is a string or a number.
+   * Returns the user to whom a session belongs, at most 2,000 bytes in UTF-8, or `undefined` for a session of nobody.
+   * It gets the session as it is stored. Default: Passport's `session.passport.user` if that is a string or a number.
    */
   user?: (session: SessionData) => string | number | undefined;
   /**
-   * The store that the app used before, any express-session store: a session without a row is taken
-   * over from it at its first request, and what destroys a session destroys it in both, there
-   * first. The store never closes it. Default: none.
+   * The store that the app used before; any express-session store will do. A session that has no row is taken over from
+   * it at its first request. Calls that destroy a session destroy it in both stores, in the previous one first. The
+   * store never closes it. Default: none.
    */
   previous?: PreviousStore;
 }
 
-/** Options that may stay unset. */
+/** Options that have no default and may stay `undefined`. */
 type Unset = 'uri' | 'sql' | 'pool' | 'maxLifetime' | 'merge' | 'user' | 'previous' | 'shards';
 
-/** The options, checked and complete. */
+/**
+ * The options, checked and completed with their defaults. `secret` and `encryptionKey` have become arrays, newest
+ * first, which are empty if the option was not given.
+ */
 export type Options = Readonly<
   Required<Omit<PgStoreOptions, Unset | 'secret' | 'encryptionKey' | 'retry'>> & {
     [Name in Unset]?: PgStoreOptions[Name] | undefined;
@@ -197,7 +206,7 @@ const DEFAULTS: Options = {
   timeout: 10_000,
 };
 
-/** setTimeout and setInterval count to 2^31 - 1 milliseconds and take what is longer as 1. */
+/** Node.js's timers take at most 2^31 - 1 milliseconds; a longer delay is replaced by 1 millisecond. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 const CHECKS: Record<keyof PgStoreOptions, Check> = {
@@ -211,7 +220,7 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
   ),
   pool: expectation(
     'a pool of node-postgres, created by `new Pool()`',
-    // A single `Client` has `connect` too, and these.
+    // A single `Client` has `connect` too, but only a `Client` has `escapeLiteral`.
     (value: any) => typeof value?.connect === 'function' && !('escapeLiteral' in value),
   ),
   postgres: anObject,
@@ -220,9 +229,11 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
   createTable: aBoolean,
   shards: expectation('a whole number from 1 to 32,767', (value) => isWhole(value, 32_767)),
   prefix: expectation('a string without NUL characters and half surrogate pairs', isText),
-  secret: expectation('a string or an array of strings, none empty', (value) => isKeys(value, 1)),
+  secret: expectation('a string or an array of strings, none empty', (value) => isSecrets(value, 1)),
   hashIds: aBoolean,
-  encryptionKey: expectation('a string of at least 16 characters, or an array of such', (value) => isKeys(value, 16)),
+  encryptionKey: expectation('a string of at least 16 characters, or an array of such strings', (value) =>
+    isSecrets(value, 16),
+  ),
   allowPlaintext: expectation("true, false or 'write'", (value) => typeof value === 'boolean' || value === 'write'),
   ttl: expectation(
     'a number of seconds above 0, or a function that returns one',
@@ -254,15 +265,19 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
   }),
 };
 
-const anything: Check = () => undefined;
-/** Postgres.js ignores other names, and with a misspelt `ssl` it goes on without TLS. */
+const acceptAnything: Check = () => undefined;
+
+/**
+ * The names that option `postgres` may have. Postgres.js ignores unknown names, so a misspelt `ssl` would silently
+ * connect without TLS. It checks the values itself, or `parseSettings` does.
+ */
 const POSTGRES_CHECKS: Record<string, Check> = {
   ...Object.fromEntries(
     `host hostname port path database db user username password pass ssl sslnegotiation idle_timeout connect_timeout
     max_lifetime max_pipeline backoff keep_alive prepare no_prepare debug fetch_types publications target_session_attrs
     connection types transform socket onnotice onnotify onclose onparameter`
       .split(/\s+/)
-      .map((name) => [name, anything]),
+      .map((name) => [name, acceptAnything]),
   ),
   max: expectation('option `maxConnections` in its place', () => false),
 };
@@ -272,7 +287,12 @@ const RETRY_CHECKS: Record<keyof RetryOptions, Check> = {
   delay: expectation('a number of milliseconds, 0 or more', (value) => isNumber(value, 0)),
 };
 
-/** @returns those that are given */
+/**
+ * Checks each option, and that those which were given fit together.
+ *
+ * @returns the options whose value is not `undefined`
+ * @throws TypeError that names the option
+ */
 function checkOptions(options: PgStoreOptions): PgStoreOptions {
   check('', CHECKS, options);
   const given = defined(options);
@@ -289,7 +309,11 @@ function checkOptions(options: PgStoreOptions): PgStoreOptions {
   return given;
 }
 
-/** @throws TypeError that names the option, says what was expected and what it got */
+/**
+ * Checks the app's options and completes them with their defaults.
+ *
+ * @throws TypeError that names the option, and says what was expected and of what kind the given value is
+ */
 export function parseOptions(options: PgStoreOptions = {}, env: NodeJS.ProcessEnv = process.env): Options {
   const given = checkOptions(options);
   const { secret, encryptionKey, ...others } = given;
@@ -305,7 +329,7 @@ export function parseOptions(options: PgStoreOptions = {}, env: NodeJS.ProcessEn
   });
 }
 
-/** @throws TypeError that names the path of a rule that is wrong */
+/** @throws TypeError that names the path of the rule that is wrong */
 function checkMerge(merge: PgStoreOptions['merge']): void {
   if (merge === undefined || typeof merge === 'function') return;
   try {
@@ -315,12 +339,12 @@ function checkMerge(merge: PgStoreOptions['merge']): void {
   }
 }
 
-/** The options that are given. */
+/** The options whose value is not `undefined`, so that they do not override defaults. */
 function defined<T extends object>(given: T): T {
   return ownProperties(Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as T);
 }
 
-/** A copy without a prototype: an option that is not given must not be read from a polluted `Object.prototype`. */
+/** A copy without a prototype, so that an option which was not given is not read from a polluted `Object.prototype`. */
 function ownProperties<T extends object>(options: T): T {
   return Object.assign(Object.create(null), options);
 }

@@ -1,4 +1,4 @@
-/** The store as express-session sees it, and what it offers beyond that. */
+/** `PgStore`: express-session's store interface, and the methods that go beyond it. */
 
 import type session from 'express-session';
 import type { SessionData } from 'express-session';
@@ -29,17 +29,19 @@ import { PgStatements } from './sql/statements.js';
 type Request = Parameters<session.Store['createSession']>[0];
 
 /**
- * Keeps express-session's sessions in a PostgreSQL table.
+ * A session store for express-session that keeps sessions in a PostgreSQL table.
  *
  * ```ts
  * const store = new PgStore({ uri: 'postgres://localhost/app' })
  * app.use(session({ store, secret: 'keyboard cat', resave: false, saveUninitialized: false }))
  * ```
  *
- * Connects to nothing until first use, creates the table then if it is missing, and tries again at the next call if
- * that failed. The methods of express-session's store interface (its README, "Session Store Implementation") take a
- * callback, or return a promise without one; all others return promises. A failed call gives a `PgStoreError` that
- * names the call, wrong arguments a `TypeError`.
+ * The store connects at its first call, and creates the table then if it is missing. If that fails, the next call tries
+ * again.
+ *
+ * The methods of express-session's store interface (its README, "Session Store Implementation") take a callback, or
+ * return a promise if they get none. All other methods return promises. A call that fails gives a `PgStoreError` that
+ * names the call. A wrong callback, or a wrong option of a method, gives a `TypeError`.
  */
 export class PgStore extends EventStore {
   protected readonly tableName: string;
@@ -61,9 +63,9 @@ export class PgStore extends EventStore {
   readonly #autodelete: Interval;
   #closing: Promise<void> | undefined;
 
-  /** @throws TypeError for an unknown option or a bad value; it names the option */
+  /** @throws TypeError for an unknown option or a wrong value; it names the option */
   constructor(options?: PgStoreOptions);
-  /** @internal Specs give it statements on a table in memory. */
+  /** @internal Specs pass statements that run on a table in memory. */
   constructor(options: PgStoreOptions, statements: Statements);
   constructor(options: PgStoreOptions = {}, statements?: Statements) {
     super();
@@ -98,7 +100,11 @@ export class PgStore extends EventStore {
     if (this.#options.permanent) makePermanent(this, (session) => this.#codec.ttl(() => session));
   }
 
-  /** The session, or `null` where there is none, it has expired, or its row cannot be read. */
+  /**
+   * Loads a session.
+   *
+   * @returns the session; `null` if it does not exist, has expired, or its row cannot be read
+   */
   override get(sid: string): Promise<SessionData | null>;
   override get(sid: string, callback: Callback<SessionData | null>): void;
   override get(sid: string, callback?: Callback<SessionData | null>): Promise<SessionData | null> | undefined {
@@ -111,15 +117,19 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Saves the session. One that was loaded from the store is merged with what others saved meanwhile, and discarded,
-   * with a `dropped` event, if it was destroyed or changed hands meanwhile; any other object replaces the row. In a
-   * framework without express-session, an object that is saved after a `get` of its session ID counts as loaded: see
-   * `scope`.
+   * Saves a session.
+   *
+   * A session that was loaded from the store is merged with the changes that other requests have saved since then. If
+   * it was destroyed since then, or the user for whom it was loaded has signed out (option `user`), the save is
+   * discarded, with an event `dropped`. Any other object replaces the row. In frameworks without express-session, an
+   * object that is saved after a `get` of its session ID counts as loaded (see `scope`).
    */
   override set(sid: string, session: SessionData): Promise<void>;
   override set(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
   /**
-   * The same as Koa's session middlewares call it: the session lives so many milliseconds, whatever its cookie says.
+   * Saves a session in the form of Koa's session middlewares.
+   *
+   * @param lifetime how many milliseconds the session lives, whatever its cookie says
    */
   override set(sid: string, session: object, lifetime: number): Promise<void>;
   override set(sid: string, session: SessionData, last?: Callback<void> | number): Promise<void> | undefined {
@@ -128,7 +138,7 @@ export class PgStore extends EventStore {
     return this.#calls.run('set', callback, async (deadline) => {
       const flaw = validateSessionId(sid);
       if (flaw) throw new PgStoreError(flaw, 'INVALID_SID');
-      // In this tick: what the app changes afterwards is not part of this save.
+      // The session is encoded in this tick, so that later changes of the app are not part of this save.
       const encoded = this.#codec.encode(session, lifetime);
       const subject = new SavedSession(sid, this.#ids.shardOf(sid), () => this.#codec.userOf(encoded, encoded.expires));
       const loaded = this.#scopes.isOn ? this.#scopes.standIn(sid, session, encoded.data) : session;
@@ -138,8 +148,8 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Puts off the session's expiry and stores its cookie, but not its data; skips what option `touchAfter` allows. Never
-   * creates a row.
+   * Puts off a session's expiry and stores its cookie, but not its data. Within option `touchAfter` nothing is written.
+   * It never creates a row, and it is not an error if there is none.
    */
   override touch(sid: string, session: SessionData): Promise<void>;
   override touch(sid: string, session: SessionData, callback: Callback<void> | undefined): void;
@@ -152,21 +162,21 @@ export class PgStore extends EventStore {
     });
   }
 
-  /** Destroys the session; no request that has it brings it back. Not an error where there is none. */
+  /** Destroys a session. A request that still has it cannot store it again. It is not an error if there is none. */
   override destroy(sid: string): Promise<void>;
   override destroy(sid: string, callback: Callback<void> | undefined): void;
   override destroy(sid: string, callback?: Callback<void>): Promise<void> | undefined {
     return this.#calls.run('destroy', callback, async (deadline) => {
       if (validateSessionId(sid)) return;
       if (this.#scopes.isOn) this.#scopes.forget(sid);
-      // Not those that come after this call: they may be about a session that is saved after it.
+      // Only watches that began before this call end with it. A later one may be about a session that is saved later.
       const watches = this.#watches.on(sid);
       await this.#order.write(sid, () => (this.#previous ?? this.#sessions).destroy(sid, deadline));
       this.#watches.end(watches);
     });
   }
 
-  /** All unexpired sessions of the prefix, in one array: for many of them use `sessions()`. */
+  /** All unexpired sessions of the prefix in one array. For large tables use `sessions()`, which reads page by page. */
   override all(): Promise<ListedSession[]>;
   override all(callback: Callback<ListedSession[]>): void;
   override all(callback?: Callback<ListedSession[]>): Promise<ListedSession[]> | undefined {
@@ -178,7 +188,7 @@ export class PgStore extends EventStore {
     return this.#calls.run('all', callback, list, NO_DEADLINE);
   }
 
-  /** Counts the unexpired sessions of the prefix; with `secret`, without checking their signatures. */
+  /** Counts the unexpired sessions of the prefix. With option `secret` it does not check the rows' signatures. */
   override length(): Promise<number>;
   override length(callback: Callback<number>): void;
   override length(callback?: Callback<number>): Promise<number> | undefined {
@@ -186,8 +196,8 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Destroys all sessions of the prefix that are there, and those that calls of `set` of this process are saving. A
-   * session that is created after the call stays, by the database's clock. Option `previous`: all of that store first.
+   * Destroys all sessions of the prefix, including those that calls of `set` in this process are saving. Sessions that
+   * are created after the call, by the database's clock, stay. With option `previous` it first clears that store.
    */
   override clear(): Promise<void>;
   override clear(callback: Callback<void> | undefined): void;
@@ -196,8 +206,8 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * The unexpired sessions of the prefix, one by one, in the order of their row keys. They are read page by page, so
-   * memory stays flat, and closing the store does not wait for a slow reader.
+   * Yields the unexpired sessions of the prefix one by one, in the order of their row keys. They are read in pages, so
+   * memory does not grow with their number, and `close()` does not wait until all have been read.
    */
   async *sessions(): AsyncGenerator<ListedSession, void, undefined> {
     const pages = this.#listing.pages('sessions');
@@ -208,16 +218,22 @@ export class PgStore extends EventStore {
     }
   }
 
-  /** All unexpired session IDs of the prefix. With `hashIds` an error: nobody knows them. */
+  /**
+   * The IDs of all unexpired sessions of the prefix.
+   *
+   * @throws PgStoreError `INVALID_SID` with option `hashIds`, because the table then holds only hashes of the IDs
+   */
   ids(): Promise<string[]>;
   ids(...given: unknown[]): Promise<string[]> {
     return this.#inStatements('ids', given, () => this.#listing.ids());
   }
 
   /**
-   * A user's unexpired sessions (option `user`), newest activity first. Only those whose own data belong to that user.
+   * A user's unexpired sessions, the most recently active first. Option `user` says which sessions are a user's; it is
+   * applied to the data of each row, so a wrong `user_id` in the table does not show somebody else's session.
    *
-   * @param options `limit`: how many at most. Default 1,000
+   * @param options `limit`: the largest number of sessions. Default 1,000
+   * @throws PgStoreError `INVALID_USER`
    */
   sessionsOf(user: string | number, options?: { limit?: number }): Promise<UserSession[]>;
   sessionsOf(user: string | number, options?: { limit?: number }, ...given: unknown[]): Promise<UserSession[]> {
@@ -229,10 +245,13 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Destroys a user's sessions, all but the session ID in `except`: those that are there when its statement runs, and
-   * those that calls of `set` of this process are saving. What is created later stays.
+   * Destroys a user's sessions (option `user`), including those that calls of `set` in this process are saving.
+   * Sessions that are created later stay.
    *
-   * @returns how many rows were deleted, expired ones included; after a lost answer it may be fewer than that
+   * @param options `except`: the ID of a session that stays
+   * @returns how many rows were deleted, expired ones included. If the connection broke before an answer, more rows may
+   * have been deleted than this number says.
+   * @throws PgStoreError `INVALID_USER`, `INVALID_SID`
    */
   destroySessionsOf(user: string | number, options?: { except?: string | undefined } | null): Promise<number>;
   destroySessionsOf(
@@ -247,10 +266,12 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Keeps `most` of a user's sessions in all: the one in `except`, and the most recently active others. Destroys the
-   * rest.
+   * Destroys a user's least recently active sessions (option `user`), so that at most `most` remain.
    *
+   * @param most how many sessions remain, the one in `except` included; 0 or more
+   * @param options `except`: the ID of a session that remains, however long ago it was active
    * @returns how many rows were deleted, expired ones included
+   * @throws PgStoreError `INVALID_USER`, `INVALID_SID`
    */
   limitSessionsOf(
     user: string | number,
@@ -271,10 +292,11 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Destroys the session with a handle from `sessionsOf`, if it is that user's. A handle from before a rotation of
-   * `secret` still works, without `hashIds`.
+   * Destroys the session with a handle from `sessionsOf`, if it belongs to the given user. After a rotation of `secret`
+   * earlier handles still work, except with option `hashIds`.
    *
-   * @returns whether there was one
+   * @returns whether a session was destroyed
+   * @throws PgStoreError `INVALID_USER`
    */
   destroyByHandle(handle: string, options: { user: string | number }): Promise<boolean>;
   destroyByHandle(handle: string, options: { user: string | number }, ...given: unknown[]): Promise<boolean> {
@@ -284,21 +306,23 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Changes a stored session outside of a request: atomically, whatever others save meanwhile. Nothing is written where
-   * `change` changes nothing. The session's cookie and expiry stay as they are, unless `change` changes the cookie: its
-   * `maxAge` or `expires` sets how long the session lives. Option `previous`: the session is taken over first.
+   * Changes a stored session outside of a request. The change is atomic: if another request saves the session at the
+   * same time, `change` is applied again to what that request saved. If `change` changes nothing, nothing is written.
+   *
+   * The session's cookie and expiry stay as they are, unless `change` changes the cookie, whose `maxAge` or `expires`
+   * then says how long the session lives. With option `previous` the session is taken over first.
    *
    * ```ts
    * await store.update(sid, (session) => { session.credits = (session.credits ?? 0) + 1 })
    * ```
    *
-   * In one case `change` may count twice: if the answer to a write was lost, and another process has saved the session
-   * before the write could be looked for.
+   * In one case a change may be applied twice: if the answer to its write was lost, and another process saved the
+   * session before the store could see that the write had been done.
    *
-   * @param change gets the session as `get` gives it, and changes it or returns another one; synchronous. It is called
-   * again, with the session parsed anew, where another request has saved it meanwhile. What it throws fails the call,
-   * and nothing is written.
-   * @returns the session as it is stored; `null` where there is none
+   * @param change gets the session as `get` returns it, and changes it or returns another one. It is synchronous, and
+   * may be called several times. If it throws, nothing is written, and the call fails with what it threw.
+   * @returns the session as it is stored; `null` if there is none
+   * @throws PgStoreError `UNREADABLE`, `INVALID_SID`
    */
   update(sid: string, change: Change): Promise<SessionData | null> {
     return this.#calls.promise('update', async (deadline) => {
@@ -310,11 +334,12 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Changes each of a user's unexpired sessions (option `user`), as `update` does: those whose own data belong to that
-   * user. Sessions that are still in the store in option `previous` are not among them. If `change` throws, the call
-   * fails with that; sessions that were changed before stay so.
+   * Changes each of a user's unexpired sessions (option `user`), each as `update` does. Sessions that are still in the
+   * store in option `previous` are not found. If `change` throws, the call fails with what it threw; sessions that were
+   * changed before remain changed.
    *
-   * @returns how many were changed
+   * @returns how many sessions were changed
+   * @throws PgStoreError `INVALID_USER`
    */
   updateSessionsOf(user: string | number, change: Change): Promise<number> {
     return this.#calls.promise(
@@ -328,20 +353,23 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Calls back once when a session has ended: `'destroyed'`, or `'expired'`. Whoever ended it: this process, at once;
-   * another process, SQL by hand or its expiry, within option `watchInterval` and the time of one statement. While the
-   * database does not answer nothing is called; what has ended meanwhile is reported afterwards.
+   * Calls back once when a session has ended, with `'destroyed'` or `'expired'`.
+   *
+   * The end is noticed at once if this process destroyed the session. If another process or SQL by hand did, or the
+   * session expired, it is noticed within option `watchInterval` and the time of one statement. While the database does
+   * not answer, nothing is reported; the next check afterwards reports all that has ended.
    *
    * ```ts
    * const stop = store.watch(req.sessionID, () => socket.close())
    * socket.on('close', stop)
    * ```
    *
-   * A session that is not stored has ended: save it first, unless it is being saved at the call. What `onEnd` throws is
-   * an uncaught exception. The watch keeps no process alive, and `close()` ends it without calling back.
+   * A session that is not stored counts as ended, so save a new session before you watch it; a `set` that is under way
+   * is waited for. An error that `onEnd` throws is an uncaught exception. Watches do not keep the process alive, and
+   * `close()` ends them without calling back.
    *
    * @returns a function that ends the watch
-   * @throws TypeError for what is not a session ID, or not a function
+   * @throws TypeError if `sid` is not a session ID, or `onEnd` is not a function
    */
   watch(sid: string, onEnd: (reason: SessionEnd) => void): () => void {
     const flaw = validateSessionId(sid);
@@ -351,10 +379,12 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Takes over sessions of the store in option `previous`: those with the IDs in `sids`, else all, if that store can
-   * list them (`all`). May be repeated. Option `timeout` applies to each of that store's answers, the list included.
+   * Takes over sessions from the store in option `previous`: those with the IDs in `sids`, or without `sids` all that
+   * the method `all` of that store lists. The call may be repeated. Option `timeout` limits each answer of that store,
+   * the list included.
    *
-   * @returns how many were taken over
+   * @returns how many sessions were taken over
+   * @throws PgStoreError `UNSUPPORTED` without option `previous`, or if that store cannot list its sessions
    */
   takeOver(options?: TakeOverOptions | null): Promise<number>;
   takeOver(options?: TakeOverOptions | null, ...given: unknown[]): Promise<number> {
@@ -366,7 +396,11 @@ export class PgStore extends EventStore {
     });
   }
 
-  /** Creates the table now, or checks that it is there and has the store's columns, instead of at first use. */
+  /**
+   * Connects now instead of at the first call, creates the table if it is missing, and checks its columns otherwise.
+   *
+   * @throws PgStoreError `TABLE_MISMATCH`, `SHARDS_MISMATCH`
+   */
   ready(): Promise<void>;
   ready(...given: unknown[]): Promise<void> {
     refuseCallback('ready', ...given);
@@ -374,9 +408,10 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Deletes expired rows now, of all prefixes, in short statements.
+   * Deletes the expired rows of all prefixes now, in short statements. A row can be deleted once its `delete_after` has
+   * come, which is up to a fifth of its lifetime after its expiry.
    *
-   * @returns how many were deleted
+   * @returns how many rows were deleted
    */
   autodelete(): Promise<number>;
   autodelete(...given: unknown[]): Promise<number> {
@@ -391,7 +426,10 @@ export class PgStore extends EventStore {
     });
   }
 
-  /** Refuses new calls, finishes those under way, stops the timer, ends what the store opened. */
+  /**
+   * Refuses new calls, waits for those under way, stops the timers, and ends the connections that the store opened. It
+   * may be called several times.
+   */
   close(): Promise<void>;
   close(...given: unknown[]): Promise<void> {
     refuseCallback('close', ...given);
@@ -406,30 +444,38 @@ export class PgStore extends EventStore {
   }
 
   /**
-   * Middleware for frameworks that make session objects of their own and await `get`, such as express-openid-connect
-   * and koa-session, and a Fastify hook. In a request that runs through it, a `set` after a `get` of the same session
-   * ID saves what that `get` loaded, whichever object it is given: merged, and discarded if the session was destroyed
-   * meanwhile.
+   * Middleware for frameworks that create session objects of their own and await `get`, such as express-openid-connect
+   * and koa-session; it also works as a Fastify hook. In a request that runs through it, a `set` after a `get` of the
+   * same session ID saves the session that this `get` loaded, whichever object is passed: it is merged with the changes
+   * of other requests, and discarded if the session was destroyed meanwhile.
    *
    * ```ts
    * app.use(store.scope) // before the middleware that loads the session
    * ```
    *
-   * Where the framework passes callbacks, as @fastify/session does, the store does this by itself. It returns what
-   * `next` returned, so Koa can await it; Fastify's types want a hook that returns nothing.
+   * If the framework passes callbacks to the store, as @fastify/session does, the store does this without the
+   * middleware. The middleware returns what `next` returns, so that Koa can await it; its type says `void`, because
+   * Fastify's types require that of a hook.
    */
   readonly scope = (_req: unknown, _res: unknown, next: () => void): void => this.#scopes.runRequest(next);
 
-  /** From the data of `get` to `req.session`; the store remembers what the request saw. */
+  /**
+   * Creates `req.session` from the data that `get` loaded. express-session calls it. The session keeps a snapshot of
+   * these data, with which a later `set` finds out what the request has changed.
+   */
   override createSession(req: Request, data: SessionData): session.Session & SessionData {
     this.#scopes.turnOff();
-    data.cookie = fitCookie(property(data, 'cookie'));
+    data.cookie = preparedCookie(property(data, 'cookie'));
     const created = super.createSession(req, data);
     transferSnapshot(data, created);
     return created;
   }
 
-  /** Runs a call of many statements, each of which has a deadline of its own. */
+  /**
+   * Runs a call that sends many statements, each of which has a deadline of its own.
+   *
+   * @param given the arguments after the expected ones, which must not contain a callback
+   */
   #inStatements<T>(name: string, given: readonly unknown[], work: () => Promise<T> | T): Promise<T> {
     refuseCallback(name, ...given);
     return this.#calls.promise(name, async () => work(), NO_DEADLINE);
@@ -452,11 +498,11 @@ export class PgStore extends EventStore {
 }
 
 /**
- * A cookie that express-session's `Cookie` can be made of: that fails on an `originalMaxAge` which is not a number, and
- * it copies what every object seems to have where `Object.prototype` is polluted. A session without a cookie stays
- * without, and express-session says what it says with MemoryStore.
+ * Prepares a stored cookie for express-session's constructor `Cookie`, which throws if `originalMaxAge` is not a
+ * number, and also copies inherited properties, which exist where `Object.prototype` is polluted. A session without a
+ * cookie stays without one: express-session then throws the same error as with MemoryStore.
  */
-function fitCookie(given: unknown): SessionData['cookie'] {
+function preparedCookie(given: unknown): SessionData['cookie'] {
   if (typeof given !== 'object' || given === null) return given as never;
   const isPlain = Object.getPrototypeOf(given) === Object.prototype;
   const cookie = isPlain ? Object.assign(Object.create(null), given) : given;
@@ -464,16 +510,22 @@ function fitCookie(given: unknown): SessionData['cookie'] {
   return cookie;
 }
 
-/** The options of a method. A misspelt name would mean another thing: it is refused. */
+/**
+ * A method's options, as a copy without a prototype. An unknown name is refused, because a misspelt `except` would
+ * otherwise be ignored.
+ *
+ * @throws ArgumentError
+ */
 function knownOptions<T extends object>(method: string, options: T | null | undefined, known: readonly string[]): T {
   if (options === undefined || options === null) return Object.create(null);
-  if (typeof options !== 'object')
+  if (typeof options !== 'object') {
     throw new ArgumentError(method, `expected an object as options, got ${typeof options}`);
+  }
   const unknown = Object.keys(options).find((name) => !known.includes(name));
   if (unknown !== undefined) {
     throw new ArgumentError(method, `unknown option \`${unknown}\`; it takes \`${known.join('` and `')}\``);
   }
-  // Not what somebody has put into Object.prototype.
+  // Without a prototype, the copy does not inherit options from a polluted `Object.prototype`.
   return Object.assign(Object.create(null), options);
 }
 
@@ -486,12 +538,13 @@ function checkCount(method: string, name: string, count: unknown, least = 1): vo
   throw new ArgumentError(method, `\`${name}\`: expected a whole number, ${least} or more`);
 }
 
+/** @throws ArgumentError */
 function checkLifetime(lifetime: number): number {
   if (lifetime >= 0) return lifetime;
   throw new ArgumentError('set', 'expected a callback, or a lifetime of zero or more milliseconds');
 }
 
-/** @throws PgStoreError `INVALID_SID` */
+/** Checks the session ID in option `except` of a method. @throws PgStoreError `INVALID_SID` */
 function checkExcept(except: string | null | undefined): string | undefined {
   if (except === undefined || except === null) return undefined;
   const flaw = validateSessionId(except);

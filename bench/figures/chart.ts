@@ -1,4 +1,4 @@
-/** Draws the rates as bars beside connect-pg-simple's, in colours that show on white and on black: an SVG. */
+/** Draws the rates as an SVG: bars as multiples of connect-pg-simple's, in colours for light and dark pages. */
 
 import { describe, type Machine, type Row } from './results.js';
 
@@ -19,12 +19,12 @@ const COLOURS: Readonly<Record<string, string>> = {
   'plain postgres': '#a39a3c',
   'connect-pg-simple': '#4a8fd4',
 };
-/** Contrast of at least 4 to 1 with white and with GitHub's dark page. */
+/** The colour of text. It has a contrast of at least 4 to 1 with white and with GitHub's dark background. */
 const TEXT = '#74808d';
 
 const WIDTH = 760;
 const LABEL_WIDTH = 160;
-/** To the right of the axis there is room for the figure of the longest bar. */
+/** The width of the longest bar, which leaves room for its figure at the right. */
 const BARS_WIDTH = 540;
 const BAR = 14;
 const GAP = 12;
@@ -36,7 +36,7 @@ interface Bar {
   readonly ratio: number;
 }
 
-/** Rates as multiples of connect-pg-simple's, at 128 calls in flight and 100 connections. */
+/** The chart of rates at 128 calls in flight, and of the app with 100 connections. */
 export function chart(rows: readonly Row[], machine: Machine): string {
   const bars = barsOf(rows);
   const longest = Math.max(1, ...bars.map(({ ratio }) => ratio));
@@ -96,13 +96,13 @@ export function chart(rows: readonly Row[], machine: Machine): string {
 function barsOf(rows: readonly Row[]): Bar[] {
   return rows.flatMap(({ what, inFlight, store, ratio }) => {
     const operation = LABELS[`${what} ${inFlight}`];
-    // A call of MemoryStore only looks into an object: it is many times as fast as anything that leaves the process.
+    // A call of MemoryStore does not leave the process. Beside it the other bars would be too short to be compared.
     const isHidden = store === 'MemoryStore' && inFlight === 128;
     return operation === undefined || isHidden ? [] : [{ operation, store, ratio: ratio.median }];
   });
 }
 
-/** Between two lines of the grid: so that there are at most ten. */
+/** The distance between two lines of the grid, so that there are at most ten. */
 function stepOf(longest: number): number {
   return [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100].find((step) => longest / step <= 10) ?? 1000;
 }
@@ -112,7 +112,7 @@ function drawLegend(stores: readonly string[], top: number): { drawn: string[]; 
   let x = 0;
   let y = top;
   for (const store of stores) {
-    // As wide as the text is at most, since its real width is known only where it is drawn.
+    // This is the largest width that the text may have. Its real width depends on the reader's fonts.
     const width = 24 + store.length * 7;
     if (x + width > WIDTH) {
       x = 0;

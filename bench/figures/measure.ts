@@ -1,17 +1,19 @@
-/** Measures calls: rate, latency, the process's CPU; medians and quartiles of rounds. */
+/** Measures the rate and latency of calls and the CPU that they take, and computes medians and quartiles of rounds. */
 
+/** One measurement. */
 export interface Sample {
   /** Calls a second. */
   readonly rate: number;
-  /** Milliseconds. */
+  /** Median and 99th percentile of the latency, in milliseconds. */
   readonly p50: number;
   readonly p99: number;
-  /** Microseconds of the process's CPU a call. */
+  /** CPU time of the process for each call, in microseconds. */
   readonly cpu: number;
-  /** p99 of the app's event loop delay, in milliseconds; not a number for calls without an app. */
+  /** The 99th percentile of the app's event loop delay, in milliseconds; NaN for calls without an app. */
   readonly delay: number;
 }
 
+/** Makes the `n`th call, and calls `done` when it has been answered. */
 export type Call = (n: number, done: (error?: unknown) => void) => void;
 
 /** Keeps `inFlight` calls under way for a time; each answered call starts the next one. */
@@ -57,12 +59,13 @@ export function percentiles(latencies: number[]): { p50: number; p99: number } {
   return { p50: at(0.5), p99: at(0.99) };
 }
 
-/** Interpolated between the two nearest values. */
+/** The value below which a share of the values lies, interpolated between the two nearest values. */
 export function quantile(values: number[], share: number): number {
   const sorted = values.toSorted((a, b) => a - b);
-  const at = (sorted.length - 1) * share;
-  const [below, above] = [sorted[Math.floor(at)] ?? Number.NaN, sorted[Math.ceil(at)] ?? Number.NaN];
-  return below + (above - below) * (at % 1);
+  const position = (sorted.length - 1) * share;
+  const below = sorted[Math.floor(position)] ?? Number.NaN;
+  const above = sorted[Math.ceil(position)] ?? Number.NaN;
+  return below + (above - below) * (position % 1);
 }
 
 export function median(values: number[]): number {
@@ -79,7 +82,10 @@ export function spreadOf(values: number[]): Spread {
   return { median: median(values), quartiles: [quantile(values, 0.25), quantile(values, 0.75)] };
 }
 
-/** The rounds' ratios: a machine that is slower for one round slows both sides of that round. */
+/**
+ * The ratios of two stores' figures, computed round by round, since a machine that is slower for one round slows both
+ * stores in that round.
+ */
 export function ratios(ours: Sample[], theirs: Sample[], figure: keyof Sample = 'rate'): Spread {
   return spreadOf(ours.map((sample, round) => sample[figure] / theirs[round][figure]));
 }

@@ -1,4 +1,4 @@
-/** The benchmark's progress: one line on a terminal's standard error, nothing elsewhere. */
+/** Shows the benchmark's progress on a terminal, in one line on standard error. */
 
 import { Presets, SingleBar } from 'cli-progress';
 
@@ -8,7 +8,7 @@ export class Progress {
     Presets.shades_classic,
   );
 
-  /** @param seconds that the whole will take, roughly */
+  /** @param seconds how long the run will roughly take */
   constructor(seconds: number) {
     this.#bar.start(seconds, 0, { part: 'starting' });
   }
@@ -17,7 +17,7 @@ export class Progress {
     this.#bar.update({ part });
   }
 
-  /** @param seconds of the estimate that are behind us */
+  /** @param seconds how many of the estimated seconds have passed since the last call */
   passed(seconds: number): void {
     this.#bar.increment(seconds);
   }

@@ -1,7 +1,4 @@
-/**
- * Measures how quiet the machine is, so that no published figure comes from one that has other
- * work.
- */
+/** Measures whether the machine has other work, so that no figure is published that such work has distorted. */
 
 import os from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -10,20 +7,18 @@ import { openPeer, type Servers } from '../stores/peers.js';
 import { measure, spreadOf } from './measure.js';
 
 export interface Quietness {
-  /** Share of all cores that other processes used while this one slept. */
+  /** Share of all cores' time that other processes used while this one slept, 0 to 1. */
   readonly busy: number;
-  /**
-   * Interquartile range, relative to the median: of the time of a fixed CPU loop, of
-   * connect-pg-simple's gets a second.
-   */
+  /** The spread (`relativeSpread`) of the time of a fixed CPU loop. */
   readonly loop: number;
+  /** The spread of connect-pg-simple's gets a second. */
   readonly gets: number;
 }
 
 /**
- * A virtual machine of 2 cores without other work: CPU of others 0.3 %, spread of the loop 0.2 %,
- * of the gets 12 to 18 %, since its two cores are not always equally fast. With other work the
- * first two exceed their limits at once.
+ * The largest values of a quiet machine. A virtual machine with 2 cores and no other work measured 0.3 % CPU of others,
+ * a spread of 0.2 % of the loop, and of 12 to 18 % of the gets, because its cores are not always equally fast. With
+ * other work the first two exceed their limits at once.
  */
 export const LIMITS: Quietness = { busy: 0.05, loop: 0.05, gets: 0.25 };
 
@@ -43,13 +38,13 @@ export function describeQuietness(measured: Quietness): string {
   ].join(' ');
 }
 
-/** @param times of each; half as long a measurement serves a quick run */
+/** @param times how often the loop and the gets are each measured */
 export async function quietness(servers: Servers, times = 12): Promise<Quietness> {
   const busy = await busyShare(1500);
   const loops = Array.from({ length: times }, fixedLoop);
   const peer = await openPeer('connect-pg-simple', servers);
   const { calls } = await prepare(peer);
-  // For the compiler and the caches; not counted.
+  // The first measurement warms up the compiler and the caches, and is not counted.
   await measure(calls.get, 128, 1000);
   const gets: number[] = [];
   for (let n = 0; n < times; n++) gets.push((await measure(calls.get, 128, 300)).rate);
@@ -57,6 +52,7 @@ export async function quietness(servers: Servers, times = 12): Promise<Quietness
   return { busy, loop: relativeSpread(loops.slice(2)), gets: relativeSpread(gets) };
 }
 
+/** The interquartile range as a share of the median. */
 export function relativeSpread(values: number[]): number {
   const { median, quartiles } = spreadOf(values);
   return (quartiles[1] - quartiles[0]) / median;
@@ -76,7 +72,7 @@ function cpuTimes(): { busy: number; all: number } {
   return { busy: sum(all) - sum(idle), all: sum(all) };
 }
 
-/** @returns milliseconds that the same arithmetic took this time, about 50 */
+/** Computes always the same. @returns the milliseconds that it took, about 50 */
 function fixedLoop(): number {
   const started = performance.now();
   let x = 1;

@@ -1,10 +1,10 @@
-/** Tables of text, and how a figure is rounded. */
+/** Formats tables as text, and rounds figures. */
 
 import type { Spread } from './measure.js';
 
 type Cell = string | number;
 
-/** The first column to the left, figures to the right. */
+/** A table as text. The first column is aligned to the left, the others as `figures` says. */
 export function table(head: string[], rows: Cell[][], figures: 'left' | 'right' = 'right'): string {
   const lines = [head, ...rows].map((row) => row.map(String));
   const widths = head.map((_, column) => Math.max(...lines.map((line) => (line[column] ?? '').length)));
@@ -19,14 +19,15 @@ export function table(head: string[], rows: Cell[][], figures: 'left' | 'right' 
   return [text[0], widths.map((width) => '-'.repeat(width)).join('  '), ...text.slice(1)].join('\n');
 }
 
-/** A median with its quartiles. */
+/** A median with its quartiles, as text. */
 export function spread({ median, quartiles: [low, high] }: Spread): string {
   return `${figure(median)} (${figure(low)}–${figure(high)})`;
 }
 
-/** Three significant digits are more than the rounds agree on. */
+/** A figure with three significant digits, which is more than the rounds agree on; `-` for NaN and infinity. */
 export function figure(value: number): string {
   if (!Number.isFinite(value)) return '-';
   if (value >= 1000) return Number(value.toPrecision(3)).toLocaleString('en');
-  return value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2);
+  if (value >= 100) return value.toFixed(0);
+  return value.toFixed(value >= 10 ? 1 : 2);
 }

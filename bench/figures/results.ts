@@ -1,4 +1,4 @@
-/** What a run of the benchmark measured, and on which machine. */
+/** The results of a run of the benchmark, and the machine that it ran on. */
 
 import fs from 'node:fs';
 import os from 'node:os';
@@ -9,16 +9,19 @@ import { median, ratios, type Sample, type Spread, spreadOf } from './measure.js
 import { isQuiet, type Quietness } from './quiet.js';
 import type { Samples } from './samples.js';
 
+/** All that a run has measured. A part that was not run is missing. */
 export interface Results {
+  /** The samples of all stores' calls and apps. */
   readonly samples: Samples;
-  /** PgStore with options that cost something. */
+  /** The samples of PgStore with options that cost time. */
   readonly variants: Samples;
+  /** How many statements a number of touches sent, of sessions that were just saved. */
   skipped?: { touches: number; statements: number };
-  /** Bytes of WAL a request that reads: PgStore's and connect-pg-simple's. */
+  /** Bytes of WAL for each request that only reads, of PgStore and of connect-pg-simple. */
   wal?: { ours: number; theirs: number };
-  /** For each number of concurrent sign-ins. */
+  /** The costs for each number of concurrent sign-ins. */
   signOuts?: SignOuts[];
-  /** `update` beside `get` and `set`. */
+  /** The samples of `update`, and of `get` followed by `set`. */
   updates?: Samples;
   watches?: Watches;
   growth?: Growth;
@@ -34,7 +37,7 @@ export interface Machine {
   readonly memoryGb: number;
   readonly system: string;
   readonly versions: Record<string, string>;
-  /** Before and after the run. */
+  /** How quiet the machine was before and after the run. */
   readonly quietness: Quietness[];
 }
 
@@ -49,7 +52,7 @@ const PACKAGES = [
   'redis',
 ];
 
-/** One line; it says so where the machine was not quiet. */
+/** The machine in one line, with a warning if it was not quiet. */
 export function describe({ date, cpu, cores, versions, quietness }: Machine): string {
   const busy = quietness.every(isQuiet) ? '' : '; the machine had OTHER WORK meanwhile';
   return `${date}, ${cores} cores of ${cpu}, Node.js ${versions.node}, PostgreSQL ${versions.PostgreSQL}${busy}`;
@@ -72,20 +75,26 @@ export function machine(postgres: string, redis: string | undefined, quietness: 
   };
 }
 
-/** A figure's median over the rounds, with the quartiles of rate and ratio. */
+/** One store's figures for one operation: medians over the rounds, some with their quartiles. */
 export interface Row {
+  /** The operation of a store, or the path of the app. */
   readonly what: string;
   readonly inFlight: number;
   readonly store: string;
+  /** Calls or requests a second. */
   readonly rate: Spread;
-  /** Its rate as a multiple of connect-pg-simple's, and for an app also of the rate with MemoryStore. */
+  /** The rate as a multiple of connect-pg-simple's. */
   readonly ratio: Spread;
+  /** For an app, the rate as a multiple of the rate with MemoryStore. */
   readonly ofMemory?: Spread;
+  /** Latency in milliseconds. */
   readonly p50: number;
   readonly p99: number;
-  /** Microseconds of the process, and as a multiple of those with connect-pg-simple. */
+  /** CPU time of the process for a call or a request, in microseconds. */
   readonly cpu: number;
+  /** That CPU time as a multiple of connect-pg-simple's. */
   readonly cpuRatio: Spread;
+  /** For an app, the 99th percentile of its event loop delay, in milliseconds. */
   readonly delay?: number;
 }
 
@@ -113,12 +122,13 @@ export function rowsOf(samples: Samples, stores: readonly string[], what: string
   });
 }
 
-/** What is kept of `update`: its rate as a multiple of that of a `get` and then a `set`. */
+/** The rate of `update` as a multiple of the rate of a `get` followed by a `set`. */
 export interface UpdateRow {
   readonly inFlight: number;
   readonly ratio: Spread;
 }
 
+/** A store's rate as a multiple of another store's, the reference. */
 export function ratioOf(samples: Samples, store: string, reference: string, what: string, inFlight: number): Spread {
   return ratios(samples.of(store, what, inFlight), samples.of(reference, what, inFlight));
 }

@@ -1,8 +1,8 @@
-/** What the rounds measured. */
+/** Keeps the samples of a run. */
 
 import type { Sample } from './measure.js';
 
-/** Samples by operation, calls in flight and store, one for each round. */
+/** Samples by store, operation and number of calls in flight; each has one sample for each round. */
 export class Samples {
   readonly #samples = new Map<string, Sample[]>();
 

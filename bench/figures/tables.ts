@@ -1,4 +1,4 @@
-/** What a run prints: a table for each thing that it measured. */
+/** The tables that a run prints, one for each part. */
 
 import { updateRows } from '../parts/updates.js';
 import { figure, spread, table } from './report.js';
@@ -6,7 +6,7 @@ import { type Results, type Row, ratioOf } from './results.js';
 import type { Samples } from './samples.js';
 import { targetsOf, titleOf } from './targets.js';
 
-/** Only of what was measured in this run. */
+/** The tables of the parts that were measured in this run. */
 export function tablesOf(rows: readonly Row[], results: Results, options: readonly string[]): string[] {
   const { variants, signOuts, updates, watches, deletion, clearing } = results;
   const tables = [...new Set(rows.map(titleOf))].map((title) =>
@@ -25,7 +25,7 @@ export function tablesOf(rows: readonly Row[], results: Results, options: readon
   return tables;
 }
 
-/** CPU is that of this process for a call, or of the app for a request. */
+/** One row for each store. CPU is that of this process for a call, or of the app's process for a request. */
 function tableOfStores(title: string, rows: readonly Row[]): string {
   const head = [title, 'a second', 'x connect-pg-simple', 'p50 ms', 'p99 ms', 'CPU µs', 'x its CPU', 'loop p99 ms'];
   const lines = rows.map(({ store, rate, ratio, p50, p99, cpu, cpuRatio, delay }) => [

@@ -1,4 +1,4 @@
-/** The goals, and what a run measured of each. */
+/** The goals for PgStore's speed, and whether a run has reached each of them. */
 
 import type { PeerName } from '../stores/peers.js';
 import { median, ratios, type Sample } from './measure.js';
@@ -28,7 +28,7 @@ export function titleOf({ what, inFlight }: { what: string; inFlight: number }):
   return REQUESTS[what] ?? `${CALLS[what]}, ${inFlight} in flight`;
 }
 
-/** Only of what was measured in this run. */
+/** The goals about which this run has measured something. */
 export function targetsOf(results: Results): Target[] {
   const targets: Target[] = [];
   const { samples, wal, growth, deletion, heap, skipped, signOuts } = results;
@@ -116,7 +116,7 @@ export function targetsOf(results: Results): Target[] {
     const first = heap.megabytes[1] as number;
     const last = heap.megabytes.at(-1) as number;
     const measured = `${figure(first)} -> ${figure(last)} MB`;
-    // Noise of the collector apart: a leak of 20 bytes a call would show.
+    // The limit of 16 MB is above the noise of the garbage collector, and below a leak of 20 bytes for each call.
     add('heap while 10^6 calls pass', 'flat', measured, last - first < 16);
     add('a queue of 10^5 waiting calls', 'drains', `in ${figure(heap.drained)} s`, true);
   }

@@ -1,6 +1,6 @@
 /**
- * The Express 5 app that is put under load, in a process of its own, on the store that it is told
- * to use.
+ * The Express 5 app that is put under load. It runs in a process of its own, with the store and the servers that the
+ * environment variable BENCH_APP names.
  */
 
 import { monitorEventLoopDelay } from 'node:perf_hooks';
@@ -10,12 +10,12 @@ import session from 'express-session';
 import { SECRET, SESSIONS, sessionIdFrom, sessionOf, textSessionIdFrom, textSessionOf } from '../stores/data.js';
 import { openPeer, type PeerName, type Servers, saveAll } from '../stores/peers.js';
 
-/** What the parent process gets: the port first, then the rest each time it asks. */
+/** A message to the parent process: first the port, and later, each time the parent asks, the other fields. */
 export interface Answer {
   port?: number;
-  /** Microseconds of CPU so far. */
+  /** The CPU time of this process so far, in microseconds. */
   cpu?: number;
-  /** p99 of the event loop delay since it was last asked for, in milliseconds. */
+  /** The 99th percentile of the event loop delay since the last question, in milliseconds. */
   delay?: number;
 }
 

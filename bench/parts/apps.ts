@@ -24,13 +24,13 @@ export class App {
   }
 
   static async start(name: PeerName, servers: Servers): Promise<App> {
-    // Not as an argument: all users of the machine can see those, and the servers' addresses have passwords.
+    // The connection strings contain passwords, so they are not passed as arguments, which all users of a machine see.
     const child = start('app-process.ts', { BENCH_APP: JSON.stringify({ name, servers }) });
     const { port } = await answer<Answer>(child);
     return new App(name, port as number, child);
   }
 
-  /** CPU so far, and the event loop delay since the last time. */
+  /** The app's CPU time so far, and its event loop delay since the last call. */
   async usage(): Promise<Required<Pick<Answer, 'cpu' | 'delay'>>> {
     const answered = answer<Required<Answer>>(this.#process);
     this.#process.send('usage');
@@ -76,14 +76,14 @@ function start(script: string, variables: NodeJS.ProcessEnv = {}): ChildProcess 
   return fork(file, { execArgv: ['--import', 'tsx'], env: { ...process.env, ...variables } });
 }
 
-/** Both scripts end when they are disconnected. */
+/** Stops a child process. Both scripts end when they are disconnected. */
 async function stop(child: ChildProcess): Promise<void> {
   const exited = once(child, 'exit');
   child.disconnect();
   await exited;
 }
 
-/** The child's next message; an error if it ends instead. */
+/** The child's next message. It rejects if the child ends instead. */
 function answer<T>(child: ChildProcess): Promise<T> {
   return new Promise((resolve, reject) => {
     const gone = (code: number | null) =>

@@ -1,27 +1,28 @@
-/** Measures each store alone, without HTTP. */
+/** Measures the calls of each store, without HTTP. */
 
 import diagnostics from 'node:diagnostics_channel';
 import { type Call, measure, type Sample } from '../figures/measure.js';
 import { SESSIONS, sessionIdFrom, sessionOf } from '../stores/data.js';
 import { type LoadedSession, loadAll, openPgStore, type Peer, type Servers, saveAll } from '../stores/peers.js';
 
-/** `set`: of a loaded session with changed data; `replace`: the store's `set` of a plain object. */
+/** The operations: `set` is the store's `set` of a loaded and changed session, `replace` that of a plain object. */
 export const OPERATIONS = ['get', 'set', 'replace', 'touch'] as const;
 export type Operation = (typeof OPERATIONS)[number];
 export const IN_FLIGHT = [128, 1] as const;
 
-/** A store with its sessions loaded, as so many requests would hold them. */
+/** A store with its calls, which use sessions that were loaded as requests load them. */
 export interface Subject {
   readonly peer: Peer;
   readonly calls: Record<Operation, Call>;
 }
 
+/** Stores the sessions, and loads them. */
 export async function prepare(peer: Peer, sids = sidsOf(SESSIONS)): Promise<Subject> {
   await saveAll(peer, sids, sessionOf);
   return subjectOf(peer, sids);
 }
 
-/** For sessions that are in the store already. */
+/** Loads sessions that are in the store already. */
 export async function subjectOf(peer: Peer, sids: string[]): Promise<Subject> {
   const sessions = await loadAll(peer, sids);
   return { peer, calls: callsOf(peer, sids, sessions) };
@@ -32,7 +33,7 @@ export function sidsOf(count: number): string[] {
 }
 
 export function callsOf({ store }: Peer, sids: string[], sessions: LoadedSession[]): Record<Operation, Call> {
-  // Counted on over rounds: the same session comes again only after all the others.
+  // The turn goes on from round to round, so a session is used again only after all the others.
   let turn = 0;
   let views = 0;
   const next = () => turn++ % sids.length;
@@ -47,13 +48,13 @@ export function callsOf({ store }: Peer, sids: string[], sessions: LoadedSession
       sessions[n].touch();
       store.set(sids[n], sessions[n], done);
     },
-    // Rows of its own: otherwise each `set` would meet another one's change.
+    // The plain objects have rows of their own. Otherwise each `set` of a loaded session would meet their changes.
     replace: (_, done) => {
       const n = next();
       plain[n].views = ++views;
       store.set(`plain-${sids[n]}`, plain[n], done);
     },
-    // As express-session at the end of a request: a new expiry first.
+    // As express-session does at the end of a request, the session gets a new expiry before the store's touch.
     touch: (_, done) => {
       const n = next();
       sessions[n].touch();
@@ -62,7 +63,12 @@ export function callsOf({ store }: Peer, sids: string[], sessions: LoadedSession
   };
 }
 
-/** One interleaved round: for each operation every store in turn, each round in another order. */
+/**
+ * One round of measurements: for each operation all stores take turns, in another order in each round.
+ *
+ * @param milliseconds the time of one measurement
+ * @param number the number of the round, which decides the order
+ */
 export async function round(
   subjects: Subject[],
   milliseconds: number,
@@ -82,7 +88,7 @@ export async function round(
   }
 }
 
-/** Of sessions that were just saved, with the default `touchAfter`. */
+/** Counts the statements that touches send of sessions that were just saved, with the default `touchAfter`. */
 export async function skippedTouches(servers: Servers): Promise<{ touches: number; statements: number }> {
   let statements = 0;
   const count = () => {

@@ -1,6 +1,5 @@
 /**
- * Sends requests from a process of its own: on each connection for sessions that no other
- * connection uses.
+ * Sends requests to an app, from a process of its own. Each connection uses sessions that no other connection uses.
  */
 
 import autocannon from 'autocannon';
@@ -11,16 +10,20 @@ export interface Load {
   port: number;
   path: string;
   connections: number;
-  /** How long, or how many requests. */
+  /** How long requests are sent; without effect if `requests` is given. */
   seconds?: number;
+  /** How many requests are sent. */
   requests?: number;
 }
 
 export interface LoadResult {
   requests: number;
+  /** Requests a second. */
   rate: number;
+  /** Latency in milliseconds. */
   p50: number;
   p99: number;
+  /** How many requests had no answer, or one with another status than 2xx. */
   failed: number;
 }
 
@@ -50,7 +53,7 @@ process.on('message', async ({ port, path, connections, seconds, requests }: Loa
   });
   const elapsed = (performance.now() - started) / 1000;
   const answer: LoadResult = {
-    // Its own count leaves out what came after its last full second.
+    // autocannon's own count leaves out the answers after its last full second.
     requests: answers,
     rate: answers / elapsed,
     p50: result.latency.p50,

@@ -1,4 +1,4 @@
-/** PgStore's rates and heap with a million rows, a million expired rows, a million calls. */
+/** Measures PgStore with a million rows, while it deletes a million rows, and in a million calls. */
 
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
@@ -10,14 +10,20 @@ import { loadAll, openPgStore, type Peer, type Servers, save } from '../stores/p
 import { callsOf, prepare } from './calls.js';
 import { copyModel } from './tables.js';
 
+/** The rates with different numbers of rows. */
 export interface Growth {
   readonly rows: number[];
-  /** Calls a second, for each number of rows. */
+  /** Calls a second for each number of rows, in the same order. */
   readonly get: number[];
   readonly set: number[];
 }
 
-/** `get` of any row, `set` of 10,000 sessions that lie all over the table, at 128 in flight. */
+/**
+ * Measures `get` of random rows, and `set` of 10,000 sessions that are spread evenly over the table, with 128 calls in
+ * flight.
+ *
+ * @param seconds the time of one measurement
+ */
 export async function growth(
   servers: Servers,
   seconds: number,
@@ -44,7 +50,8 @@ export async function growth(
       for (const [n, subject] of subjects.entries()) {
         onStep(`${operation} with ${sizes[n]} rows`);
         const { rate } = await measure(subject[operation], 128, seconds * 1000);
-        // The first round reads the table in and writes each page whole, once.
+        // The first round is not counted: it reads the table into memory, and the first change of each page after a
+        // checkpoint writes the whole page to the WAL.
         if (round > 0) rates[operation][n].push(rate);
       }
     }
@@ -54,35 +61,37 @@ export async function growth(
   return { rows: sizes, get: rates.get.map(median), set: rates.set.map(median) };
 }
 
+/** What the deletion of many rows costs. */
 export interface Deletion {
   readonly rows: number;
   readonly statements: number;
-  /** Seconds that the whole took. */
+  /** How many seconds the deletion took. */
   readonly seconds: number;
-  /** Milliseconds: p99 of the gets before and meanwhile, and the longest get meanwhile. */
+  /** The 99th percentile of the latency of gets before and during the deletion, in milliseconds. */
   readonly before: number;
   readonly during: number;
+  /** The longest get during the deletion, in milliseconds. */
   readonly longestGet: number;
-  /** Milliseconds: the longest of the deletion's statements. */
+  /** The longest statement of the deletion, in milliseconds. */
   readonly longest: number;
 }
 
-/** What deletes rows: a method of PgStore, and the rows that it has to delete. */
+/** A method of PgStore that deletes rows, and the rows that it has to delete. */
 interface Deleting {
   readonly method: 'autodelete' | 'clear';
   readonly table: string;
   readonly rows: number;
-  /** From now, as PostgreSQL's interval. */
+  /** An interval of PostgreSQL, from now until the rows expire. */
   readonly expiry: string;
 }
 
-/** Autodelete of a million expired rows. */
+/** Measures `autodelete()` of a million expired rows. */
 export function deletion(servers: Servers, server: PostgresServer, onStep: (part: string) => void): Promise<Deletion> {
   const rows = { method: 'autodelete', table: 'rows_expired', rows: 1_000_000, expiry: '-1 second' } as const;
   return whileReading(servers, server, rows, onStep);
 }
 
-/** `clear()` of a million sessions. */
+/** Measures `clear()` of a million sessions. */
 export function clearing(servers: Servers, server: PostgresServer, onStep: (part: string) => void): Promise<Deletion> {
   const rows = { method: 'clear', table: 'rows_cleared', rows: 1_000_000, expiry: '1 day' } as const;
   return whileReading(servers, server, rows, onStep);
@@ -97,8 +106,8 @@ async function whileReading(
 ): Promise<Deletion> {
   const sql = client(servers);
   onStep(`${rows} rows for ${method}`);
-  // The server times this store's statements, and nobody else's.
-  // A string: the client leaves out a 0.
+  // The server logs the durations of this store's statements only. The value is a string, because Postgres.js leaves
+  // out settings that are falsy.
   const connection = { log_min_duration_statement: '0' };
   const deleting = await openPgStore(servers, { table, postgres: { connection } }, 'deleting');
   const reading = await openPgStore(servers, { table });
@@ -148,16 +157,18 @@ async function whileReading(
   };
 }
 
+/** How the heap develops during many calls. */
 export interface Heap {
   readonly calls: number;
-  /** Megabytes after garbage collection, after each tenth of the calls. */
+  /** The heap in megabytes after each tenth of the calls, after garbage collection. */
   readonly megabytes: number[];
-  /** Calls that waited at once, and the seconds until all were answered. */
+  /** How many calls were made at once in the end. */
   readonly queue: number;
+  /** The seconds until all of these were answered. */
   readonly drained: number;
 }
 
-/** A million calls at 128 in flight, then 100,000 at once. */
+/** Makes a million calls with 128 in flight, and then 100,000 calls at once. */
 export async function heap(servers: Servers, onStep: (part: string) => void): Promise<Heap> {
   setFlagsFromString('--expose-gc');
   const collect = runInNewContext('gc') as () => void;
@@ -168,21 +179,21 @@ export async function heap(servers: Servers, onStep: (part: string) => void): Pr
   const megabytes: number[] = [];
   for (let tenth = 1; tenth <= 10; tenth++) {
     onStep(`heap, ${tenth} of 10`);
-    await pass(mixed, total / 10, 128);
+    await makeCalls(mixed, total / 10, 128);
     collect();
     megabytes.push(process.memoryUsage().heapUsed / 1e6);
   }
   const queue = 100_000;
   onStep(`${queue} calls at once`);
   const started = performance.now();
-  await pass([calls.get], queue, queue);
+  await makeCalls([calls.get], queue, queue);
   const drained = (performance.now() - started) / 1000;
   await peer.close();
   return { calls: total, megabytes, queue, drained };
 }
 
-/** So many calls, so many at a time. */
-async function pass(calls: Call[], total: number, inFlight: number): Promise<void> {
+/** Makes `total` calls, `inFlight` at a time. */
+async function makeCalls(calls: Call[], total: number, inFlight: number): Promise<void> {
   let made = 0;
   await Promise.all(
     Array.from({ length: inFlight }, async () => {
@@ -200,7 +211,12 @@ function client({ postgres: uri }: Servers): Sql {
   return postgres(uri, { max: 1, onnotice: () => {} });
 }
 
-/** Copies of one session that the store itself saved, from `first` on. */
+/**
+ * Fills the table with copies of one session that the store has saved.
+ *
+ * @param expiry an interval of PostgreSQL, from now until the copies expire
+ * @param first the number of the first session ID
+ */
 async function fill(sql: Sql, peer: Peer, table: string, rows: number, expiry: string, first = 0): Promise<void> {
   await save(peer, 'model', sessionOf(0));
   const expiresAt = `now() + interval '${expiry}'`;

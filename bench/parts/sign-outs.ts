@@ -1,4 +1,4 @@
-/** Many users who sign in at the same time, each of whom is signed out everywhere else. */
+/** Measures many sign-ins at the same time, each of which signs its user out everywhere else. */
 
 import { randomUUID } from 'node:crypto';
 import diagnostics from 'node:diagnostics_channel';
@@ -9,7 +9,7 @@ import { median } from '../figures/measure.js';
 import { sessionOf } from '../stores/data.js';
 import { openPgStore, type Servers } from '../stores/peers.js';
 
-/** What so many concurrent sign-ins cost: medians over the rounds. */
+/** What a number of concurrent sign-ins cost: medians over the rounds. */
 export interface SignOuts {
   readonly signIns: number;
   readonly ours: Cost;
@@ -23,12 +23,15 @@ export interface Cost {
   readonly milliseconds: number;
 }
 
-/** Before the measurement each user is signed in that often. */
+/** How many sessions each user has before the measurement. */
 const OTHER_SESSIONS = 2;
 
 /**
- * A sign-in saves a new session and destroys the user's others: `set`, then `destroySessionsOf(user, { except })`.
- * Plain SQL is an `insert` and a `delete` on a table of its own, with the same data and the same index on the user.
+ * Measures sign-ins, each of which saves a new session and destroys the user's others: `set`, and then
+ * `destroySessionsOf(user, { except })`. Plain SQL does the same with an `insert` and a `delete`, on a table of its own
+ * with the same data and the same index on the user.
+ *
+ * @param counts the numbers of concurrent sign-ins
  */
 export async function signOuts(
   servers: Servers,
@@ -42,7 +45,7 @@ export async function signOuts(
   for (const signIns of counts) {
     const costs: Record<'ours' | 'plainSql', Cost[]> = { ours: [], plainSql: [] };
     let failed = 0;
-    // The first round is for the compiler and the caches, and is not counted.
+    // The first round warms up the compiler and the caches, and is not counted.
     for (let round = 0; round <= rounds; round++) {
       onStep(`${signIns} sign-ins at once`);
       const users = Array.from({ length: signIns }, () => randomUUID());
@@ -69,7 +72,7 @@ export async function signOuts(
 interface Subject {
   save(sid: string, user: string): Promise<unknown>;
   destroyOthers(sid: string, user: string): Promise<unknown>;
-  /** Sent so far. */
+  /** How many statements were sent so far. */
   statements(): number;
   close(): Promise<unknown>;
 }
@@ -121,7 +124,7 @@ async function plainSqlUnderTest(servers: Servers): Promise<Subject> {
   };
 }
 
-/** A session of a user, as Passport has it. */
+/** A session that belongs to a user, in the form that Passport uses. */
 function dataOf(user: string): SessionData {
   return Object.assign(sessionOf(0), { passport: { user } });
 }

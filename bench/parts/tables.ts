@@ -1,13 +1,13 @@
-/** Tables of sessions that the benchmark fills or changes by SQL. */
+/** Fills and changes tables of sessions by SQL. */
 
 import type { Sql } from 'postgres';
 
 /**
- * Copies the session `model`, which the store itself has saved, as often as `numbers` has rows, and deletes it. The
- * columns are asked for, so that this goes with each version of the table.
+ * Copies the session `model`, which the store has saved, once for each row of `numbers`, and deletes the model. It asks
+ * the database for the table's columns, so it works with every version of the table.
  *
- * @param numbers the rows: SQL that follows `from`, with its columns
- * @param values  SQL by column, in place of the model's value
+ * @param numbers an item of SQL's `from` clause
+ * @param values  by column, SQL expressions that replace the model's values; they may use the columns of `numbers`
  */
 export async function copyModel(
   sql: Sql,
@@ -25,7 +25,7 @@ export async function copyModel(
   await sql`delete from ${sql(table)} where sid = 'model'`;
 }
 
-/** The index by which expired rows are found. */
+/** Drops the index by which autodelete finds expired rows, also in earlier versions of the table. */
 export async function dropDeletionIndex(sql: Sql, table: string): Promise<void> {
   const indexes = await sql<{ name: string }[]>`select indexrelid::regclass::text as name
     from pg_index join pg_attribute on attrelid = indrelid and attnum = any(indkey)

@@ -1,4 +1,4 @@
-/** `update` beside what apps write without it: `get`, a change, `set`. */
+/** Compares `update` with what apps do without it: `get`, a change, `set`. */
 
 import type { SessionData } from 'express-session';
 import type { PgStore } from '../../lib/index.js';
@@ -13,7 +13,7 @@ export const UPDATE = 'update';
 export const GET_THEN_SET = 'get, then set';
 export const UPDATES_IN_FLIGHT = [1, 128] as const;
 
-/** @returns the rate of `update` as a multiple of that of a `get` and then a `set` */
+/** The results for each number of calls in flight. */
 export function updateRows(samples: Samples): UpdateRow[] {
   return UPDATES_IN_FLIGHT.map((inFlight) => ({
     inFlight,
@@ -51,7 +51,7 @@ export async function updates(
       for (const [name, call] of Object.entries(calls)) {
         onStep(`${name}, ${inFlight} in flight`);
         const sample = await measure(call, inFlight, milliseconds);
-        // The first round is for the compiler and the caches.
+        // The first round warms up the compiler and the caches, and is not counted.
         if (round > 0) samples.add(name, 'update', inFlight, sample);
       }
     }

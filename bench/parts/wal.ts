@@ -1,10 +1,10 @@
-/** The WAL that requests write which only read, with sessions that are `rolling`. */
+/** Measures the WAL of requests that only read their session, with express-session's option `rolling`. */
 
 import type { Sql } from 'postgres';
 import type { PeerName, Servers } from '../stores/peers.js';
 import { App, type LoadGenerator } from './apps.js';
 
-/** @returns bytes of WAL a request */
+/** @returns the bytes of WAL for each request */
 export async function walPerRequest(
   name: PeerName,
   servers: Servers,
@@ -14,8 +14,8 @@ export async function walPerRequest(
 ): Promise<number> {
   const app = await App.start(name, servers);
   const load = { port: app.port, path: '/rolling', connections: 100, requests };
-  // Each page is written whole the first time after a checkpoint: that is done in a first pass over
-  // all sessions.
+  // After a checkpoint, the first change of each page writes the whole page to the WAL. The first pass over all
+  // sessions causes these writes, so the second one is measured without them.
   await generator.run(load);
   const position = async () => (await sql`select pg_current_wal_lsn()::text as lsn`)[0].lsn as string;
   const before = await position();

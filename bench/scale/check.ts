@@ -1,7 +1,7 @@
 /**
- * Does bench/scale/simulate.ts foretell what a real table does? The same visitors, ten times as hasty, in
- * the simulation and on a PostgreSQL of one's own with autovacuum on:
- * `npx tsx bench/scale/check.ts`, four minutes.
+ * Compares the simulation in bench/scale/simulate.ts with a real table. The same visitors, who send requests ten times
+ * as fast, are simulated, and sent to a PostgreSQL server of the check's own with autovacuum on. It takes four minutes:
+ * `npx tsx bench/scale/check.ts`.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -16,17 +16,18 @@ import { load, openPgStore, type Peer, save } from '../stores/peers.js';
 import { DEFAULTS, type Scenario, simulate, slackOf } from './simulate.js';
 import { Visitors } from './visitors.js';
 
-const HASTY: Scenario = {
+const FAST: Scenario = {
   ...DEFAULTS,
   ...{ sessions: 100_000, sample: 100_000, seconds: 50, visit: 30, pause: 0.6, ttl: 3600, touchAfter: 6 },
   ...{ autodelete: 10, naptime: 1, scaleFactor: 0.01 },
 };
-const ADVISED = { ...HASTY, costDelay: 0, cached: 1 };
-/** No vacuum in this time. */
-const CROWDED = { ...HASTY, sessions: 2_000, sample: 2_000, active: 0.5, scaleFactor: 100 };
+/** The settings that docs/scale.md advises. */
+const ADVISED = { ...FAST, costDelay: 0, cached: 1 };
+/** A small table with much traffic. Its scale factor is so large that no vacuum starts. */
+const CROWDED = { ...FAST, sessions: 2_000, sample: 2_000, active: 0.5, scaleFactor: 100 };
 
 build();
-await check('100,000 sessions, default pauses, 16 MB of shared buffers', HASTY, '16MB');
+await check('100,000 sessions, default pauses, 16 MB of shared buffers', FAST, '16MB');
 await check('as advised, 128 MB', ADVISED);
 await check('as advised, 4 partitions', { ...ADVISED, partitions: 4 });
 await check('2,000 sessions, half of them active, no vacuum', CROWDED);
@@ -68,11 +69,12 @@ async function check(title: string, given: Scenario, sharedBuffers = '128MB'): P
   console.log(`${failed} calls found their session just expired.`);
 }
 
-/** Does what the visitors do, when they do it. */
+/** Makes the calls of the visitors at the times of the simulation. */
 async function visit(sql: Sql, peer: Peer, scenario: Scenario): Promise<{ counted: number; failed: number }> {
   const { store } = peer;
   const answered = (call: (done: (error?: unknown) => void) => void) =>
     new Promise<void>((resolve, reject) => call((error) => (error ? reject(error) : resolve())));
+  /** The calls of one second, with their times in seconds. */
   let due: { at: number; call: () => Promise<void> }[] = [];
   const visitors = new Visitors(scenario, {
     create: (row, at) => due.push({ at, call: () => save(peer, sessionIdFrom(row), visitorOf(row, scenario)) }),
@@ -88,7 +90,8 @@ async function visit(sql: Sql, peer: Peer, scenario: Scenario): Promise<{ counte
   };
   const started = performance.now();
   const calls: Promise<unknown>[] = [];
-  let [counted, failed] = [0, 0];
+  let counted = 0;
+  let failed = 0;
   for (let second = 0; second < scenario.seconds; second++) {
     due = [];
     visitors.second(second);
@@ -103,14 +106,14 @@ async function visit(sql: Sql, peer: Peer, scenario: Scenario): Promise<{ counte
   return { counted, failed };
 }
 
-/** A signed-in user's. */
+/** The session of a visitor who is signed in. */
 function visitorOf(row: number, { ttl }: Scenario): ReturnType<typeof sessionOf> {
   const session = sessionOf(row);
   session.cookie.maxAge = ttl * 1000;
   return Object.assign(session, { passport: { user: row } });
 }
 
-/** Copies of one session that the store itself saved, with the expiries of the simulation. */
+/** Creates the table, and fills it with copies of one session that the store has saved, with simulated expiries. */
 async function fill(sql: Sql, peer: Peer, scenario: Scenario): Promise<void> {
   const { sample, partitions, fillfactor, costDelay, scaleFactor, ttl } = scenario;
   await sql.unsafe(createTableSql({ schema: 'public', table: 'sessions' }, partitions > 1 ? partitions : 0)).simple();
@@ -139,10 +142,14 @@ async function fill(sql: Sql, peer: Peer, scenario: Scenario): Promise<void> {
   await sql`select pg_stat_force_next_flush()`;
 }
 
+/** PostgreSQL's counters of the table. */
 interface State {
+  /** Dead rows. */
   readonly counted: number;
+  /** Rows that were inserted. */
   readonly made: number;
   readonly updates: number;
+  /** Updates that were heap-only. */
   readonly inPlace: number;
   readonly deleted: number;
   readonly bytes: number;

@@ -1,36 +1,34 @@
 /**
- * How many writes do visitors cause, how many dead rows lie in the table, how large does it grow,
- * and does autovacuum keep up? The tables of docs/scale.md: `npx tsx bench/scale/simulate.ts`. The model
- * beside a real server: `npx tsx bench/scale/check.ts`.
+ * Simulates how many writes visitors cause, how many dead rows the table contains, how large it grows, and whether
+ * autovacuum keeps up. `npx tsx bench/scale/simulate.ts` prints the tables of docs/scale.md, and
+ * `npx tsx bench/scale/check.ts` compares the model with a real server.
  *
- * A sample of the sessions is simulated, request by request; what vacuum and deletion do in a
- * second is as much smaller. Left out: analyze, freezing, truncation, waits for the disk, and a
- * second pass over the indexes where memory for dead rows is short.
+ * Only a sample of the sessions is simulated, request by request. The work that vacuum and deletion do in a second is
+ * reduced in the same proportion. The model leaves out analyze, freezing, truncation, waits for the disk, and a second
+ * pass over the indexes, which vacuum needs if its memory for dead rows is too small.
  */
 
 import { pathToFileURL } from 'node:url';
 import { random as randomFrom } from '../../spec/support/random.js';
 import { figure, table } from '../figures/report.js';
 import { type Storage, TableModel } from './table-model.js';
-import { type Traffic, Visitors } from './visitors.js';
+import { type Calls, type Traffic, Visitors } from './visitors.js';
 
 export interface Scenario extends Traffic, Storage {
-  /** How many there are in truth; `sample` of them are simulated. */
+  /** How many sessions the table has; `sample` of them are simulated. */
   readonly sessions: number;
-  /**
-   * Seconds between deletions of expired rows, apps that do so, and rows that a deletion takes in a
-   * second.
-   */
+  /** Option `autodelete`: the seconds between two deletions of expired rows. */
   readonly autodelete: number;
+  /** How many processes delete expired rows. */
   readonly apps: number;
+  /** How many rows are deleted in a second while a deletion runs. */
   readonly deletionRate: number;
   readonly partitions: number;
-  /**
-   * autovacuum_vacuum_scale_factor, autovacuum_vacuum_cost_delay (milliseconds), autovacuum_naptime
-   * (seconds).
-   */
+  /** autovacuum_vacuum_scale_factor. */
   readonly scaleFactor: number;
+  /** autovacuum_vacuum_cost_delay, in milliseconds. */
   readonly costDelay: number;
+  /** autovacuum_naptime, in seconds. */
   readonly naptime: number;
 }
 
@@ -58,163 +56,265 @@ export const DEFAULTS: Scenario = {
   costDelay: 2,
   naptime: 60,
 };
-const [WORKERS, COST_LIMIT] = [3, 200];
+/** PostgreSQL's defaults of autovacuum_max_workers and vacuum_cost_limit. */
+const WORKERS = 3;
+const COST_LIMIT = 200;
 /**
- * Seconds that vacuum works on a page that is in memory or is not, besides its pauses; as
- * bench/scale/check.ts measured them.
+ * The seconds that vacuum needs for a page, besides its pauses: for one in shared buffers, and for one that must be
+ * read first. bench/scale/check.ts measured them.
  */
-const [WORK, WORK_AND_READ] = [7e-6, 40e-6];
+const WORK = 7e-6;
+const WORK_AND_READ = 40e-6;
 
+type Counts = Record<'requests' | 'created' | 'touches' | 'changes' | 'deleted', number>;
+
+/** The results of a simulation. Those about rows and bytes are scaled up to all sessions, except `counts`. */
 export interface Outcome {
-  /** Of the sample. */
-  readonly counts: Record<'requests' | 'created' | 'touches' | 'changes' | 'deleted', number>;
-  /** Updates that left the indexes alone (heap-only tuples). */
+  /** The numbers of requests and writes of the sample. */
+  readonly counts: Counts;
+  /** The sample's updates that were heap-only. */
   readonly inPlace: number;
-  /**
-   * Those that ended, and their seconds; the longest, also one that has not ended; the time of all
-   * workers together.
-   */
+  /** How many vacuums ended, and how many seconds they took together. */
   readonly vacuums: number;
   readonly vacuumSeconds: number;
+  /** The seconds of the longest vacuum, even if it has not ended. */
   readonly longest: number;
+  /** The seconds that all vacuum workers ran, together. */
   readonly workerSeconds: number;
-  /**
-   * Of all sessions, at most: rows dead, counted as dead by PostgreSQL, expired and still there.
-   */
+  /** The largest number of dead rows at a time. */
   readonly dead: number;
+  /** The largest number of dead rows in PostgreSQL's statistics. */
   readonly counted: number;
+  /** The largest number of expired rows that were not yet deleted. */
   readonly expired: number;
-  /** Bytes of all sessions' table at the start, at half time and at the end. */
+  /** The table's size in bytes at the start, in the middle and at the end. */
   readonly bytes: readonly [number, number, number];
   readonly indexBytes: number;
 }
 
 export function simulate(scenario: Scenario, seed = 1): Outcome {
-  const { sample, sessions, seconds, partitions, scaleFactor, costDelay, naptime, autodelete } = scenario;
-  const scale = sample / sessions;
-  const parts = Array.from({ length: partitions }, () => new TableModel(scenario));
-  const pageOf: number[] = [];
-  /** Each row's `delete_after`, the column that is indexed. */
-  const deleteAfter: number[] = [];
-  const movesDeletion = (row: number, expiry: number) => {
-    if (deleteAfter[row] >= expiry && deleteAfter[row] <= expiry + scenario.ttl / 5) return false;
-    deleteAfter[row] = expiry + slackOf(scenario.ttl);
-    return true;
-  };
-  const partOf = (row: number) => parts[row % partitions];
-  const counts = { requests: 0, created: 0, touches: 0, changes: 0, deleted: 0 };
-  /**
-   * Deletion goes by `delete_after`: until then an expired row lingers. By the second in which it
-   * is due.
-   */
-  const due = new Map<number, number[]>();
-  let lingering = 0;
-  let clock = 0;
-  const expired: number[] = [];
-  /** Of the expired: what the deletion under way has found. */
-  let doomed = 0;
-  const remove = (row: number) => {
-    counts.deleted++;
-    partOf(row).remove(pageOf[row]);
-  };
-  const visitors = new Visitors(
-    scenario,
-    {
-      create: (row, at) => {
-        counts.requests++;
-        counts.created++;
-        pageOf[row] = partOf(row).insert();
-        deleteAfter[row] = at + scenario.ttl + slackOf(scenario.ttl);
-      },
-      request: (row, at, changes, movesExpiry) => {
-        counts.requests++;
-        if (!changes && !movesExpiry) return;
-        if (changes) counts.changes++;
-        else counts.touches++;
-        const changesIndex = movesExpiry && movesDeletion(row, at + scenario.ttl);
-        pageOf[row] = partOf(row).update(pageOf[row], !changesIndex);
-      },
-      destroy: remove,
-      expire: (row) => {
-        lingering++;
-        const second = Math.max(Math.ceil(deleteAfter[row]), clock);
-        due.set(second, [...(due.get(second) ?? []), row]);
-      },
-    },
-    seed,
-  );
-  const random = randomFrom(seed + 1);
-  for (let row = 0; row < sample; row++) {
-    pageOf[row] = partOf(row).insert();
-    // Its visitor was there for a while already.
-    deleteAfter[row] = visitors.expiresAt[row] + slackOf(scenario.ttl) * random();
-  }
-  for (const part of parts) part.rest();
+  return new Simulation(scenario, seed).run();
+}
 
-  const timers = Array.from({ length: scenario.apps }, () => {
-    const period = autodelete * (0.75 + random() / 2);
-    return { period, next: period * random() };
-  });
-  const workers: { pages: Generator<number>; left: number }[] = [];
-  const peaks = { dead: 0, counted: 0, expired: 0 };
-  const vacuumed = { vacuums: 0, vacuumSeconds: 0, longest: 0, workerSeconds: 0 };
-  const pageWork = scenario.cached * WORK + (1 - scenario.cached) * WORK_AND_READ;
-  let pause = 0;
-  const isDue = (part: TableModel) => part.needsVacuum(scaleFactor, scale);
-  function* vacuumAll(): Generator<number> {
-    for (const part of parts.filter(isDue)) {
-      // Another worker may have been there meanwhile.
-      if (!isDue(part)) continue;
-      let took = 0;
-      for (const cost of part.vacuum()) {
-        const spent = pageWork + cost * pause;
-        took += spent / scale;
-        vacuumed.longest = Math.max(vacuumed.longest, took);
-        yield spent;
-      }
-      vacuumed.vacuums++;
-      vacuumed.vacuumSeconds += took;
-    }
+/** The table of a sample of the sessions, which the calls of their visitors, autodelete and autovacuum change. */
+class Simulation implements Calls {
+  readonly #scenario: Scenario;
+  /** The share of the sessions that is simulated. */
+  readonly #scale: number;
+  readonly #parts: readonly TableModel[];
+  readonly #visitors: Visitors;
+  readonly #autodelete: Autodelete;
+  readonly #autovacuum: Autovacuum;
+  readonly #counts: Counts = { requests: 0, created: 0, touches: 0, changes: 0, deleted: 0 };
+  /** The page of each row. */
+  readonly #pageOf: number[] = [];
+  /** Each row's `delete_after`, the indexed column, in seconds. */
+  readonly #deleteAfter: number[] = [];
+
+  constructor(scenario: Scenario, seed: number) {
+    this.#scenario = scenario;
+    this.#scale = scenario.sample / scenario.sessions;
+    this.#parts = Array.from({ length: scenario.partitions }, () => new TableModel(scenario));
+    this.#visitors = new Visitors(scenario, this, seed);
+    const random = randomFrom(seed + 1);
+    this.#fill(random);
+    this.#autodelete = new Autodelete(scenario, this.#scale, random);
+    this.#autovacuum = new Autovacuum(this.#parts, scenario, this.#scale);
   }
-  const sum = (of: (part: TableModel) => number) => parts.reduce((total, part) => total + of(part), 0);
-  const bytes = () => (sum((part) => part.pages) * 8192) / scale;
-  const sizes = [bytes()];
-  for (let now = 0; now < seconds; now++) {
-    if (now === Math.floor(seconds / 2)) sizes.push(bytes());
-    clock = now;
-    visitors.second(now);
-    const found = due.get(now) ?? [];
-    due.delete(now);
-    lingering -= found.length;
-    expired.push(...found);
-    for (const timer of timers) {
+
+  run(): Outcome {
+    const { seconds } = this.#scenario;
+    const peaks = { dead: 0, counted: 0, expired: 0 };
+    const sizes = [this.#bytes()];
+    for (let now = 0; now < seconds; now++) {
+      if (now === Math.floor(seconds / 2)) sizes.push(this.#bytes());
+      this.#visitors.second(now);
+      for (const row of this.#autodelete.second(now)) this.destroy(row);
+      this.#autovacuum.second(now);
+      peaks.dead = Math.max(peaks.dead, this.#sum((part) => part.dead) / this.#scale);
+      peaks.counted = Math.max(peaks.counted, this.#sum((part) => part.counted) / this.#scale);
+      peaks.expired = Math.max(peaks.expired, this.#autodelete.expired / this.#scale);
+    }
+    return {
+      counts: this.#counts,
+      inPlace: this.#sum((part) => part.inPlace),
+      ...this.#autovacuum.totals,
+      ...peaks,
+      bytes: [sizes[0], sizes[1], this.#bytes()],
+      indexBytes: (this.#sum((part) => part.indexPages) * 8192) / this.#scale,
+    };
+  }
+
+  create(row: number, at: number): void {
+    const { ttl } = this.#scenario;
+    this.#counts.requests++;
+    this.#counts.created++;
+    this.#pageOf[row] = this.#partOf(row).insert();
+    this.#deleteAfter[row] = at + ttl + slackOf(ttl);
+  }
+
+  request(row: number, at: number, changes: boolean, movesExpiry: boolean): void {
+    this.#counts.requests++;
+    if (!changes && !movesExpiry) return;
+    if (changes) this.#counts.changes++;
+    else this.#counts.touches++;
+    const changesIndex = movesExpiry && this.#movesDeletion(row, at + this.#scenario.ttl);
+    this.#pageOf[row] = this.#partOf(row).update(this.#pageOf[row], !changesIndex);
+  }
+
+  destroy(row: number): void {
+    this.#counts.deleted++;
+    this.#partOf(row).remove(this.#pageOf[row]);
+  }
+
+  expire(row: number): void {
+    this.#autodelete.add(row, this.#deleteAfter[row]);
+  }
+
+  /** Inserts the rows that the table has at the start. */
+  #fill(random: () => number): void {
+    const { sample, ttl } = this.#scenario;
+    for (let row = 0; row < sample; row++) {
+      this.#pageOf[row] = this.#partOf(row).insert();
+      // Requests before the simulation have used up a part of the time by which `delete_after` is later than the
+      // expiry.
+      this.#deleteAfter[row] = this.#visitors.expiresAt[row] + slackOf(ttl) * random();
+    }
+    for (const part of this.#parts) part.rest();
+  }
+
+  /** Sets a row's `delete_after` for a new expiry, if the old one does not fit. @returns whether it was set */
+  #movesDeletion(row: number, expiry: number): boolean {
+    const { ttl } = this.#scenario;
+    if (this.#deleteAfter[row] >= expiry && this.#deleteAfter[row] <= expiry + ttl / 5) return false;
+    this.#deleteAfter[row] = expiry + slackOf(ttl);
+    return true;
+  }
+
+  #partOf(row: number): TableModel {
+    return this.#parts[row % this.#parts.length];
+  }
+
+  #sum(of: (part: TableModel) => number): number {
+    return this.#parts.reduce((total, part) => total + of(part), 0);
+  }
+
+  /** The size of the table of all sessions, without its indexes. */
+  #bytes(): number {
+    return (this.#sum((part) => part.pages) * 8192) / this.#scale;
+  }
+}
+
+/** Finds expired rows after their `delete_after`, and deletes them when the timer of an app fires. */
+class Autodelete {
+  /** How many rows of the sample are deleted in a second while a deletion runs. */
+  readonly #rate: number;
+  readonly #timers: { readonly period: number; next: number }[];
+  /** Expired rows by the second of their `delete_after`, before which they are not found. */
+  readonly #due = new Map<number, number[]>();
+  /** How many rows are in `#due`. */
+  #waiting = 0;
+  /** Rows that can be deleted. */
+  readonly #found: number[] = [];
+  /** How many of these the running deletion has still to delete. */
+  #doomed = 0;
+  #now = 0;
+
+  constructor({ apps, autodelete, deletionRate }: Scenario, scale: number, random: () => number) {
+    this.#rate = Math.ceil(deletionRate * scale);
+    this.#timers = Array.from({ length: apps }, () => {
+      const period = autodelete * (0.75 + random() / 2);
+      return { period, next: period * random() };
+    });
+  }
+
+  /** How many expired rows have not been deleted yet. */
+  get expired(): number {
+    return this.#found.length + this.#waiting;
+  }
+
+  /** Takes note of a row that has expired. */
+  add(row: number, deleteAfter: number): void {
+    const second = Math.max(Math.ceil(deleteAfter), this.#now);
+    this.#due.set(second, [...(this.#due.get(second) ?? []), row]);
+    this.#waiting++;
+  }
+
+  /** @returns the rows that are deleted in this second */
+  second(now: number): number[] {
+    const found = this.#due.get(now) ?? [];
+    this.#due.delete(now);
+    this.#waiting -= found.length;
+    this.#found.push(...found);
+    for (const timer of this.#timers) {
       if (now < timer.next) continue;
       timer.next += timer.period;
-      doomed = expired.length;
+      this.#doomed = this.#found.length;
     }
-    const deleted = Math.min(doomed, Math.ceil(scenario.deletionRate * scale));
-    for (const row of expired.splice(0, deleted)) remove(row);
-    doomed -= deleted;
-    if (now % naptime === 0 && workers.length < WORKERS && parts.some(isDue)) {
-      workers.push({ pages: vacuumAll(), left: 0 });
+    const deleted = this.#found.splice(0, Math.min(this.#doomed, this.#rate));
+    this.#doomed -= deleted.length;
+    this.#now = now + 1;
+    return deleted;
+  }
+}
+
+/** Starts vacuum workers when autovacuum's condition is met, and lets them work with their pauses. */
+class Autovacuum {
+  readonly totals = { vacuums: 0, vacuumSeconds: 0, longest: 0, workerSeconds: 0 };
+  readonly #parts: readonly TableModel[];
+  readonly #scenario: Scenario;
+  readonly #scale: number;
+  /** The seconds that a page takes without pauses. */
+  readonly #pageSeconds: number;
+  /** Each worker with the pages that it vacuums, and the seconds that it has left in this second. */
+  readonly #workers: { readonly pages: Generator<number>; left: number }[] = [];
+  /** The pause for each unit of vacuum's cost, in seconds. */
+  #pause = 0;
+
+  constructor(parts: readonly TableModel[], scenario: Scenario, scale: number) {
+    this.#parts = parts;
+    this.#scenario = scenario;
+    this.#scale = scale;
+    this.#pageSeconds = scenario.cached * WORK + (1 - scenario.cached) * WORK_AND_READ;
+  }
+
+  second(now: number): void {
+    const { naptime, costDelay } = this.#scenario;
+    if (now % naptime === 0 && this.#workers.length < WORKERS && this.#parts.some((part) => this.#isDue(part))) {
+      this.#workers.push({ pages: this.#vacuumAll(), left: 0 });
     }
-    // Workers share one limit between them.
-    pause = (costDelay / 1000 / COST_LIMIT) * workers.length;
-    vacuumed.workerSeconds += workers.length;
-    for (const worker of [...workers]) {
-      for (worker.left += scale; worker.left > 0; ) {
+    // All workers share one cost limit, so each pauses longer if several run.
+    this.#pause = (costDelay / 1000 / COST_LIMIT) * this.#workers.length;
+    this.totals.workerSeconds += this.#workers.length;
+    for (const worker of [...this.#workers]) {
+      for (worker.left += this.#scale; worker.left > 0; ) {
         const { done, value } = worker.pages.next();
-        if (done) workers.splice(workers.indexOf(worker), 1);
+        if (done) this.#workers.splice(this.#workers.indexOf(worker), 1);
         worker.left -= done ? worker.left : value;
       }
     }
-    peaks.dead = Math.max(peaks.dead, sum((part) => part.dead) / scale);
-    peaks.counted = Math.max(peaks.counted, sum((part) => part.counted) / scale);
-    peaks.expired = Math.max(peaks.expired, (expired.length + lingering) / scale);
   }
-  const indexBytes = (sum((part) => part.indexPages) * 8192) / scale;
-  const inPlace = sum((part) => part.inPlace);
-  return { counts, inPlace, ...vacuumed, ...peaks, bytes: [sizes[0], sizes[1], bytes()], indexBytes };
+
+  #isDue(part: TableModel): boolean {
+    return part.needsVacuum(this.#scenario.scaleFactor, this.#scale);
+  }
+
+  /** Vacuums all partitions that need it. @yields the seconds that each page takes */
+  *#vacuumAll(): Generator<number> {
+    for (const part of this.#parts.filter((one) => this.#isDue(one))) {
+      // Another worker may have vacuumed the partition meanwhile.
+      if (!this.#isDue(part)) continue;
+      let took = 0;
+      for (const cost of part.vacuum()) {
+        const spent = this.#pageSeconds + cost * this.#pause;
+        took += spent / this.#scale;
+        this.totals.longest = Math.max(this.totals.longest, took);
+        yield spent;
+      }
+      this.totals.vacuums++;
+      this.totals.vacuumSeconds += took;
+    }
+  }
 }
 
 /** Seconds by which `delete_after` is later than the expiry when it is set: a tenth of the lifetime. */

@@ -1,15 +1,17 @@
 /**
- * What lies on each page of a table: room, rows, dead rows, and the pointers that pruning leaves of
- * them until vacuum comes? After PostgreSQL 18's heap (src/backend/access/heap: README.HOT,
- * pruneheap.c, hio.c, vacuumlazy.c).
+ * Models the pages of a table: their free space, rows and dead rows, and the line pointers that pruning leaves until
+ * vacuum removes them. It follows the heap of PostgreSQL 18 (src/backend/access/heap: README.HOT, pruneheap.c, hio.c,
+ * vacuumlazy.c).
  */
 
 export interface Storage {
-  /** Bytes of a row on its page, with its pointer, and of its share of the indexes. */
+  /** Bytes of a row on its page, with its line pointer. */
   readonly row: number;
+  /** Bytes of a row's entries in all indexes. */
   readonly index: number;
+  /** In percent, as in PostgreSQL. */
   readonly fillfactor: number;
-  /** Share of vacuum's pages that are in shared buffers and dirty already. */
+  /** Share of the pages that vacuum finds in shared buffers, and changed already, 0 to 1. */
   readonly cached: number;
 }
 
@@ -17,47 +19,53 @@ const PAGE = 8192;
 const PAGE_HEADER = 24;
 const POINTER = 4;
 /**
- * A dead row's entry in the index on the expiry, at nine tenths of a page. From the other indexes
- * such entries go as new ones need the room (bottom-up deletion).
+ * Bytes of a dead row's entry in the index on the expiry, whose pages are nine tenths full. In the other indexes,
+ * PostgreSQL removes such entries when new ones need the space (bottom-up index deletion).
  */
 const DEAD_ENTRY = 22;
 
-/** Vacuum leaves out pages that are all visible only where so many follow one another. */
+/** Vacuum skips pages that are all-visible only if at least so many of them follow one another. */
 const SKIPPED_AT_ONCE = 32;
 
-/**
- * PostgreSQL's defaults: vacuum_cost_page_hit, _miss, _dirty, autovacuum_vacuum_threshold,
- * _max_threshold.
- */
-const [HIT, MISS, DIRTY, THRESHOLD, MAX_THRESHOLD] = [1, 2, 20, 50, 1e8];
+/** PostgreSQL's defaults of vacuum_cost_page_hit, vacuum_cost_page_miss and vacuum_cost_page_dirty. */
+const HIT = 1;
+const MISS = 2;
+const DIRTY = 20;
+/** PostgreSQL's defaults of autovacuum_vacuum_threshold and autovacuum_vacuum_max_threshold. */
+const THRESHOLD = 50;
+const MAX_THRESHOLD = 1e8;
 
-/** A table, or a partition of it. */
+/** A table, or a partition of one. */
 export class TableModel {
+  /** How many dead rows have index entries or line pointers that vacuum has to remove. */
   dead = 0;
-  /**
-   * As PostgreSQL counts them, for the trigger: what dies during a vacuum is forgotten at its end.
-   */
+  /** The dead rows in PostgreSQL's statistics, which start autovacuum. The end of a vacuum sets them to 0. */
   counted = 0;
   live = 0;
   indexPages = 0;
   isBeingVacuumed = false;
+  /** How many updates were heap-only. */
   inPlace = 0;
+  /** The free bytes of each page. */
   readonly #room: number[] = [];
   readonly #rowBytes: number;
+  /** The bytes of a page that `fillfactor` keeps free of new rows. */
   readonly #reserve: number;
   readonly #index: number;
   readonly #cached: number;
-  /**
-   * Dead rows whose space pruning can take back: it leaves a pointer of each, of those updated in
-   * place nothing.
-   */
+  /** For each page, the dead rows whose space pruning can reclaim, except for their line pointers. */
   readonly #prunable: number[] = [];
+  /** For each page, the dead rows of heap-only updates, whose space pruning can reclaim completely. */
   readonly #updatedInPlace: number[] = [];
+  /** For each page, the line pointers that pruning has left. */
   readonly #pointers: number[] = [];
+  /** For each page, whether an update found no space on it. */
   readonly #wasFull: boolean[] = [];
+  /** For each page, whether it has changed since the last vacuum. */
   readonly #isChanged: boolean[] = [];
-  /** Pages whose room vacuum has noted, and the one that is being filled. */
+  /** Pages that the free space map knows to have space for a row. */
   readonly #noted = new Set<number>();
+  /** The page to which new rows go. */
   #target = -1;
 
   constructor({ row, fillfactor, index, cached }: Storage) {
@@ -71,19 +79,19 @@ export class TableModel {
     return this.#room.length;
   }
 
-  /** As after a vacuum: no page has changed. */
+  /** Brings the table to the state after a vacuum. */
   rest(): void {
     this.#isChanged.length = 0;
     this.indexPages = Math.ceil((this.live * this.#index) / PAGE);
   }
 
-  /** @returns the page */
+  /** @returns the new row's page */
   insert(): number {
     this.live++;
     return this.#put();
   }
 
-  /** @returns the row's page from now on */
+  /** @returns the page of the row's new version */
   update(page: number, keepsIndexes: boolean): number {
     this.#prune(page);
     this.#die(page);
@@ -104,12 +112,13 @@ export class TableModel {
     this.#die(page);
   }
 
+  /** Whether autovacuum's condition is met. @param sampled the share of the sessions that is simulated */
   needsVacuum(scaleFactor: number, sampled: number): boolean {
     const trigger = Math.min(THRESHOLD + (scaleFactor * this.live) / sampled, MAX_THRESHOLD) * sampled;
     return !this.isBeingVacuumed && this.counted > trigger;
   }
 
-  /** @yields each page's cost */
+  /** Vacuums the table. @yields each page's cost, in the units of vacuum_cost_limit */
   *vacuum(): Generator<number> {
     this.isBeingVacuumed = true;
     const pages = this.#room.flatMap((_, page) => (this.#isChanged[page] ? [page] : []));
@@ -138,11 +147,12 @@ export class TableModel {
     this.isBeingVacuumed = false;
   }
 
-  /** Pages of which vacuum knows that there is room for a new row. */
+  /** Puts a page with enough space into the free space map. */
   #note(page: number): void {
     if (this.#room[page] >= this.#rowBytes + this.#reserve) this.#noted.add(page);
   }
 
+  /** Puts a row on a page with enough space. @returns the page */
   #put(): number {
     while (!(this.#room[this.#target] >= this.#rowBytes + this.#reserve)) {
       const [noted] = this.#noted;
@@ -154,11 +164,13 @@ export class TableModel {
     return this.#target;
   }
 
+  /** Adds a page to the table. */
   #extend(): number {
     for (const counts of [this.#prunable, this.#updatedInPlace, this.#pointers]) counts.push(0);
     return this.#room.push(PAGE - PAGE_HEADER) - 1;
   }
 
+  /** Notes that a row on the page is dead. */
   #die(page: number): void {
     this.dead++;
     this.counted++;
@@ -168,12 +180,15 @@ export class TableModel {
   }
 
   /**
-   * PostgreSQL does so at the next access to a page that was found full, or that has less than a
-   * tenth or its reserve left.
+   * Reclaims the space of a page's dead rows. Besides vacuum, PostgreSQL does so when it accesses a page that was found
+   * full, or has less free space than a tenth of the page or than its reserve.
+   *
+   * @param always whether to prune a page with more free space, as vacuum does
    */
   #prune(page: number, always = false): void {
     if (!always && !this.#wasFull[page] && this.#room[page] >= Math.max(PAGE / 10, this.#reserve)) return;
-    const [rows, inPlace] = [this.#prunable[page], this.#updatedInPlace[page]];
+    const rows = this.#prunable[page];
+    const inPlace = this.#updatedInPlace[page];
     this.#room[page] += rows * (this.#rowBytes - POINTER) + inPlace * this.#rowBytes;
     this.#pointers[page] += rows;
     this.dead -= inPlace;

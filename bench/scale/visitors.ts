@@ -1,47 +1,57 @@
-/**
- * A random population that creates, loads, changes and leaves sessions; the same for the same seed.
- */
+/** A random population of visitors who create, load, change and leave sessions; the same for the same seed. */
 
 import { random } from '../../spec/support/random.js';
 
 export interface Traffic {
-  /** Sessions that are alive at any time. */
+  /** The number of unexpired sessions at any time. */
   readonly sample: number;
+  /** The duration of the simulation. */
   readonly seconds: number;
-  /** Share of the sessions whose visitors are there. */
+  /** Share of the sessions whose visitors send requests at any time. */
   readonly active: number;
-  /** Seconds, on average; both are exponential. */
+  /** The mean duration of a visit, in seconds. It is distributed exponentially. */
   readonly visit: number;
+  /** The mean time between two requests of a visit, in seconds. It is distributed exponentially. */
   readonly pause: number;
-  /** Share of the requests that change the session, and of the visits that end with a sign-out. */
+  /** Share of the requests that change the session. */
   readonly changes: number;
+  /** Share of the visits that end with a sign-out. */
   readonly signOuts: number;
+  /** The lifetime of a session after a request, in seconds. */
   readonly ttl: number;
+  /** The store's option, in seconds. */
   readonly touchAfter: number;
 }
 
+/** Is told what the visitors do. `at` is the time in seconds since the start. */
 export interface Calls {
   create(row: number, at: number): void;
-  /** @param movesExpiry whether `touchAfter` is over */
+  /** @param movesExpiry whether the stored expiry is older than `touchAfter` allows */
   request(row: number, at: number, changes: boolean, movesExpiry: boolean): void;
   destroy(row: number, at: number): void;
   expire(row: number): void;
 }
 
 /**
- * Where an unexpired session is missing the next visitor gets a new one; the others come back to
- * theirs.
+ * While fewer sessions than `sample` are unexpired, the next visitor gets a new session. Otherwise the visitor of an
+ * unexpired session comes back. Times are seconds since the start, and a session is named by the number of its row.
  */
 export class Visitors {
   readonly #random: () => number;
+  /** When each session expires. */
   readonly expiresAt: Float64Array;
+  /** When each visitor leaves, and sends the next request. */
   readonly #leavesAt: Float64Array;
   readonly #asksAt: Float64Array;
+  /** Sessions whose visitors are away. */
   readonly #idle: number[];
-  /** Visitors by the second of their next request. */
+  /** Sessions by the second of their visitors' next request or end of visit, modulo 64 (a timing wheel). */
   readonly #wheel: number[][] = Array.from({ length: 64 }, () => []);
+  /** How many rows were created so far. */
   #rows: number;
+  /** How many visitors are present. */
   #here = 0;
+  /** When the next visitor arrives. */
   #arrival = 0;
 
   constructor(
@@ -59,7 +69,7 @@ export class Visitors {
     this.#rows = sample;
   }
 
-  /** All that happens until `time + 1`. */
+  /** Simulates the second from `time` to `time + 1`. */
   second(time: number): void {
     const { sample, active, visit, pause, changes, signOuts, ttl, touchAfter } = this.traffic;
     if (time % Math.ceil(ttl / 1440) === 0) this.#expire(time);
@@ -93,7 +103,7 @@ export class Visitors {
     this.#here++;
   }
 
-  /** For the next request or the end of the visit. */
+  /** Puts the session on the wheel, for the next request or the end of the visit. */
   #wait(row: number): void {
     this.#wheel[Math.floor(Math.min(this.#asksAt[row], this.#leavesAt[row])) % 64].push(row);
   }
@@ -104,6 +114,7 @@ export class Visitors {
     else this.#idle.push(row);
   }
 
+  /** Takes a random session whose visitor is away. */
   #takeIdle(): number {
     const place = Math.floor(this.#random() * this.#idle.length);
     const row = this.#idle[place];
@@ -121,6 +132,7 @@ export class Visitors {
     this.#idle.length = left;
   }
 
+  /** A random number with exponential distribution and mean 1. */
   #exponential(): number {
     return -Math.log(1 - this.#random());
   }

@@ -8,7 +8,7 @@ export function sessionIdFrom(n: number): string {
   return `bench-session-${String(n).padStart(8, '0')}`;
 }
 
-/** What a shop might keep: a login, a cart and a CSRF token. */
+/** The data of a session as a shop might keep it: a login, a cart and a CSRF token. */
 export function dataOf(n: number): Record<string, unknown> {
   return {
     user: { id: n, name: `Visitor Number ${n}`, email: `visitor${n}@example.com`, roles: ['reader', 'editor'] },
@@ -18,14 +18,14 @@ export function dataOf(n: number): Record<string, unknown> {
   };
 }
 
-/** A new session's data with a cookie that lasts a day. */
+/** A new session with a cookie that lasts a day. */
 export function sessionOf(n: number): SessionData {
   return withCookie(dataOf(n));
 }
 
 /**
- * Sessions of one long string: JSON of these is cheap to parse and to print, which MemoryStore does once more than
- * others in each request that only reads.
+ * The IDs of sessions that contain one long string. Its JSON is cheap to parse and to serialize. In each request that
+ * only reads, MemoryStore does both once more than other stores, so these sessions show it at its best.
  */
 export function textSessionIdFrom(n: number): string {
   return `bench-text-${String(n).padStart(8, '0')}`;

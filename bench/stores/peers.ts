@@ -1,4 +1,4 @@
-/** The stores that are compared, each set up as its documentation says. */
+/** The stores that are compared, each set up as its documentation recommends. */
 
 import connectPgSimple from 'connect-pg-simple';
 import { RedisStore } from 'connect-redis';
@@ -21,11 +21,13 @@ export const PEERS = [
 ] as const;
 export type PeerName = (typeof PEERS)[number];
 
+/** The connection strings of the servers; Redis may be missing. */
 export interface Servers {
   readonly postgres: string;
   readonly redis: string | undefined;
 }
 
+/** A store that is measured. */
 export interface Peer {
   readonly name: string;
   readonly store: session.Store;
@@ -46,7 +48,7 @@ export async function openPeer(name: PeerName, servers: Servers, options: PgStor
       return { name, store: new session.MemoryStore(), close: async () => {} };
     case 'connect-pg-simple': {
       const pool = new pg.Pool({ connectionString: servers.postgres, max: 10 });
-      // The pool emits what happens to idle connections when the server stops.
+      // The pool emits an error for each idle connection when the server stops.
       pool.on('error', () => {});
       const Store = connectPgSimple(session);
       const store = new Store({ pool, createTableIfMissing: true, pruneSessionInterval: false });
@@ -71,14 +73,14 @@ export async function openPeer(name: PeerName, servers: Servers, options: PgStor
     case 'PgStore on pg.Pool': {
       const pool = new pg.Pool({ connectionString: servers.postgres, max: 10 });
       pool.on('error', () => {});
-      // A table of its own: in the other one's, each `set` would meet the other store's change.
+      // It has a table of its own, because in a shared one each `set` would meet the other store's changes.
       const { store, close } = await openPgStore(servers, { ...options, pool, table: 'sessions_pool' });
       return { name, store, close: () => close().then(() => pool.end()) };
     }
   }
 }
 
-/** A store of the build, whose methods beyond express-session's are tried by name: not each version has them all. */
+/** Opens a PgStore of the build. @param name how tables name it */
 export async function openPgStore(servers: Servers, options: PgStoreOptions, name = 'PgStore'): Promise<Peer> {
   const { PgStore } = await builtModule<typeof import('../../lib/index.js')>('index');
   const store = new PgStore({ ...(options.pool ? {} : { uri: servers.postgres }), autodelete: false, ...options });
@@ -93,7 +95,7 @@ export async function saveAll(peer: Peer, sids: string[], sessionOf: (n: number)
   await someAtATime(sids, (sid, n) => save(peer, sid, sessionOf(n)));
 }
 
-/** A session as a request gets it: read, then created by `createSession`. */
+/** Loads a session as express-session does for a request: with `get` and then `createSession`. */
 export function load({ store }: Peer, sid: string): Promise<LoadedSession> {
   return new Promise((resolve, reject) => {
     store.get(sid, (error, data) => {
@@ -108,8 +110,8 @@ export function loadAll(peer: Peer, sids: string[]): Promise<LoadedSession[]> {
 }
 
 /**
- * Clients with a time limit for each command would time out on a slow machine; and of objects that
- * live long at first, V8 expects that they always will.
+ * Does work for all sessions, a hundred at a time. With all of them at once, clients with a time limit for each command
+ * would time out on a slow machine, and V8 would learn from so many waiting calls that their objects live long.
  */
 async function someAtATime<T>(sids: string[], work: (sid: string, n: number) => Promise<T>): Promise<T[]> {
   const results: T[] = [];

@@ -1,14 +1,11 @@
-/** A plain store on Postgres.js for comparison: a tagged template, so a statement, a call. */
+/** A plain store on Postgres.js for comparison, which sends one statement for each call. */
 
 import session, { type SessionData } from 'express-session';
 import postgres, { type Sql } from 'postgres';
 
 type Callback = (error: unknown, session?: SessionData | null) => void;
 
-/**
- * The benchmark's baseline: PgStore's columns without its batches, versions, merges and skipped
- * touches.
- */
+/** The benchmark's baseline: a store without batches, versions, merges and skipped touches. */
 export class PlainStore extends session.Store {
   readonly #sql: Sql;
 

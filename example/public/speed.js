@@ -1,4 +1,4 @@
-/** Draws the speed panel while its results come in. */
+/** Draws the speed panel while its results arrive. */
 
 const panel = document.querySelector('#speed');
 const form = panel.querySelector('form');
@@ -8,7 +8,10 @@ const WIDTH = 320;
 const HEIGHT = 120;
 const TURNS = 11;
 const OTHERS = ['MemoryStore', 'connect-pg-simple'];
-/** Where the middle half of the ratios is wider than this share of their median, other work on the machine shows. */
+/**
+ * If the quartiles of the ratios are further apart than this share of their median, other work on the machine has
+ * probably disturbed the measurement.
+ */
 const UNCERTAIN = 0.2;
 
 form.addEventListener('submit', async (event) => {
@@ -32,6 +35,7 @@ form.addEventListener('submit', async (event) => {
   button.focus();
 });
 
+/** The JSON values of a response that has one on each line. */
 async function* lines(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = '';
@@ -57,13 +61,13 @@ function draw(rates) {
   }
 }
 
-/** Two significant digits, of which the last is even: so that half of it can be read, too. */
+/** Rounds up to two significant digits, the last one even, so that the half of it, at mid-axis, is round too. */
 function roundedUp(rate) {
   const step = 2 * 10 ** Math.max(0, Math.floor(Math.log10(rate)) - 1);
   return Math.ceil(rate / step) * step;
 }
 
-/** Turn by turn: a moment in which the machine was slow counts for both stores. */
+/** The ratios of the stores' rates. They are computed turn by turn, since the machine's speed changes between turns. */
 function summary(rates) {
   const ratios = OTHERS.map((other) => rates.PgStore.map((rate, turn) => rate / rates[other][turn]));
   const shown = ratios.map((values, n) => {
@@ -77,7 +81,7 @@ function summary(rates) {
   return `Median: PgStore at ${shown.join(', ')}.${warning}`;
 }
 
-/** The value below which this share of the values lies. */
+/** The value below which the given share of the values lies. */
 function quantile(values, share) {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[Math.floor((sorted.length - 1) * share)] ?? 0;

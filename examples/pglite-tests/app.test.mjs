@@ -1,5 +1,5 @@
 /**
- * Tests of an app without a server: PGlite is PostgreSQL compiled to WebAssembly, and runs in the process of the tests.
+ * Tests an app without a database server: PGlite is PostgreSQL compiled to WebAssembly, and runs in the tests' process.
  *
  *     npm install --save-dev @electric-sql/pglite @electric-sql/pglite-socket
  *     node --test
@@ -32,7 +32,7 @@ let database, socket, store, server, url;
 
 before(async () => {
   database = await PGlite.create();
-  // As many connections as a store opens at most; PGlite's own default is one.
+  // A store opens at most ten connections by default, but PGlite accepts only one by default.
   socket = new PGLiteSocketServer({ db: database, port: 0, maxConnections: 10 });
   await socket.start();
   store = new PgStore({ uri: `postgres://postgres@${socket.getServerConn()}/postgres` });

@@ -1,13 +1,13 @@
 /**
- * The table for the app's migrations tool. Each tool runs the store's own SQL: none can say all
- * that is in it.
+ * The output formats of `schema`, for migration tools. Each tool runs the store's own SQL, because none of their own
+ * schema languages can express all of it.
  */
 
 import type { TableName } from '../sql/query.js';
 
 type Format = (name: TableName, sql: string) => string;
 
-/** Name, property, type and default in Prisma's and in Drizzle's words. */
+/** For each column: its name, its property in TypeScript, its type in Prisma's schema, and its type in Drizzle's. */
 const COLUMNS = [
   ['sid', 'sid', 'String @id', 'text().primaryKey()'],
   ['data', 'data', 'Json @db.Json', 'json().notNull()'],
@@ -21,7 +21,7 @@ const COLUMNS = [
   ['delete_after', 'deleteAfter', 'DateTime @db.Timestamptz(6)', 'time().notNull()'],
 ] as const;
 
-/** With shards the key is of two columns. */
+/** The columns of a table. With shards the primary key has two columns, `shard` and `sid`. */
 function columnsOf(shards: number | undefined) {
   const [[sid], ...others] = COLUMNS;
   const key = [
@@ -31,6 +31,7 @@ function columnsOf(shards: number | undefined) {
   return shards ? [...key, ...others] : COLUMNS;
 }
 
+/** The formats, by the value of flag `--format`. */
 export const FORMATS: Record<string, Format> = {
   sql: (_, sql) => sql,
   knex: ({ schema, table }, sql) => `// A migration.

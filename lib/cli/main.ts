@@ -1,4 +1,4 @@
-/** The command line: which command runs, its help, and how its outcome is reported. */
+/** The command line: chooses the command, prints help, and reports errors. */
 
 import { createRequire } from 'node:module';
 import { parseArgs } from 'node:util';
@@ -6,14 +6,17 @@ import { codeOf, PgStoreError, toPgStoreError } from '../errors.js';
 import { COMMANDS, type Command, type Flags, UsageError } from './commands.js';
 
 export interface Outcome {
-  /** 0 success, 1 failure, 2 usage error. */
+  /** The exit code: 0 success, 1 failure, 2 usage error. */
   readonly code: 0 | 1 | 2;
+  /** The text for standard output. */
   readonly out: string;
+  /** The text for standard error. */
   readonly err: string;
 }
 
 const EXIT_CODES = 'Exit codes: 0 success, 1 failure, 2 usage error.\n';
 
+/** Runs the command line. It never rejects: errors become an exit code and a text. @param args without the program */
 export async function main(args: string[], env: NodeJS.ProcessEnv): Promise<Outcome> {
   const isHelp = args.length === 0 || /^(help|--help|-h)$/.test(args[0] as string);
   const name = (isHelp ? args[1] : args[0]) ?? '';
@@ -43,7 +46,7 @@ async function run(name: string, command: Command, args: string[], env: NodeJS.P
   return values.json ? `${JSON.stringify(result)}\n` : lines(result);
 }
 
-/** A line for each property, several where it is a list. */
+/** An object as text: one line for each property, and for each element of a property that is an array. */
 function lines(result: object): string {
   const entries = Object.entries(result).flatMap(([name, value]) => [value].flat().map((one) => [name, one] as const));
   const label = (name: string) => name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`).padEnd(13);
@@ -52,7 +55,10 @@ function lines(result: object): string {
     .join('');
 }
 
-/** In words that may be shown: PostgreSQL's own messages on bad data quote them. */
+/**
+ * An error as a text for the terminal, with a hint what to do. PostgreSQL's messages about wrong values quote these, so
+ * the text is that of a `PgStoreError`, which quotes none.
+ */
 function explain(error: unknown, env: NodeJS.ProcessEnv): string {
   const { message } = error instanceof PgStoreError ? error : toPgStoreError('', error);
   const reason = message.replace(/^PgStore\.\w*: |, and option `createTable` is false$/g, '');
@@ -72,6 +78,7 @@ ${commands.join('')}
 ${EXIT_CODES}`;
 }
 
+/** The help of one command. */
 function help(name: string, { summary, more, flags }: Command): string {
   const lines = Object.entries(flags).map(([flag, { value, help }]) => `  ${`--${flag} ${value}`.padEnd(23)}${help}\n`);
   return `Usage: express-pg-store ${name} [OPTIONS]\n\n${summary}\n${more}\n\n${lines.join('')}\n${EXIT_CODES}`;

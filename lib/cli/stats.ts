@@ -1,30 +1,33 @@
-/** `stats`: what is in the table. */
+/** The command `stats`: counts what is in the table. */
 
 import type { Options } from '../options.js';
 import { SessionIds } from '../session/session-id.js';
 import { type BoundQuery, qualified } from '../sql/query.js';
 
-/** The output of `stats`. */
+/** The output of `stats`. The values are those that PostgreSQL returns, and are printed as they are. */
 export interface Stats {
+  /** The number of unexpired sessions. */
   readonly unexpired: unknown;
+  /** The number of expired sessions that autodelete has not deleted yet. */
   readonly expired: unknown;
   /** How many users have unexpired sessions. */
   readonly users: unknown;
-  /** When the oldest unexpired session was created. */
+  /** When the oldest unexpired session was created, in UTC (ISO 8601). */
   readonly oldest: unknown;
-  /** Of the table and its indexes, whatever the prefix. */
+  /** The size of the table with its indexes, including the rows of other prefixes. */
   readonly bytes: unknown;
-  /** As PostgreSQL's statistics have them. */
+  /** The number of dead tuples in PostgreSQL's cumulative statistics. */
   readonly deadTuples: unknown;
   /** The users with the most unexpired sessions. */
   readonly top: readonly { readonly user: unknown; readonly sessions: unknown }[];
 }
 
 /**
- * Reads the whole table. Tombstones are neither expired nor unexpired sessions.
+ * Reads the whole table. Tombstones, which expired in 1970, count neither as expired nor as unexpired sessions.
  *
- * Every type matches exactly, so that nothing which others have put into a schema of the search path is a better match:
- * an administrator runs this (CVE-2018-1058).
+ * An administrator runs this, perhaps in a database where others may create functions. Every argument has exactly the
+ * type that PostgreSQL's own function takes, so that no function of the same name in the search path is a better match
+ * (CVE-2018-1058).
  */
 export async function stats(query: BoundQuery, options: Options): Promise<Stats> {
   const table = qualified(options);
@@ -49,7 +52,7 @@ export async function stats(query: BoundQuery, options: Options): Promise<Stats>
     select user_id, sessions, (select count(*)::float8 from users) from users order by 2 desc, 1 limit 10`,
     range,
   );
-  // The tree is empty for a table without partitions.
+  // pg_partition_tree returns no rows for a table without partitions, so the table itself is added.
   const [[bytes, deadTuples] = []] = await query(
     `select sum(pg_catalog.pg_total_relation_size(part.relid))::float8,
       sum(pg_catalog.pg_stat_get_dead_tuples(part.relid::oid))::float8

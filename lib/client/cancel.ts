@@ -1,16 +1,19 @@
-/** Asks a server to cancel what a connection is doing. */
+/** Asks a server to cancel the statement of a connection. */
 
 import { deadlines } from '../calls/deadline.js';
 import { type Host, Transport, type TransportSettings } from './transport.js';
 
+/** The number that marks a cancel request (PostgreSQL: Message Formats, CancelRequest). */
 const CANCEL_REQUEST_CODE = 80_877_102;
 
 /**
- * Sends a cancel request over a connection of its own, secured as the other one is, as PostgreSQL's protocol has it.
+ * Sends a cancel request. PostgreSQL's protocol wants it on a connection of its own, which is secured like the one
+ * whose statement is to be cancelled.
  *
- * @param key the process ID and the secret of the connection's backend
+ * @param key the process ID and the secret key of the backend that runs the statement
  * @param deadline on the clock of `performance.now()`, in milliseconds
- * @returns whether the server has closed the connection: then it has signalled the backend, and no signal comes later
+ * @returns whether the server closed the connection of the request in time. It does so after it has signalled the
+ * backend, so no signal comes later and hits another statement.
  */
 export async function requestCancel(
   settings: TransportSettings,

@@ -1,18 +1,18 @@
-/** What the store needs of a PostgreSQL client. */
+/** The interface of the PostgreSQL clients that the store can use. */
 
 import type { Query } from '../sql/query.js';
 
 /**
- * A client: one of the app's, or the store's own connections.
+ * A PostgreSQL client: the app's own, or the store's connections.
  *
- * Each statement is answered by its deadline, in milliseconds on the clock of `performance.now()`: with rows, an error
- * of PostgreSQL or the network, or `TIMEOUT`. A connection that broke or gave no answer is the client's to replace: its
- * users only repeat what failed with a transient error.
+ * Each statement gets an answer before its deadline, which is in milliseconds on the clock of `performance.now()`: its
+ * rows, an error of PostgreSQL or of the network, or the error `TIMEOUT`. The client replaces connections that broke or
+ * do not answer, so its callers only have to repeat statements that failed with a transient error.
  */
 export interface Client {
   readonly query: Query;
-  /** Runs a script of statements without values, in one transaction. */
+  /** Runs several statements without parameters, in one transaction. */
   script(text: string, deadline: number): Promise<unknown>;
-  /** Ends the client, if the store created it, after what it still does. */
+  /** Ends the connections that the store opened, once their statements have been answered. */
   end(): Promise<void>;
 }

@@ -1,24 +1,24 @@
-/**
- * Splits a connection URI of PostgreSQL into connection parameters, as libpq does ("Connection URIs" in its manual).
- */
+/** Splits a PostgreSQL connection URI into connection parameters, by the rules of libpq ("Connection URIs"). */
 
-/** Credentials, hosts, database and parameters. Credentials end at the first `@` that comes before any `/`. */
+/**
+ * A URI's credentials, hosts, database and query. The credentials end at the first `@`, which must come before any `/`.
+ */
 const URI = /^postgres(?:ql)?:\/\/(?:([^@/]*)@)?([^/?]*)(?:\/([^?]*))?(?:\?(.*))?$/is;
 
-/** One of the hosts: an address of IPv6 in brackets, or anything else, and a port. */
+/** One of the hosts: an IPv6 address in brackets, or a name or another address, each with an optional port. */
 const HOST = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::(.*))?$/s;
 
 /**
- * The parameters of a connection URI by libpq's names (`host`, `port`, `user`, `password`, `dbname` and those after
- * `?`), decoded. Several hosts are one text with commas, and so are their ports.
+ * The decoded parameters of a connection URI under libpq's names: `host`, `port`, `user`, `password`, `dbname`, and
+ * those after `?`. Several hosts, and their ports, are joined by commas.
  *
- * @throws TypeError that shows nothing of the text, because a password may be in any part of one that is not understood
+ * @throws TypeError that quotes nothing of the URI: if it cannot be parsed, any part may be the password
  */
 export function parseConnectionString(uri: string): Map<string, string> {
   const [, credentials = '', hosts = '', path, query = ''] = URI.exec(uri) ?? refuse();
   const database = path ?? '';
-  // What looks like two sets of credentials, or like a query before them, is a password with unencoded characters: its
-  // end would be taken for the name of a host, and appear in messages.
+  // An `@` or `?` in the wrong place belongs to a password whose special characters were not encoded. The rest of that
+  // password would be taken for the name of a host or a database, and would appear in error messages.
   if (credentials.includes('?') || hosts.includes('@') || database.includes('@')) refuse();
   if (path === undefined && credentials === '' && query.includes('@')) refuse();
   const parameters = new Map<string, string>();
@@ -28,11 +28,11 @@ export function parseConnectionString(uri: string): Map<string, string> {
   const colon = credentials.indexOf(':');
   add('user', colon < 0 ? credentials : credentials.slice(0, colon));
   add('password', colon < 0 ? '' : credentials.slice(colon + 1));
-  const places = hosts.split(',').map((host) => HOST.exec(host) ?? refuse());
-  const names = places.map(([, address, name]) => decode(address ?? name ?? ''));
-  // A space or a control character is in no name of a host; a folder of Unix sockets may have any.
+  const hostParts = hosts.split(',').map((host) => HOST.exec(host) ?? refuse());
+  const names = hostParts.map(([, address, name]) => decode(address ?? name ?? ''));
+  // No host name contains a space or a control character. The folder of a Unix socket may; it begins with a slash.
   if (names.some((name) => /^[^/]*[\s\p{Cc}]/u.test(name))) refuse();
-  const ports = places.map(([, , , port]) => port ?? '');
+  const ports = hostParts.map(([, , , port]) => port ?? '');
   if (names.some((name) => name !== '')) parameters.set('host', names.join());
   if (ports.some((port) => port !== '')) add('port', ports.join());
   add('dbname', database);
@@ -52,7 +52,7 @@ function queryParameters(query: string): Map<string, string> {
   return parameters;
 }
 
-/** Unlike in forms of web pages, a `+` is a plus sign. */
+/** Decodes percent-encoding. A `+` stays a plus sign, unlike in the query of a web page's form. */
 function decode(text: string): string {
   let decoded: string;
   try {

@@ -1,4 +1,4 @@
-/** One connection of the store's own: a socket, and a Postgres.js client that runs statements on it. */
+/** One of the store's own connections: a socket, and a Postgres.js client that runs statements on it. */
 
 import type net from 'node:net';
 import postgres, { type Sql } from 'postgres';
@@ -11,25 +11,28 @@ import { type Settings, UNFIT_HOST } from './settings.js';
 import { type StartedSession, Startup } from './startup.js';
 import { type Host, Transport } from './transport.js';
 
-/** The code of a statement that was never sent, because the connection had ended before. */
+/** The error code of a statement that was never sent, because the connection had ended before. */
 export const UNSENT = 'CONNECTION_ENDED';
 
-/** The server's message that it has accepted a connection. */
+/** The server's message AuthenticationOk: it has accepted a connection. */
 const AUTHENTICATION_OK = Buffer.from([0x52, 0, 0, 0, 8, 0, 0, 0, 0]);
 
-/** How long before its deadline a statement is cancelled: a tenth of its time, at most so many milliseconds. */
-const LONGEST_CANCELLATION = 500;
+/**
+ * A statement is cancelled before its deadline, so that the server's answer to the cancel request comes in time: when a
+ * tenth of its time is left, but at most so many milliseconds before the deadline.
+ */
+const LONGEST_CANCELLATION_MS = 500;
 
 /**
- * Runs one statement at a time, and never outlives its socket.
+ * Runs one statement at a time, and ends with its socket.
  *
- * Postgres.js connects again by itself after a connection broke, and then remains of the old one fail or hang the next
- * statement, or end the process (its issues #1133, #1208 of 3.4); so do several hosts (#1174), `fetch_types` (#1192)
- * and a password to wait for. So it is given one socket, on which a session has been started already, and no second
- * one.
+ * When a connection breaks, Postgres.js 3.4 opens another one by itself, and then the state of the old one can make the
+ * next statement fail or hang, or end the process (its issues #1133 and #1208). The same happens with several hosts
+ * (#1174), with `fetch_types` (#1192) and with a password that is a promise. Therefore Postgres.js gets a single
+ * socket, on which the store has authenticated already, and never a second one.
  */
 export class Connection {
-  /** Whether a statement got no answer, not even to a request to cancel it. */
+  /** Whether a statement got no answer, although it was cancelled. */
   isUnresponsive = false;
   readonly #settings: Settings;
   readonly #host: Host;
@@ -38,7 +41,7 @@ export class Connection {
   readonly #sql: Sql;
   #isEnding = false;
 
-  /** @throws an error after which no socket is left */
+  /** Opens a connection to a host. @throws an error, after the socket has been closed */
   static async open(settings: Settings, host: Host): Promise<Connection> {
     const deadline = performance.now() + settings.connectTimeout;
     const password = await deadlines.race(deadline, passwordOf(settings, host), passwordTimeoutError);
@@ -54,18 +57,18 @@ export class Connection {
     this.#host = host;
     this.#transport = transport;
     this.#session = session;
-    this.#sql = this.#client();
+    this.#sql = this.#newClient();
   }
 
-  /** Whether it takes another statement. */
+  /** Whether another statement can be run. */
   get isOpen(): boolean {
     return !this.#isEnding && this.#transport.isOpen;
   }
 
-  /** The promise settles when the connection is free for the next statement, or has ended. */
+  /** Runs a statement. The promise settles when the connection is free for the next one, or has ended. */
   readonly query: Query = (text, values, deadline) => this.#answer(runQuery(this.#sql, text, values), deadline);
 
-  /** Runs statements without values, in one transaction. */
+  /** Runs several statements without parameters, in one transaction. */
   script(text: string, deadline: number): Promise<unknown> {
     return this.#answer(runScript(this.#sql, text), deadline);
   }
@@ -75,25 +78,26 @@ export class Connection {
     this.#transport.onClosed(callback);
   }
 
-  /** Ends it as the protocol has it. */
+  /** Ends the connection with the protocol's message Terminate. */
   async end(): Promise<void> {
     this.#isEnding = true;
     await this.#sql.end({ timeout: 1 }).catch(() => {});
     await this.#transport.reset();
   }
 
-  /** Drops it, with what was not delivered. */
+  /** Ends the connection without a message; data that were not delivered are dropped. */
   async destroy(): Promise<void> {
     this.#isEnding = true;
     await this.#transport.reset();
   }
 
   /**
-   * Settles as the statement does, or rejects with `TIMEOUT`: then it has been cancelled, or the connection is reset.
+   * Settles as the statement does. If it takes too long, the statement is cancelled, or else the connection is reset,
+   * and then the promise rejects with `TIMEOUT`.
    */
   #answer<T>(statement: Promise<T>, deadline: number): Promise<T> {
-    const time = deadline - performance.now();
-    const cancelTime = deadline - Math.min(time / 10, LONGEST_CANCELLATION);
+    const timeLeft = deadline - performance.now();
+    const cancelTime = deadline - Math.min(timeLeft / 10, LONGEST_CANCELLATION_MS);
     return new Promise((resolve, reject) => {
       const watch = deadlines.watch(cancelTime, () => {
         void this.#giveUp(statement, deadline).then(reject);
@@ -104,7 +108,8 @@ export class Connection {
         },
         (error) => {
           if (!deadlines.end(watch)) return;
-          // The server's own limit comes first where the event loop has stood still.
+          // If the event loop was blocked until now, the server's `statement_timeout` has ended the statement (57014,
+          // query_canceled) before the store could cancel it.
           const isLate = codeOf(error) === '57014' && performance.now() >= cancelTime;
           reject(isLate ? timeoutError() : error);
         },
@@ -113,9 +118,11 @@ export class Connection {
   }
 
   /**
-   * Cancels the statement, and waits until it has ended and no signal to the backend is under way that could strike the
-   * next one. What comes back does not matter: a commit that waited for a standby ends with success when it is
-   * cancelled. Where nothing comes until the deadline, the connection is reset.
+   * Cancels the statement. It waits until the statement has ended and until the server has handled the cancel request,
+   * so that this cannot cancel the next statement. The statement's own result does not matter: a commit that waits for
+   * a standby succeeds when it is cancelled. If there is no answer before the deadline, the connection is reset.
+   *
+   * @returns the error with which the call fails
    */
   async #giveUp(statement: Promise<unknown>, deadline: number): Promise<Error> {
     const cancelled = requestCancel(this.#settings, this.#host, this.#session.cancelKey, deadline);
@@ -131,12 +138,12 @@ export class Connection {
     return timeoutError();
   }
 
-  /** A Postgres.js client of one socket, whose session has been started. */
-  #client(): Sql {
+  /** A Postgres.js client that uses this connection's socket and no other. */
+  #newClient(): Sql {
     let isUsed = false;
     const socket = () => {
-      // Postgres.js would hear nothing of a socket that has closed, and its timer for `max_lifetime` would keep the
-      // process up.
+      // With a socket that has closed already, Postgres.js would wait for events that never come, and its timer for
+      // `max_lifetime` would keep the process alive.
       if (isUsed || !this.isOpen) throw new PgStoreError('the connection has ended', UNSENT);
       isUsed = true;
       return startedSocket(this.#transport.socket, this.#session.messages);
@@ -157,22 +164,27 @@ export class Connection {
       fetch_types: false,
       target_session_attrs: 'read-write',
     };
-    // Postgres.js takes what it is not told from the environment, but leaves options alone that it has completed once.
-    // Without a prototype, they do not inherit what somebody has put into `Object.prototype`.
+    // Postgres.js completes options from environment variables, and an unset `target_session_attrs` from
+    // PGTARGETSESSIONATTRS, for which it would send statements of its own. It does not complete options twice, so there
+    // `target_session_attrs` can be unset. Without a prototype, the options do not inherit from a polluted
+    // `Object.prototype`.
     const complete = postgres(Object.assign(Object.create(null), options)).options;
     return postgres({ ...complete, target_session_attrs: null } as object);
   }
 
   /**
-   * Looks at the host, and sets what the store's statements count on: they repeat what another transaction has changed
-   * under them by themselves, so a role's default of `serializable` would only make batches fail; and the server ends a
-   * statement whose process is gone.
+   * Checks whether the host is fit (`target_session_attrs`), and sets two parameters of the session:
+   *
+   * - `default_transaction_isolation` to `read committed`. The store's statements handle concurrent changes themselves,
+   *   so with a role's default of `serializable` batches would fail for no gain.
+   * - `statement_timeout` to option `timeout`, unless it is shorter, so that the server ends a statement whose process
+   *   has died.
    */
   async #prepare(): Promise<void> {
     const { target, statementTimeout } = this.#settings;
     const isUnfit = target ? UNFIT_HOST[target] : 'false';
-    // What the app has set itself stays. Behind a pooler the backend is another one: the next transaction may be
-    // another client's, so nothing is set there.
+    // A parameter that the app has set in its connection settings stays (source `client`). Behind a pooler the process
+    // ID is not the backend's: the backend serves other clients too, so nothing is set there.
     const [row] = await runQuery(
       this.#sql,
       `select (${isUnfit})::text, (
@@ -193,8 +205,9 @@ export class Connection {
 }
 
 /**
- * A socket as Postgres.js expects it: the first message that it writes starts a session. That has been done, so the
- * message goes nowhere, and what the server has answered is there to be read.
+ * Lets Postgres.js use a socket on which the store has started a session. The first message that Postgres.js writes
+ * would start one, so that message is dropped, and Postgres.js reads the messages with which the server has answered
+ * the store.
  */
 function startedSocket(socket: net.Socket, messages: Buffer): net.Socket {
   const { write } = socket;
@@ -207,6 +220,7 @@ function startedSocket(socket: net.Socket, messages: Buffer): net.Socket {
   return socket;
 }
 
+/** The password for a host, from a text or a function of the app. @throws PgStoreError if the function fails */
 async function passwordOf(settings: Settings, host: Host): Promise<string> {
   let password: unknown;
   try {
@@ -215,7 +229,7 @@ async function passwordOf(settings: Settings, host: Host): Promise<string> {
     throw new PgStoreError('option `postgres.password` failed', codeOf(error) || 'NO_PASSWORD', error);
   }
   if (typeof password === 'string') return password;
-  throw new PgStoreError(`option \`postgres.password\` gave no text, but ${typeof password}`, 'NO_PASSWORD');
+  throw new PgStoreError(`option \`postgres.password\` returned ${typeof password}, not a string`, 'NO_PASSWORD');
 }
 
 function passwordTimeoutError(): PgStoreError {

@@ -1,4 +1,4 @@
-/** Runs statements: creates the table first, retries transient errors. */
+/** Runs statements on a client: creates the table first if it is missing, and repeats them after transient errors. */
 
 import { Attempts } from '../calls/retry.js';
 import { Semaphore } from '../calls/semaphore.js';
@@ -13,22 +13,23 @@ import { ConnectionPool } from './pool.js';
 import { AppClient } from './postgres-js.js';
 import { traceStatement } from './trace.js';
 
-export type OnRetry = (what: string, attempt: number, error: unknown) => void;
+/** Is called before a statement for the call `kind` is repeated, with the number of attempts that have failed. */
+export type OnRetry = (kind: string, attempt: number, error: unknown) => void;
 
-/** Undefined table, invalid schema: dropped or renamed while the store was running. */
+/** The SQLSTATEs undefined_table and invalid_schema_name, for a table that was dropped while the store was running. */
 const UNDEFINED_TABLE = new Set(['42P01', '3F000']);
 
+/** Runs the statements of one store. */
 export class Database implements StatementRunner {
   readonly #options: Options;
   readonly #onRetry: OnRetry;
   readonly #name: string;
   readonly #client: Client;
+  /** Whether the table is known to exist. */
   #tableExists = false;
-  /**
-   * Shards have queues of their own: together they must not have more statements in flight than
-   * connections.
-   */
+  /** Limits the statements in flight to the number of connections, because each shard has batches of its own. */
   readonly #slots: Semaphore | undefined;
+  /** The running check of the table, which all statements share that wait for it. */
   #ensuring: Promise<void> | undefined;
 
   constructor(options: Options, onRetry: OnRetry) {
@@ -40,13 +41,13 @@ export class Database implements StatementRunner {
   }
 
   /**
-   * Runs `work` with a query function, again after transient errors: it must be safe to repeat.
+   * Runs statements, and repeats them after transient errors. If the table was dropped, it is created again once.
    *
-   * @param what names the work in `retry` events
-   * @param deadline milliseconds on the clock of `performance.now()`; nothing is tried again after
-   *                 it
+   * @param kind the call that the statements are for, as events and diagnostics name it
+   * @param deadline in milliseconds on the clock of `performance.now()`; nothing is repeated after it
+   * @param work runs the statements with the function that it gets; it must be safe to repeat
    */
-  async run<T>(what: string, deadline: number, work: (query: BoundQuery) => Promise<T>, batch?: Batch): Promise<T> {
+  async run<T>(kind: string, deadline: number, work: (query: BoundQuery) => Promise<T>, batch?: Batch): Promise<T> {
     const query: BoundQuery = (text, values) => this.#client.query(text, values, deadline);
     let attempts: Attempts | undefined;
     let mayRecreate = this.#options.createTable;
@@ -55,7 +56,7 @@ export class Database implements StatementRunner {
         const running = this.#slots
           ? this.#inSlot(this.#slots, deadline, () => this.#start(query, work))
           : this.#start(query, work);
-        return await traceStatement(running, this.#name, what, batch);
+        return await traceStatement(running, this.#name, kind, batch);
       } catch (error) {
         if (UNDEFINED_TABLE.has(codeOf(error))) {
           this.#tableExists = false;
@@ -66,20 +67,20 @@ export class Database implements StatementRunner {
         attempts ??= new Attempts(this.#options.retry, deadline);
         const pause = attempts.pauseAfter(error);
         if (pause === undefined) throw error;
-        this.#onRetry(what, attempts.made, error);
+        this.#onRetry(kind, attempts.made, error);
         await sleep(pause);
       }
     }
   }
 
-  /** Connects, and creates or checks the table now, again after transient errors. */
+  /** Creates or checks the table now, and repeats that after transient errors. */
   ready(deadline: number): Promise<void> {
     return this.run('ready', deadline, () => this.ensureTable());
   }
 
   /**
-   * Checks that the table exists, and creates it where it is missing and option `createTable`
-   * allows. A failed try is forgotten.
+   * Checks the table, and creates it if it is missing and option `createTable` allows that. If it fails, the next
+   * statement tries it again.
    */
   ensureTable(): Promise<void> {
     const deadline = performance.now() + this.#options.timeout;
@@ -97,7 +98,7 @@ export class Database implements StatementRunner {
     return this.#client.end();
   }
 
-  /** Without a promise of its own where the table is known to be there: nearly always. */
+  /** Starts work once the table exists. If that is known already, as nearly always, it adds no promise to the call. */
   #start<T>(query: BoundQuery, work: (query: BoundQuery) => Promise<T>): Promise<T> {
     return this.#tableExists ? work(query) : this.ensureTable().then(() => work(query));
   }

@@ -1,4 +1,4 @@
-/** Whether the table is there and is the store's, and how any number of processes create it at once. */
+/** Checks that the table exists and is the store's, and creates it, also in several processes at once. */
 
 import { codeOf, PgStoreError } from '../errors.js';
 import { qualified, type TableName } from '../sql/query.js';
@@ -6,8 +6,9 @@ import { COLUMNS, CREATION_LOCK_SQL, createSchemaSql, createTableSql, SHARD_COLU
 import type { Client } from './client.js';
 
 /**
- * A row for each column of the table: the table's comment, the column's name and type, and whether an insert must name
- * it. One row without a column where the table is missing, none where the schema is.
+ * Returns a row for each column of the table: the table's OID and comment, the column's name and type, and whether an
+ * insert must give it a value. If the table is missing, it returns one row without an OID; if the schema is missing,
+ * none.
  */
 const COLUMNS_SQL = `select c.oid::text, pg_catalog.obj_description(c.oid, 'pg_class'::name),
     a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod),
@@ -18,17 +19,21 @@ const COLUMNS_SQL = `select c.oid::text, pg_catalog.obj_description(c.oid, 'pg_c
     left join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0::smallint and not a.attisdropped
   where n.nspname = $1::text::name`;
 
-/** Two processes that create at once, and one of them by other means than the store, meet on the catalog. */
+/**
+ * Errors of `create … if not exists` when another transaction creates the same objects at that moment, without the
+ * store's advisory lock: violations of the catalog's unique indexes, duplicate objects, deadlocks, and internal errors.
+ */
 const CONCURRENT_DDL_SQLSTATES = new Set(['23505', '42P07', '42P06', '42710', '40P01', 'XX000']);
 
 interface Column {
   readonly name: string;
   readonly type: string;
-  /** Whether it takes no null and has no default. */
+  /** Whether the column is `not null` and has no default. */
   readonly mustBeGiven: boolean;
 }
 
 interface FoundTable {
+  /** The table's comment, in which the store has kept the number of shards. */
   readonly comment: string;
   readonly columns: readonly Column[];
 }
@@ -36,10 +41,12 @@ interface FoundTable {
 type TableOptions = TableName & { readonly createTable: boolean };
 
 /**
- * Creates what is missing, where option `createTable` allows. Looks first: a role without the right
- * to create anything can use a table that is there.
+ * Creates a missing schema and a missing table, if option `createTable` allows that. It looks for them first, so that a
+ * role without the privilege to create anything can use a table that exists.
  *
- * @throws PgStoreError for a table that is not the store's
+ * @param deadline in milliseconds on the clock of `performance.now()`
+ * @throws PgStoreError `TABLE_MISMATCH` or `SHARDS_MISMATCH` for a table that is not the store's, `42P01` for a missing
+ * table that may not be created
  */
 export async function ensureTable(client: Client, name: TableOptions, deadline: number): Promise<void> {
   for (let attempt = 1; ; attempt++) {
@@ -50,7 +57,7 @@ export async function ensureTable(client: Client, name: TableOptions, deadline: 
     }
     try {
       const schema = found.hasSchema ? '' : createSchemaSql(name.schema);
-      // One simple query is one transaction: all of it or nothing.
+      // The statements of one simple query are one transaction, so either all of them take effect or none.
       await client.script(CREATION_LOCK_SQL + schema + createTableSql(name), deadline);
     } catch (error) {
       // Another process, perhaps with another role, may have created it first.
@@ -72,7 +79,7 @@ async function findTable(
     .filter(([, , column]) => column !== null)
     .map(([, , column, type, mustBeGiven]) => ({
       name: String(column),
-      // A role's setting `quote_all_identifiers` quotes the names of types.
+      // With a role's setting `quote_all_identifiers`, PostgreSQL quotes the names of types, too.
       type: String(type).replaceAll('"', ''),
       mustBeGiven: mustBeGiven === 'true',
     }));
@@ -80,22 +87,20 @@ async function findTable(
 }
 
 function checkTable(name: TableName, { comment, columns }: FoundTable): void {
-  const shardColumn = name.shards ? SHARD_COLUMN : {};
+  const expected = name.shards ? { ...COLUMNS, ...SHARD_COLUMN } : COLUMNS;
   refuse(name, columnFlaw(columns, COLUMNS));
-  // Its message says more than one about the column.
+  // The number of shards is compared before the column `shard`, because that error says more about the cause.
   checkShards(name, comment);
-  refuse(
-    name,
-    columnFlaw(columns, { ...COLUMNS, ...shardColumn }) ?? unknownColumnFlaw(columns, { ...COLUMNS, ...shardColumn }),
-  );
+  refuse(name, columnFlaw(columns, expected) ?? unknownColumnFlaw(columns, expected));
 }
 
+/** @throws PgStoreError `TABLE_MISMATCH` if there is a flaw */
 function refuse(name: TableName, flaw: string | undefined): void {
   if (flaw === undefined) return;
   throw new PgStoreError(`table ${qualified(name)} ${flaw}`, 'TABLE_MISMATCH');
 }
 
-/** What keeps a table with these columns from being the store's, or nothing. */
+/** Says which columns are missing or have another type, as the rest of a sentence; `undefined` if none. */
 export function columnFlaw(
   columns: readonly Pick<Column, 'name' | 'type'>[],
   expected: Readonly<Record<string, string>>,
@@ -114,7 +119,7 @@ export function columnFlaw(
   return `is not a table of express-pg-store: ${flaws.join('; ')}. If it is another program's, choose another name with option \`table\``;
 }
 
-/** The app may add columns, if an insert need not name them. */
+/** Names a column of the app's that prevents the store's inserts: any other column may be added to the table. */
 function unknownColumnFlaw(columns: readonly Column[], expected: object): string | undefined {
   const column = columns.find(({ name, mustBeGiven }) => mustBeGiven && !Object.hasOwn(expected, name));
   return (
@@ -122,7 +127,12 @@ function unknownColumnFlaw(columns: readonly Column[], expected: object): string
   );
 }
 
-/** A store that counted on another number of shards would look for each session in a wrong one. */
+/**
+ * Compares the number of shards in the table's comment with option `shards`. With another number the store would look
+ * for sessions in the wrong shards.
+ *
+ * @throws PgStoreError `SHARDS_MISMATCH`
+ */
 function checkShards(name: TableName, comment: string): void {
   const created = Number(/, (\d+) shards$/.exec(comment)?.[1] ?? 0);
   const { shards = 0 } = name;

@@ -1,6 +1,4 @@
-/**
- * Option `pool`: runs statements on the app's node-postgres pool, each on a connection that it checks out for itself.
- */
+/** Option `pool`: runs statements on the app's node-postgres pool, each on a connection that is checked out for it. */
 
 import { createHash } from 'node:crypto';
 import type { Socket } from 'node:net';
@@ -12,7 +10,7 @@ import { requestCancel } from './cancel.js';
 import type { Client } from './client.js';
 import type { Host } from './transport.js';
 
-/** What the store uses of a connection that it checked out of a `NodePostgresPool`. */
+/** The members that the store uses of a connection from a `NodePostgresPool`. */
 export interface NodePostgresClient {
   query(statement: {
     text: string;
@@ -27,15 +25,12 @@ export interface NodePostgresClient {
   readonly connection?: unknown;
 }
 
-/**
- * A `Pool` of node-postgres (`pg` 8), or one like it: of `@neondatabase/serverless`,
- * `@vercel/postgres`.
- */
+/** A `Pool` of node-postgres (`pg` 8), or a compatible one, as in `@neondatabase/serverless` and `@vercel/postgres`. */
 export interface NodePostgresPool {
   connect(callback: (error: Error | undefined, client: NodePostgresClient | undefined) => void): void;
 }
 
-/** What node-postgres's connections have beside that, and others may not have. */
+/** Undocumented members of node-postgres's connections, which the connections of compatible pools may lack. */
 interface Internals {
   readonly processID?: unknown;
   readonly secretKey?: unknown;
@@ -46,24 +41,29 @@ interface Internals {
   readonly connection?: { readonly stream?: Partial<Socket> & { readonly _parent?: Partial<Socket> } };
 }
 
-/** Rows as arrays of text, whatever type parsers the app has set. */
+/** Makes rows arrays of text, whatever type parsers the app has set. */
 const AS_TEXT = { rowMode: 'array', types: { getTypeParser: () => String } } as const;
 
 /**
- * The statement's name is unknown to the connection, or known already: a pooler or `discard all`
- * stands behind it.
+ * Errors about the name of a prepared statement: the backend does not know it, or knows it although node-postgres has
+ * not prepared it on this connection. Both happen behind a pooler, and the first one after `discard all`.
  */
 const NOT_PREPARED = /^(26000|42P05)$/;
 
-/** How long before its deadline a statement is cancelled: a tenth of its time, at most so many milliseconds. */
-const LONGEST_CANCELLATION = 500;
+/**
+ * A statement is cancelled before its deadline, so that the server's answer to the cancel request comes in time: when a
+ * tenth of its time is left, but at most so many milliseconds before the deadline.
+ */
+const LONGEST_CANCELLATION_MS = 500;
 
+/** The app's node-postgres pool as a client of the store. */
 export class PoolClient implements Client {
   readonly #pool: NodePostgresPool;
   readonly #prepares: boolean;
+  /** The names of prepared statements, by their texts. */
   readonly #names = new Map<string, string>();
 
-  /** @param prepares whether statements are prepared */
+  /** @param prepares whether statements are prepared by name, which not all poolers allow */
   constructor(pool: NodePostgresPool, prepares: boolean) {
     this.#pool = pool;
     this.#prepares = prepares;
@@ -75,7 +75,7 @@ export class PoolClient implements Client {
       try {
         return (await client.query(this.#prepares ? { ...statement, name: this.#nameOf(text) } : statement)).rows;
       } catch (error) {
-        // It has not run.
+        // A statement that failed for its name has not run, so it can be sent again without one.
         if (!this.#prepares || !NOT_PREPARED.test(codeOf(error))) throw error;
         return (await client.query(statement)).rows;
       }
@@ -85,11 +85,12 @@ export class PoolClient implements Client {
     return this.#withConnection(deadline, (client) => client.query({ text }));
   }
 
+  /** Does nothing, because the pool is the app's. */
   async end(): Promise<void> {}
 
   /**
-   * Runs `work` on a connection that is checked out for it, and destroyed where it timed out or may be broken. The
-   * pool's others stay as they are.
+   * Runs `work` on a connection that is checked out for it. The connection is returned to the pool, or destroyed if
+   * `work` timed out or the connection may be broken.
    */
   async #withConnection<T>(deadline: number, work: (client: NodePostgresClient) => Promise<T>): Promise<T> {
     const client = await this.#checkOut(deadline);
@@ -105,11 +106,12 @@ export class PoolClient implements Client {
     }
   }
 
+  /** A connection of the pool, with a listener for its errors. @throws PgStoreError `TIMEOUT` after the deadline */
   #checkOut(deadline: number): Promise<NodePostgresClient> {
     let isLate = false;
     const connected = new Promise<NodePostgresClient>((resolve, reject) => {
-      // With a callback: a promise would leave the connection without a listener for its errors for a
-      // moment.
+      // `connect` gets a callback, because with its promise the connection would have no listener for errors until the
+      // next tick, and an error in between would end the process.
       this.#pool.connect((error, client) => {
         if (!client) return reject(withCode(error));
         if (isLate) return client.release();
@@ -123,7 +125,7 @@ export class PoolClient implements Client {
     });
   }
 
-  /** One name for each text, on all connections, and none that the app gives. */
+  /** The name of a prepared statement. It is the same on all connections, and differs from names that the app uses. */
   #nameOf(text: string): string {
     let name = this.#names.get(text);
     if (!name) {
@@ -134,15 +136,16 @@ export class PoolClient implements Client {
   }
 }
 
-/** The failure of a connection is that of its statement, too. */
+/** Listens to a connection's errors, so that they do not end the process. They fail its statement as well. */
 function ignore(): void {}
 
 /**
- * Resolves with the answer, or rejects with `TIMEOUT`: then the statement has been cancelled, or the socket is reset.
+ * Settles as the answer does. If it takes too long, the statement is cancelled, or else the socket is reset, and then
+ * the promise rejects with `TIMEOUT`.
  */
 async function answerInTime<T>(client: NodePostgresClient, answer: Promise<T>, deadline: number): Promise<T> {
-  const time = Math.max(0, deadline - performance.now());
-  const cancelTime = deadline - Math.min(time / 10, LONGEST_CANCELLATION);
+  const timeLeft = Math.max(0, deadline - performance.now());
+  const cancelTime = deadline - Math.min(timeLeft / 10, LONGEST_CANCELLATION_MS);
   let isLate = false;
   try {
     return await deadlines.race(cancelTime, answer, () => {
@@ -158,11 +161,15 @@ async function answerInTime<T>(client: NodePostgresClient, answer: Promise<T>, d
   }
 }
 
-/** Cancels the connection's statement, where the connection says how. @returns whether the server has seen to it */
+/**
+ * Cancels the connection's statement, if the connection has the members that a cancel request needs.
+ *
+ * @returns whether the server has handled the request
+ */
 function cancel(client: NodePostgresClient, deadline: number): Promise<boolean> {
   const { processID, secretKey, host, port, ssl, sslNegotiation, connection } = client as Internals;
   const isKnown = typeof processID === 'number' && typeof secretKey === 'number';
-  // A stream of the app's own (a tunnel, a WebSocket) leads elsewhere than to the client's host.
+  // A stream that the app has made, such as a tunnel or a WebSocket, need not lead to the server at `host`.
   const isSocket = typeof (connection?.stream?._parent ?? connection?.stream)?.remoteAddress === 'string';
   if (!isKnown || typeof host !== 'string' || typeof port !== 'number') return Promise.resolve(false);
   const path = host.startsWith('/') ? `${host}/.s.PGSQL.${port}` : undefined;
@@ -184,26 +191,28 @@ function cancel(client: NodePostgresClient, deadline: number): Promise<boolean> 
   );
 }
 
-/** Under TLS, the socket below is reset. When the network is back, no statement may arrive that timed out. */
+/**
+ * Drops data that were not delivered: a statement that timed out must not reach the server when the network is back.
+ * Under TLS, the socket below is reset.
+ */
 function resetSocket(client: NodePostgresClient): void {
   const { stream } = (client as Internals).connection ?? {};
   (stream?._parent ?? stream)?.resetAndDestroy?.();
 }
 
-/**
- * What node-postgres says of connections that were lost, or that it did not get in time; its own errors have no code.
- */
+/** Messages of node-postgres about connections that were lost or not opened in time. Its own errors have no code. */
 const CONNECTION_LOST =
   /^(Connection terminated|Client (has encountered|was closed)|timeout e|Query read timeout|Received unexpected|There was an error establishing an SSL)/;
 
+/** Gives an error of node-postgres a code, by which the store decides whether to repeat the statement. */
 function withCode(error: unknown): unknown {
   if (codeOf(error) !== '') return error;
-  // Neon's connections fail with the event of a WebSocket.
+  // Neon's connections fail with a WebSocket's event instead of an error.
   const { message = 'no connection' } = (error ?? {}) as { message?: string };
   const coded = (code: string, text = message) => Object.assign(new Error(text), { code });
   if (message.includes('after calling end')) return coded('POOL_ENDED', 'the pool of option `pool` was ended');
   if (message.includes('not support SSL')) {
-    return coded('TLS_NOT_OFFERED', 'the server offers no TLS, the pool asks for it');
+    return coded('TLS_NOT_OFFERED', 'the server offers no TLS, but the pool requires it');
   }
   const isLost = CONNECTION_LOST.test(message) || !(error instanceof Error);
   return coded(isLost ? 'CONNECTION_CLOSED' : 'CONNECTION_FAILED');

@@ -1,8 +1,8 @@
-/** libpq's connection parameters, as the connection string and the environment give them. */
+/** The connection parameters of libpq, read from the connection string and from environment variables. */
 
 import { parseConnectionString } from './connection-string.js';
 
-/** The parameters of libpq that have a meaning here, and the environment variables that give them. */
+/** The parameters of libpq that the store honours or refuses, and their environment variables. */
 const VARIABLES = {
   host: 'PGHOST',
   hostaddr: 'PGHOSTADDR',
@@ -39,7 +39,7 @@ const VARIABLES = {
   replication: undefined,
 } as const;
 
-/** Parameters that other clients have, and that mean something here. */
+/** Parameters of other clients that the store honours. */
 const OF_OTHER_CLIENTS = [
   // node-postgres, JDBC
   'ssl',
@@ -56,7 +56,10 @@ export type ParameterName = keyof typeof VARIABLES | (typeof OF_OTHER_CLIENTS)[n
 
 const KNOWN: ReadonlySet<string> = new Set([...Object.keys(VARIABLES), ...OF_OTHER_CLIENTS]);
 
-/** Parameters that say nothing about where a connection goes or how it is protected. */
+/**
+ * Parameters of libpq and of other clients that are ignored, because they decide neither to which server a connection
+ * goes nor how it is protected.
+ */
 const IGNORED: ReadonlySet<string> = new Set(
   `client_encoding gssdelegation gsslib keepalives_count keepalives_interval krbsrvname max_protocol_version sslcompression
   tcp_user_timeout
@@ -73,23 +76,29 @@ const IGNORED: ReadonlySet<string> = new Set(
   sendBufferSize socketTimeout stringtype tcpKeepAlive`.split(/\s+/),
 );
 
-/** Names that ask for protection, or that choose the server, in a way which is not known here. */
+/**
+ * Unknown parameters that probably ask for protection, or choose the server. They are refused: ignoring them could
+ * expose the connection.
+ */
 const UNKNOWN_PROTECTION =
   /ssl|tls|encrypt|^secur|^verif|^trust|^cert|^gss|^krb|^oauth|^scram_|^servicefile$|^database$|^targetServerType$/i;
 
 interface Parameter {
   readonly value: string;
-  /** Names the parameter in messages. */
+  /** Where the value comes from, as error messages say it. */
   readonly source: string;
 }
 
-/** What the connection string says, and where it says nothing, the environment. */
+/** Parameters from the connection string; those that it lacks come from environment variables. */
 export class Parameters {
-  /** Settings of the server, such as `search_path`: other parameters of the connection string. */
+  /**
+   * Parameters of the connection string that are not libpq's, such as `search_path`: settings of the server, to which
+   * they are sent.
+   */
   readonly serverSettings: Readonly<Record<string, string>>;
   readonly #given = new Map<string, Parameter>();
 
-  /** @throws TypeError for a connection string that is none, or a parameter or variable that cannot be honoured */
+  /** @throws TypeError for a malformed connection string, and for a parameter or variable that cannot be honoured */
   constructor(uri: string | undefined, env: NodeJS.ProcessEnv) {
     const serverSettings: Record<string, string> = {};
     for (const [name, variable] of Object.entries(VARIABLES)) {
@@ -103,32 +112,31 @@ export class Parameters {
       else if (!IGNORED.has(name)) serverSettings[checkedSetting(name, source)] = value;
     }
     this.serverSettings = serverSettings;
-    this.#refuseWhatCannotBeGiven();
+    this.#refuseUnsupportedValues();
   }
 
-  /** The parameter's text; an empty one counts as not given, as with libpq. */
+  /** The parameter's text; `undefined` if it is not given or, as with libpq, empty. */
   get(name: ParameterName): string | undefined {
     return this.#given.get(name)?.value || undefined;
   }
 
-  /**
-   * One of the texts in `allowed`, or nothing where the parameter is not given. @throws TypeError for any other text
-   */
+  /** The parameter's text, which must be one of `allowed`. @throws TypeError for any other text */
   oneOf<T extends string>(name: ParameterName, allowed: readonly T[]): T | undefined {
     const value = this.get(name);
     if (value === undefined || allowed.includes(value as T)) return value as T | undefined;
     throw this.error(name, allowed.join(', '));
   }
 
-  /** Seconds, or nothing where the parameter is not given. @throws TypeError for anything but a number of 0 or more */
+  /** The parameter as a number of seconds. @throws TypeError for a text that is not a number */
   seconds(name: ParameterName): number | undefined {
     const value = this.get(name);
     if (value === undefined) return undefined;
-    // libpq takes a negative time as none.
+    // libpq treats a negative time as 0.
     if (!/^-?\d+(\.\d+)?$/.test(value)) throw this.error(name, 'a number of seconds');
     return Math.max(0, Number(value));
   }
 
+  /** The parameter as a boolean. @throws TypeError for any other text */
   boolean(name: ParameterName): boolean | undefined {
     const value = this.get(name)?.toLowerCase();
     if (value === undefined) return undefined;
@@ -137,21 +145,26 @@ export class Parameters {
     throw this.error(name, '1 or 0');
   }
 
-  /** Says what was expected; not what was given, because that may be a part of a misread password. */
+  /**
+   * The error about a parameter with a wrong value. It does not quote the value, which may be part of a password that
+   * was not encoded.
+   */
   error(name: ParameterName, expected: string): TypeError {
     return new TypeError(`PgStore: ${this.source(name)}: expected ${expected}, got something else`);
   }
 
+  /** Where the parameter comes from, as error messages say it. */
   source(name: ParameterName): string {
     return this.#given.get(name)?.source ?? `parameter \`${name}\``;
   }
 
-  #refuseWhatCannotBeGiven(): void {
+  /** @throws TypeError for parameters, and values of parameters, that ask for something which the store cannot do */
+  #refuseUnsupportedValues(): void {
     this.oneOf('gssencmode', ['disable', 'prefer']);
     this.oneOf('sslcertmode', ['disable', 'allow']);
     this.oneOf('min_protocol_version', ['3.0']);
     if (this.get('replication') !== undefined && this.boolean('replication')) {
-      throw this.error('replication', 'no replication connection');
+      throw this.error('replication', 'false (a store needs no replication connection)');
     }
     for (const name of ['requirepeer', 'service'] as const) {
       if (this.get(name) !== undefined) throw new TypeError(`PgStore: ${this.source(name)} is not supported`);
@@ -159,10 +172,14 @@ export class Parameters {
   }
 }
 
-/** @returns the name of a setting of the server; a wrong one is refused by the server itself */
+/**
+ * The name of a setting of the server. An unknown setting is refused by the server.
+ *
+ * @throws TypeError for a name that is probably a parameter of libpq in another spelling, or asks for protection
+ */
 function checkedSetting(name: string, source: string): string {
-  const likeThat = [...KNOWN].find((known) => simplified(known) === simplified(name));
-  if (likeThat) throw new TypeError(`PgStore: ${source} is unknown; is it \`${likeThat}\`?`);
+  const similar = [...KNOWN].find((known) => simplified(known) === simplified(name));
+  if (similar) throw new TypeError(`PgStore: ${source} is unknown; did you mean \`${similar}\`?`);
   if (UNKNOWN_PROTECTION.test(name)) throw new TypeError(`PgStore: ${source} is not supported`);
   return name;
 }
@@ -171,12 +188,12 @@ function simplified(name: string): string {
   return name.toLowerCase().replace(/[-_]/g, '');
 }
 
-/** A misspelt request for TLS must not be dropped. */
+/** Refuses unknown variables about TLS, because a misspelt one would otherwise be ignored, and TLS with it. */
 function refuseUnknownVariables(env: NodeJS.ProcessEnv): void {
   const known: ReadonlySet<string | undefined> = new Set([...Object.values(VARIABLES), 'PGSSLCOMPRESSION']);
   for (const [name, value] of Object.entries(env)) {
     if (value && /^PG_?(SSL|REQUIRE_?SSL)/.test(name) && !known.has(name)) {
-      throw new TypeError(`PgStore: environment variable \`${name}\` is not supported; is it \`PGSSLMODE\`?`);
+      throw new TypeError(`PgStore: environment variable \`${name}\` is unknown; did you mean \`PGSSLMODE\`?`);
     }
   }
 }

@@ -1,20 +1,20 @@
-/** The password file of libpq: PGPASSFILE, or `.pgpass` in the home folder. */
+/** Reads libpq's password file: the one that PGPASSFILE names, or else `.pgpass` in the home folder. */
 
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { codeOf } from '../errors.js';
 
-/** What a line of the file is compared with. */
+/** The connection whose password is looked for. */
 export interface PasswordQuery {
-  /** `localhost` for a socket in the default folder, else what the app has given as host. */
+  /** The host as it was given, but `localhost` for a Unix socket in its default folder. */
   readonly host: string;
   readonly port: number;
   readonly database: string;
   readonly user: string;
 }
 
-/** @param given the file that PGPASSFILE or parameter `passfile` names */
+/** The path of the password file. @param given the path in PGPASSFILE or parameter `passfile` */
 export function passwordFile(given: string | undefined): string {
   if (given !== undefined) return given;
   const { APPDATA } = process.env;
@@ -23,8 +23,8 @@ export function passwordFile(given: string | undefined): string {
 }
 
 /**
- * The password in the first line that fits, or nothing. As libpq does, it leaves out a missing file, and one that
- * others may read.
+ * The password in the first line of the file that matches; `undefined` if there is none. As in libpq, the file is
+ * ignored if it is missing, or if other users may read it.
  */
 export async function passwordFromFile(file: string, query: PasswordQuery): Promise<string | undefined> {
   let text: string;
@@ -39,13 +39,13 @@ export async function passwordFromFile(file: string, query: PasswordQuery): Prom
   const wanted = [query.host, String(query.port), query.database, query.user];
   for (const line of text.split(/\r?\n/).filter((line) => !line.startsWith('#'))) {
     const fields = fieldsOf(line);
-    const fits = wanted.every((value, n) => fields[n] === '*' || unescaped(fields[n] ?? '') === value);
-    if (fits && fields.length >= 5) return unescaped(fields[4] ?? '');
+    const matches = wanted.every((value, n) => fields[n] === '*' || unescaped(fields[n] ?? '') === value);
+    if (matches && fields.length >= 5) return unescaped(fields[4] ?? '');
   }
   return undefined;
 }
 
-/** The fields between colons; a backslash before a colon or a backslash makes that a part of the field. */
+/** The fields of a line, which colons separate. A colon or backslash after a backslash is a part of the field. */
 function fieldsOf(line: string): string[] {
   return [...line.matchAll(/((?:\\.|[^\\:])*)(?::|$)/g)].map(([, field = '']) => field);
 }

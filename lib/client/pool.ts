@@ -1,6 +1,6 @@
 /**
- * The store's own connections: opened when they are needed, at most `maxConnections`, each replaced alone when it is
- * lost.
+ * The pool of the store's own connections. They are opened when statements need them, at most `maxConnections`, and a
+ * connection that is lost is replaced without the others.
  */
 
 import { type Deadline, deadlines } from '../calls/deadline.js';
@@ -12,9 +12,9 @@ import type { Client } from './client.js';
 import { Connection, UNSENT } from './connection.js';
 import { parseSettings, type Settings } from './settings.js';
 
-/** A statement on its way through the pool. */
+/** A statement that needs a connection, or has one. */
 interface PooledStatement<T = any> {
-  /** On the clock of `performance.now()`, in milliseconds. */
+  /** In milliseconds on the clock of `performance.now()`. */
   readonly deadline: number;
   send(connection: Connection): Promise<T>;
   resolve(result: T): void;
@@ -26,25 +26,31 @@ interface WaitingStatement {
   readonly watch: Deadline;
 }
 
-/** Milliseconds until the store tries again to open a connection, where it has others and the last attempt failed. */
-const PROBE_INTERVAL = 1000;
+/** Milliseconds before the next attempt to open a connection, if the last attempt failed and others are open. */
+const PROBE_INTERVAL_MS = 1000;
 
 export class ConnectionPool implements Client {
   readonly #settings: Settings;
-  /** Connections, until their sockets have closed. */
+  /** All connections whose sockets have not closed yet. */
   readonly #connections = new Set<Connection>();
-  /** The one that was used last comes first, so that those which are not needed can end (`idle_timeout`). */
+  /**
+   * Connections without a statement. The one that was used last is taken first, so that the others stay unused and
+   * `idle_timeout` can end them.
+   */
   readonly #idle: Connection[] = [];
-  /** In the order of their calls. */
+  /** Statements that wait for a connection, the oldest first. */
   readonly #waiting: WaitingStatement[] = [];
+  /** How many connections are being opened. */
   #connecting = 0;
   /**
-   * When the next connection may be tried, on the clock of `performance.now()`, after an attempt failed while others
-   * are open: at a limit of the server or the role, those serve everybody.
+   * The earliest time of the next attempt to open a connection, in milliseconds on the clock of `performance.now()`; it
+   * is set after an attempt failed. At a connection limit of the server or the role, the open connections serve all
+   * statements until then.
    */
   #probeTime: number | undefined;
-  /** The place of the host to try first: the last one that was fit. */
+  /** The index of the host to try first, which is the last one that was fit. */
   #hostIndex = 0;
+  /** Resolves the promise of `end`; it is set once `end` was called. */
   #whenEnded: (() => void) | undefined;
 
   /** @throws TypeError that names the option, the parameter or the environment variable that cannot be honoured */
@@ -97,7 +103,8 @@ export class ConnectionPool implements Client {
       },
       (error) => {
         this.#releaseAfter(error, connection);
-        // The connection had a planned end (`max_lifetime`, `idle_timeout`), which came first.
+        // The connection reached its planned end (`max_lifetime`, `idle_timeout`) before it could send the statement,
+        // so the statement gets another one.
         if (codeOf(error) === UNSENT && performance.now() < statement.deadline) this.#start(statement);
         else statement.reject(error);
       },
@@ -114,6 +121,7 @@ export class ConnectionPool implements Client {
     this.#openForWaiting();
   }
 
+  /** Gives a connection that is free to the next statement, if one waits. */
   #release(connection: Connection): void {
     if (!connection.isOpen) {
       this.#openForWaiting();
@@ -135,12 +143,12 @@ export class ConnectionPool implements Client {
 
   #releaseAfter(error: unknown, connection: Connection): void {
     if (needsNewConnection(error)) void connection.destroy();
-    // Where the packets of one connection are dropped, those of the idle ones are, too.
+    // If the network drops the packets of one connection, it drops those of the idle connections as well.
     if (connection.isUnresponsive) for (const idle of this.#idle.splice(0)) void idle.destroy();
     this.#release(connection);
   }
 
-  /** Opens connections where too few are open or being opened for the statements that wait. */
+  /** Opens a connection for each statement that waits, as far as the limit allows and none is being opened for it. */
   #openForWaiting(): void {
     while (this.#connecting < this.#waiting.length && this.#mayOpen()) void this.#open();
   }
@@ -151,7 +159,7 @@ export class ConnectionPool implements Client {
     return this.#connecting === 0 && performance.now() >= this.#probeTime;
   }
 
-  /** Opens a connection to the first of the hosts that is fit. */
+  /** Opens a connection to the first fit host, beginning with the one that was fit last. */
   async #open(): Promise<void> {
     this.#connecting++;
     const { hosts } = this.#settings;
@@ -169,7 +177,7 @@ export class ConnectionPool implements Client {
         this.#probeTime = undefined;
         return this.#add(connection);
       }
-      // Unless another attempt has found a fit host meanwhile.
+      // If another attempt has found a fit host meanwhile, that host stays the first one.
       if (this.#hostIndex === index) this.#hostIndex = (index + 1) % hosts.length;
     }
     this.#connecting--;
@@ -177,8 +185,8 @@ export class ConnectionPool implements Client {
   }
 
   #afterFailure(failure: unknown): void {
-    this.#probeTime = performance.now() + PROBE_INTERVAL;
-    // Those that are open serve the statements that wait, or those that are being opened will.
+    this.#probeTime = performance.now() + PROBE_INTERVAL_MS;
+    // While other connections are open or being opened, the statements that wait can still be served by these.
     if (this.#connections.size === 0 && this.#connecting === 0) {
       for (let next = this.#takeWaiting(); next; next = this.#takeWaiting()) next.reject(failure);
     }
@@ -189,7 +197,7 @@ export class ConnectionPool implements Client {
     this.#connections.add(connection);
     connection.onClosed(() => {
       this.#connections.delete(connection);
-      // There is room for another one.
+      // One connection fewer is open, so a connection limit of the server may allow another one now.
       this.#probeTime = undefined;
       this.#openForWaiting();
       this.#endIfEmpty();

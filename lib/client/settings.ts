@@ -1,4 +1,4 @@
-/** The settings of the store's own connections: from option `uri`, option `postgres` and the environment. */
+/** The settings of the store's own connections, from option `uri`, option `postgres` and environment variables. */
 
 import type net from 'node:net';
 import os from 'node:os';
@@ -8,11 +8,14 @@ import { type PasswordQuery, passwordFile, passwordFromFile } from './password-f
 import { type TlsSettings, tlsSettings } from './tls-settings.js';
 import type { Host } from './transport.js';
 
-/** The ways to authenticate that the store has, by libpq's names in `require_auth`. */
+/** The authentication methods that the store supports, under libpq's names in `require_auth`. */
 export type AuthMethod = 'none' | 'password' | 'md5' | 'scram-sha-256';
 const AUTH_METHODS: readonly AuthMethod[] = ['none', 'password', 'md5', 'scram-sha-256'];
 
-/** By `target_session_attrs`, what makes a host unfit. A store writes, so it takes no others. */
+/**
+ * SQL conditions that are true on a host which is not as `target_session_attrs` asks. Since a store writes, it supports
+ * only these two values.
+ */
 export const UNFIT_HOST = {
   'read-write': `pg_catalog.current_setting('transaction_read_only') = 'on'`,
   primary: 'pg_catalog.pg_is_in_recovery()',
@@ -22,35 +25,41 @@ export interface Settings {
   readonly hosts: readonly Host[];
   readonly database: string;
   readonly user: string;
-  /** Asked for each connection. */
+  /** Returns the password for a host, or a promise of it. It is called for each connection. */
   readonly password: (host: Host) => unknown;
   readonly tls: TlsSettings;
-  /** The ways to authenticate that are allowed. */
+  /** The authentication methods that are allowed. */
   readonly authMethods: ReadonlySet<AuthMethod>;
   readonly channelBinding: 'disable' | 'prefer' | 'require';
-  /** Settings of the server, sent when a connection starts. */
+  /** Settings of the server, which are sent when a connection starts. */
   readonly serverSettings: Readonly<Record<string, string>>;
+  /** What a host must be to be used (`target_session_attrs`); `undefined`: every host is used. */
   readonly target: keyof typeof UNFIT_HOST | undefined;
-  /** Gives the socket in place of the store: option `postgres.socket`. */
+  /** Option `postgres.socket`: opens the sockets instead of the store. */
   readonly socket: ((settings: object) => net.Socket | Promise<net.Socket>) | undefined;
-  /** Milliseconds, as all times here. */
+  /** Milliseconds within which a connection to a host must be ready for statements. */
   readonly connectTimeout: number;
   /**
-   * After this time PostgreSQL ends a statement by itself. The store cancels a statement before that; this is for one
-   * whose process is gone or cut off.
+   * Milliseconds after which the server ends a statement. The store cancels its statements earlier; this ends those
+   * whose process has died or lost its connection.
    */
   readonly statementTimeout: number;
   readonly maxConnections: number;
-  /** The delay of the first keep-alive packet; 0: none is sent. */
+  /** Milliseconds until the first TCP keep-alive packet of an idle connection; 0: none is sent. */
   readonly keepAlive: number;
-  /** What Postgres.js does with a connection. */
+  /** Options that are passed on to Postgres.js. */
   readonly client: Readonly<Record<string, unknown>>;
 }
 
 const DEFAULT_PORT = 5432;
 const DEFAULT_KEEP_ALIVE_SECONDS = 60;
 
-/** @throws TypeError that names the option, the parameter or the environment variable that cannot be honoured */
+/**
+ * Combines the settings of all sources. Option `postgres` takes precedence over the connection string, and that over
+ * environment variables.
+ *
+ * @throws TypeError that names the option, the parameter or the environment variable that cannot be honoured
+ */
 export function parseSettings(options: Options, env: NodeJS.ProcessEnv = process.env): Settings {
   const { uri, timeout, maxConnections } = options;
   const given = options.postgres as GivenOptions;
@@ -61,7 +70,7 @@ export function parseSettings(options: Options, env: NodeJS.ProcessEnv = process
   const tls = tlsSettings(parameters, given);
   const channelBinding = parameters.oneOf('channel_binding', ['disable', 'prefer', 'require']) ?? 'prefer';
   if (channelBinding === 'require' && tls.mode === 'disable') {
-    throw new TypeError(`PgStore: ${parameters.source('channel_binding')}: require needs TLS`);
+    throw new TypeError(`PgStore: ${parameters.source('channel_binding')}: \`require\` needs TLS`);
   }
   const seconds = given.connect_timeout ?? parameters.seconds('connect_timeout') ?? 0;
   return {
@@ -83,7 +92,7 @@ export function parseSettings(options: Options, env: NodeJS.ProcessEnv = process
   };
 }
 
-/** Options of Postgres.js, as far as the store reads them itself. */
+/** The options of Postgres.js that the store reads itself. */
 interface GivenOptions {
   readonly host?: string | readonly string[];
   readonly hostname?: string | readonly string[];
@@ -105,11 +114,21 @@ interface GivenOptions {
   readonly [name: string]: unknown;
 }
 
+/** The hosts to try, in their order, or in a random one with `load_balance_hosts=random`. */
 function hostsOf(parameters: Parameters, given: GivenOptions): Host[] {
-  if (given.path) {
-    const port = Number(/\.s\.PGSQL\.(\d+)$/.exec(given.path)?.[1] ?? DEFAULT_PORT);
-    return [{ given: given.path, name: 'localhost', address: 'localhost', port, path: given.path }];
-  }
+  if (given.path) return [hostAt(given.path)];
+  const hosts = namedHosts(parameters, given);
+  return parameters.oneOf('load_balance_hosts', ['disable', 'random']) === 'random' ? shuffled(hosts) : hosts;
+}
+
+/** The host of a Unix socket's file, whose name ends in the port. */
+function hostAt(path: string): Host {
+  const port = Number(/\.s\.PGSQL\.(\d+)$/.exec(path)?.[1] ?? DEFAULT_PORT);
+  return { given: path, name: 'localhost', address: 'localhost', port, path };
+}
+
+/** The hosts whose names, addresses and ports are given in several lists. @throws TypeError for unequal lengths */
+function namedHosts(parameters: Parameters, given: GivenOptions): Host[] {
   const givenHosts = given.host ?? given.hostname;
   const addresses = givenHosts === undefined ? (parameters.get('hostaddr')?.split(',') ?? []) : [];
   const names = givenHosts === undefined ? listOf(parameters.get('host')) : [givenHosts].flat().flatMap(listOf);
@@ -117,32 +136,32 @@ function hostsOf(parameters: Parameters, given: GivenOptions): Host[] {
   if (names.length > 0 && addresses.length > 0 && names.length !== addresses.length) {
     throw parameters.error('hostaddr', 'as many addresses as hosts');
   }
-  // Postgres.js takes `host:port` in its option, too.
-  const [places, portsInNames] = splitPorts(givenHosts === undefined ? [] : names);
+  // The option `host` of Postgres.js may contain ports, as in `host:port`.
+  const withPorts = givenHosts === undefined ? [] : names.map(splitPort);
   const ports = portsOf(parameters, given, Math.max(1, length));
-  const hosts = Array.from({ length: Math.max(1, length) }, (_, n) => {
-    const name = (places.at(n) ?? names.at(n)) || addresses.at(n) || 'localhost';
-    const port = portsInNames.at(n) ?? ports.at(n) ?? DEFAULT_PORT;
+  return Array.from({ length: Math.max(1, length) }, (_, n) => {
+    const name = (withPorts.at(n)?.name ?? names.at(n)) || addresses.at(n) || 'localhost';
+    const port = withPorts.at(n)?.port ?? ports.at(n) ?? DEFAULT_PORT;
     const path = name.startsWith('/') ? `${name}/.s.PGSQL.${port}` : undefined;
     return { given: name, name: path ? 'localhost' : name, address: addresses.at(n) || name, port, path };
   });
-  return parameters.oneOf('load_balance_hosts', ['disable', 'random']) === 'random' ? shuffled(hosts) : hosts;
 }
 
 function listOf(text: string | undefined): string[] {
   return text === undefined ? [] : text.split(',');
 }
 
-function splitPorts(names: readonly string[]): [string[], (number | undefined)[]] {
-  const split = names.map((name) => /^([^:]+):(\d+)$/.exec(name));
-  return [names.map((name, n) => split[n]?.[1] ?? name), split.map((found) => (found ? Number(found[2]) : undefined))];
+function splitPort(text: string): { name: string; port: number | undefined } {
+  const [, name = text, port] = /^([^:]+):(\d+)$/.exec(text) ?? [];
+  return { name, port: port === undefined ? undefined : Number(port) };
 }
 
+/** A port for each of so many hosts. @throws TypeError for a text that is not a port, or too few or too many ports */
 function portsOf(parameters: Parameters, given: GivenOptions, hosts: number): number[] {
   const wrong = () =>
     given.port === undefined
       ? parameters.error('port', 'a number from 1 to 65,535')
-      : new TypeError('PgStore: option `postgres.port`: expected a number from 1 to 65,535, or a list of such');
+      : new TypeError('PgStore: option `postgres.port`: expected a number from 1 to 65,535, or an array of these');
   const texts = given.port === undefined ? listOf(parameters.get('port')) : [given.port].flat().map(String);
   const ports = texts.map((text) => {
     const port = text === '' ? DEFAULT_PORT : Number(text);
@@ -164,7 +183,9 @@ function shuffled<T>(list: readonly T[]): T[] {
 
 function textOf(name: string, value: unknown): string {
   if (typeof value === 'string' && value !== '' && !value.includes('\0')) return value;
-  throw new TypeError(`PgStore: option \`postgres.${name}\`: expected a text, got ${typeof value}`);
+  throw new TypeError(
+    `PgStore: option \`postgres.${name}\`: expected a non-empty string without NUL characters, got ${typeof value}`,
+  );
 }
 
 function systemUser(): string {
@@ -172,15 +193,15 @@ function systemUser(): string {
     return os.userInfo().username;
   } catch {
     throw new TypeError(
-      'PgStore: expected a user in option `uri`, option `postgres.user` or PGUSER: the system names none',
+      'PgStore: expected a user in option `uri`, option `postgres.user` or PGUSER, because the system names none',
     );
   }
 }
 
-/** The folders of Unix sockets that builds of PostgreSQL have as their default: password files call these localhost. */
+/** The default folders of Unix sockets in builds of PostgreSQL. In a password file, their host is `localhost`. */
 const SOCKET_FOLDERS: ReadonlySet<string> = new Set(['/tmp', '/var/run/postgresql', '/run/postgresql']);
 
-/** In this order: option, connection string, environment, password file. */
+/** Finds the password in option `postgres`, the connection string, the environment, or else the password file. */
 function passwordOf(
   parameters: Parameters,
   given: GivenOptions,
@@ -193,7 +214,7 @@ function passwordOf(
   if (password !== undefined) {
     if (typeof password === 'string') return () => password;
     throw new TypeError(
-      `PgStore: option \`postgres.password\`: expected a text or a function that returns one, got ${typeof password}`,
+      `PgStore: option \`postgres.password\`: expected a string or a function that returns one, got ${typeof password}`,
     );
   }
   const file = passwordFile(parameters.get('passfile'));
@@ -203,14 +224,18 @@ function passwordOf(
   };
 }
 
+/**
+ * The methods that parameter `require_auth` allows: the listed ones, or all others if each one is listed with an
+ * exclamation mark (PostgreSQL: Parameter Key Words).
+ */
 function authMethods(parameters: Parameters): ReadonlySet<AuthMethod> {
   const names = parameters.get('require_auth')?.split(',');
   if (!names) return new Set(AUTH_METHODS);
-  const others = ['gss', 'sspi', 'oauth'];
-  const plain = names.map((name) => name.trim().replace(/^!/, ''));
+  const unsupported = ['gss', 'sspi', 'oauth'];
+  const listed = names.map((name) => name.trim().replace(/^!/, ''));
   const negated = names.filter((name) => name.trim().startsWith('!')).length;
-  const isKnown = plain.every((name) => [...AUTH_METHODS, ...others].includes(name));
-  const allowed = AUTH_METHODS.filter((method) => plain.includes(method) !== negated > 0);
+  const isKnown = listed.every((name) => [...AUTH_METHODS, ...unsupported].includes(name));
+  const allowed = AUTH_METHODS.filter((method) => listed.includes(method) !== negated > 0);
   if (!isKnown || (negated > 0 && negated < names.length) || allowed.length === 0) {
     throw parameters.error('require_auth', `${AUTH_METHODS.join(', ')}, or each of them with an exclamation mark`);
   }
@@ -228,13 +253,14 @@ function serverSettings(parameters: Parameters, given: GivenOptions): Record<str
   };
   const texts = Object.entries(settings).filter(([, value]) => value !== undefined && value !== null && value !== '');
   for (const [setting, value] of texts) {
-    if (`${setting}${value}`.includes('\0'))
-      throw new TypeError(`PgStore: option \`postgres.connection\`: a NUL character`);
+    if (`${setting}${value}`.includes('\0')) {
+      throw new TypeError('PgStore: option `postgres.connection`: expected settings without NUL characters');
+    }
   }
   return Object.fromEntries(texts.map(([setting, value]) => [setting, String(value)]));
 }
 
-/** Among several hosts the store takes one that it can write to, also where it was not told to look for it. */
+/** What a host must be. Among several hosts it is one that accepts writes, even if the app has not asked for that. */
 function targetOf(parameters: Parameters, given: GivenOptions, hosts: readonly Host[]): Settings['target'] {
   const expected = 'read-write or primary, because a store writes';
   const target = given.target_session_attrs ?? parameters.get('target_session_attrs');
@@ -245,13 +271,14 @@ function targetOf(parameters: Parameters, given: GivenOptions, hosts: readonly H
   throw new TypeError(`PgStore: option \`postgres.target_session_attrs\`: expected ${expected}`);
 }
 
+/** The delay of the first keep-alive packet in milliseconds; 0: none is sent. */
 function keepAliveOf(parameters: Parameters, given: GivenOptions): number {
   if (parameters.boolean('keepalives') === false) return 0;
   const seconds = parameters.seconds('keepalives_idle') || parameters.seconds('keep_alive');
   return 1000 * Number(given.keep_alive ?? seconds ?? DEFAULT_KEEP_ALIVE_SECONDS);
 }
 
-/** Names that the store reads itself, or that mean nothing for a connection of its own. */
+/** Options that are not passed on to Postgres.js: the store reads them itself, or sets them. */
 const NOT_FOR_THE_CLIENT = new Set(
   `host hostname port path database db user username password pass ssl sslnegotiation connect_timeout keep_alive
   target_session_attrs connection socket types transform publications fetch_types backoff no_prepare onnotify`.split(
@@ -268,7 +295,7 @@ function clientOptions(parameters: Parameters, given: GivenOptions): Record<stri
   return {
     idle_timeout: parameters.seconds('idle_timeout') ?? null,
     ...(parameters.get('max_lifetime') === undefined ? {} : { max_lifetime: parameters.seconds('max_lifetime') }),
-    // Postgres.js prints notices to the console where nobody listens to them.
+    // Without this function Postgres.js prints the server's notices to the console.
     onnotice: () => {},
     ...Object.fromEntries(ofTheApp),
     prepare: prepare !== false,

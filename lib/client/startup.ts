@@ -1,4 +1,4 @@
-/** The start of a connection by PostgreSQL's protocol: from the first message until the server waits for statements. */
+/** Starts a connection by PostgreSQL's protocol, from the first message until the server is ready for statements. */
 
 import { createHash } from 'node:crypto';
 import type net from 'node:net';
@@ -9,10 +9,10 @@ import { authenticationError, channelBinding, ScramExchange } from './scram.js';
 import type { AuthMethod, Settings } from './settings.js';
 
 const PROTOCOL_3_0 = 196_608;
-/** Longer messages do not occur before a connection is ready. */
+/** The largest length of a message in bytes. No server sends a longer one before a connection is ready. */
 const LONGEST_MESSAGE = 100_000;
 
-/** The kinds of the server's message "Authentication". */
+/** The kinds of authentication messages (PostgreSQL: Message Formats). */
 const AUTHENTICATION_OK = 0;
 const CLEARTEXT_PASSWORD = 3;
 const MD5_PASSWORD = 5;
@@ -20,20 +20,22 @@ const SASL = 10;
 const SASL_CONTINUE = 11;
 const SASL_FINAL = 12;
 
-/** What the server says when a connection is ready. */
+/** What the server has sent until the connection was ready. */
 export interface StartedSession {
   /** The process ID of the backend, in decimal. */
   readonly pid: string;
-  /** The process ID and the secret, as a cancel request has them. */
+  /** The process ID and the secret key of the backend, in the form that a cancel request needs. */
   readonly cancelKey: Buffer;
-  /** The messages since the server has accepted the connection, as they came. */
+  /** The messages that followed AuthenticationOk, as they were received. */
   readonly messages: Buffer;
 }
 
 /**
- * Starts a connection over a socket, in place of Postgres.js, which (3.4) ends the process where a password is no text
- * or the server's SCRAM message is malformed, derives the SCRAM key synchronously with as many iterations as the server
- * likes, does not bind the channel, and prints what it does not know to the console.
+ * Starts a connection over a socket.
+ *
+ * Postgres.js 3.4 is not used for this: it ends the process if the password is not a string, or if the server's SCRAM
+ * message is malformed; it blocks the event loop while it derives the SCRAM key, with as many iterations as the server
+ * asks for; it supports no channel binding; and it prints messages that it does not know to the console.
  */
 export class Startup {
   readonly #socket: net.Socket;
@@ -41,7 +43,7 @@ export class Startup {
   readonly #password: string;
   readonly #messages: MessageReader;
   #scram: ScramExchange | undefined;
-  /** The way to authenticate that the server has asked for. */
+  /** The authentication method that the server has asked for. */
   #method: AuthMethod = 'none';
 
   constructor(socket: net.Socket, settings: Settings, password: string) {
@@ -51,7 +53,11 @@ export class Startup {
     this.#messages = new MessageReader(socket);
   }
 
-  /** Leaves the socket paused. @throws the server's error, or a PgStoreError where it does not keep to the protocol */
+  /**
+   * Authenticates and waits until the server is ready. Afterwards the socket is paused.
+   *
+   * @throws the server's error, or a PgStoreError if authentication fails or the server breaks the protocol
+   */
   async run(): Promise<StartedSession> {
     const { user, database, serverSettings } = this.#settings;
     this.#socket.write(startupMessage({ user, database, client_encoding: 'UTF8', ...serverSettings }));
@@ -61,6 +67,7 @@ export class Startup {
     for (;;) {
       const message = await this.#messages.next();
       if (message.type === 'E') throw serverError(message.body);
+      // ParameterStatus (S), BackendKeyData (K), NoticeResponse (N) and ReadyForQuery (Z).
       if (!'SKNZ'.includes(message.type)) throw protocolError();
       received.push(message.bytes);
       if (message.type === 'K') cancelKey = Buffer.from(message.body);
@@ -74,26 +81,28 @@ export class Startup {
     for (;;) {
       const { type, body } = await this.#messages.next();
       if (type === 'E') throw serverError(body);
-      // A server may also speak of minor versions of the protocol, which the store has not asked for, and give notices.
+      // A server may also send NegotiateProtocolVersion (v), which concerns versions that the store does not ask for,
+      // and notices (N).
       if (type === 'v' || type === 'N') continue;
       if (type !== 'R' || body.length < 4) throw protocolError();
       const kind = body.readInt32BE(0);
-      if (kind === AUTHENTICATION_OK) return this.#checkHowItWasDone();
+      if (kind === AUTHENTICATION_OK) return this.#checkAuthentication();
       await this.#answer(kind, body.subarray(4));
     }
   }
 
+  /** Answers an authentication message of the server. */
   async #answer(kind: number, data: Buffer): Promise<void> {
     const { user } = this.#settings;
     switch (kind) {
       case CLEARTEXT_PASSWORD:
-        this.#ask('password');
+        this.#accept('password');
         return this.#send(`${this.#password}\0`);
       case MD5_PASSWORD:
-        this.#ask('md5');
+        this.#accept('md5');
         return this.#send(`md5${md5(md5(this.#password + user), data)}\0`);
       case SASL: {
-        this.#ask('scram-sha-256');
+        this.#accept('scram-sha-256');
         const scram = new ScramExchange(this.#password, data.toString().split('\0'), this.#channelBinding());
         this.#scram = scram;
         if (this.#settings.channelBinding === 'require' && !scram.bindsChannel) throw unboundError();
@@ -104,31 +113,40 @@ export class Startup {
         if (!this.#scram) throw protocolError();
         return this.#send(await this.#scram.finalMessage(data.toString()));
       case SASL_FINAL:
-        return this.#scram ? this.#scram.verify(data.toString()) : fail(protocolError());
+        if (!this.#scram) throw protocolError();
+        return this.#scram.verify(data.toString());
       default:
-        throw authenticationError('the server asks for a way to authenticate that the store does not have');
+        throw authenticationError('the server asks for an authentication method that the store does not support');
     }
   }
 
-  /** @throws PgStoreError where the way to authenticate is not allowed, or needs a password and there is none */
-  #ask(method: AuthMethod): void {
+  /**
+   * Accepts the method that the server asks for.
+   *
+   * @throws PgStoreError if the settings do not allow it, or there is no password
+   */
+  #accept(method: AuthMethod): void {
     this.#method = method;
     const { authMethods, channelBinding } = this.#settings;
     if (!authMethods.has(method)) {
       throw authenticationError(
-        `the server asks for authentication by ${method}, which \`require_auth\` does not allow`,
+        `the server asks for the authentication method ${method}, which \`require_auth\` does not allow`,
       );
     }
     if (channelBinding === 'require' && method !== 'scram-sha-256') throw unboundError();
-    if (this.#password === '')
-      throw new PgStoreError('the server asks for a password, and none is given', 'NO_PASSWORD');
+    if (this.#password === '') {
+      throw new PgStoreError('the server asks for a password, but none is given', 'NO_PASSWORD');
+    }
   }
 
-  /** A server that has not proved that it knows the password may be anybody's. */
-  #checkHowItWasDone(): void {
+  /**
+   * Checks, when the server says that it has accepted the connection, that it did so in an allowed way. After SCRAM, a
+   * server that has not proved that it knows the password may be an attacker's.
+   */
+  #checkAuthentication(): void {
     const { authMethods, channelBinding } = this.#settings;
     if (!authMethods.has(this.#method)) {
-      throw authenticationError('the server asks for no authentication, which `require_auth` does not allow');
+      throw authenticationError('the server does not ask for authentication, but `require_auth` requires it');
     }
     if (this.#scram && !this.#scram.isVerified) {
       throw authenticationError('the server has not proved that it knows the password');
@@ -136,11 +154,13 @@ export class Startup {
     if (channelBinding === 'require' && !this.#scram?.bindsChannel) throw unboundError();
   }
 
+  /** The channel binding data of the TLS connection, unless the settings disable channel binding. */
   #channelBinding(): Buffer | undefined {
     if (!(this.#socket instanceof tls.TLSSocket) || this.#settings.channelBinding === 'disable') return undefined;
     return channelBinding(this.#socket);
   }
 
+  /** Sends an answer to an authentication message; PostgreSQL uses message type "p" for all of them. */
   #send(data: string | Buffer): void {
     const bytes = Buffer.from(data);
     this.#socket.write(Buffer.concat([Buffer.from('p'), int32(bytes.length + 4), bytes]));
@@ -150,11 +170,11 @@ export class Startup {
 interface Message {
   readonly type: string;
   readonly body: Buffer;
-  /** All of it. */
+  /** The message as it was received: type, length and body. */
   readonly bytes: Buffer;
 }
 
-/** The messages of a server, one after the other. */
+/** Reads the messages of a server, one after the other. */
 class MessageReader {
   readonly #socket: net.Socket;
   #received = Buffer.alloc(0);
@@ -164,7 +184,7 @@ class MessageReader {
     this.#socket = socket.on('data', this.#onData);
   }
 
-  /** Waits for as long as it takes. @throws PgStoreError for what cannot be a message */
+  /** Waits for the next message, without a time limit. @throws PgStoreError for a length that no message has */
   async next(): Promise<Message> {
     for (;;) {
       const length = this.#received.length < 5 ? undefined : this.#received.readUInt32BE(1);
@@ -180,7 +200,7 @@ class MessageReader {
     }
   }
 
-  /** Pauses the socket, so that what follows waits for who reads it next. */
+  /** Stops reading, and pauses the socket, so that the data that follow stay in it for the next reader. */
   end(): void {
     this.#socket.pause().off('data', this.#onData);
     if (this.#received.length > 0) this.#socket.unshift(this.#received);
@@ -208,7 +228,10 @@ function md5(text: string, salt: Buffer = Buffer.alloc(0)): string {
   return createHash('md5').update(text).update(salt).digest('hex');
 }
 
-/** The fields of an error message that the store passes on; `V` is the severity in English, which old servers lack. */
+/**
+ * The fields of an error message that the store passes on, by the codes of the protocol. `V` is the severity in
+ * English; it follows `S`, the translated one, and replaces it.
+ */
 const ERROR_FIELDS: Readonly<Record<string, string>> = {
   S: 'severity',
   V: 'severity',
@@ -227,13 +250,9 @@ function serverError(body: Buffer): Error {
 }
 
 function protocolError(): PgStoreError {
-  return new PgStoreError("what answers does not speak PostgreSQL's protocol", '08P01');
+  return new PgStoreError("the host does not speak PostgreSQL's protocol", '08P01');
 }
 
 function unboundError(): PgStoreError {
-  return authenticationError('the server does not bind the channel, and `channel_binding` requires it');
-}
-
-function fail(error: Error): never {
-  throw error;
+  return authenticationError('the server does not offer channel binding, but `channel_binding` requires it');
 }

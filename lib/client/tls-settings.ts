@@ -1,4 +1,4 @@
-/** How a connection is encrypted, and what it checks: libpq's `sslmode` and its relatives, in terms of node:tls. */
+/** Translates libpq's parameters about TLS, such as `sslmode`, to options of `node:tls`. */
 
 import fs from 'node:fs';
 import os from 'node:os';
@@ -8,37 +8,41 @@ import { codeOf } from '../errors.js';
 import type { ParameterName, Parameters } from './parameters.js';
 
 export interface TlsSettings {
-  /** `prefer`: TLS where the server offers it. */
+  /** Whether TLS is used: never, if the server offers it, or always. */
   readonly mode: 'disable' | 'prefer' | 'require';
-  /** TLS from the first byte on, without asking the server whether it offers it (`sslnegotiation=direct`). */
+  /** Whether TLS begins at once, without asking the server whether it offers it (`sslnegotiation=direct`). */
   readonly isDirect: boolean;
-  /** Whether the server is told the name of the host (SNI). */
+  /** Whether the server is told the name of the host (Server Name Indication). */
   readonly sendsHostName: boolean;
-  /** For tls.connect. */
+  /** Options of `tls.connect`. */
   readonly options: tls.ConnectionOptions;
 }
 
-/** libpq's values of `sslmode`, and node-postgres's `no-verify`. */
+/** The values of libpq's `sslmode`, and the value `no-verify` of node-postgres. */
 const MODES = ['disable', 'allow', 'prefer', 'require', 'verify-ca', 'verify-full', 'no-verify'] as const;
 type Mode = (typeof MODES)[number];
 
 const VERSIONS = ['TLSv1', 'TLSv1.1', 'TLSv1.2', 'TLSv1.3'] as const;
 
-/** Options of the app, which go before parameters. */
+/** The settings about TLS in option `postgres`, which take precedence over parameters. */
 export interface TlsOptions {
-  /** A value of `sslmode`, `true` for `verify-full`, `false` for `disable`, or options of tls.connect. */
+  /** A value of `sslmode`, `true` for `verify-full`, `false` for `disable`, or options of `tls.connect`. */
   readonly ssl?: unknown;
   readonly sslnegotiation?: unknown;
 }
 
-/** @throws TypeError that names the parameter, the environment variable or the option */
+/**
+ * The TLS settings of the store's own connections.
+ *
+ * @throws TypeError that names the parameter, the environment variable or the option which cannot be honoured
+ */
 export function tlsSettings(parameters: Parameters, given: TlsOptions): TlsSettings {
   const negotiation = given.sslnegotiation ?? parameters.oneOf('sslnegotiation', ['postgres', 'direct']);
   const isDirect = negotiation === 'direct';
   const mode = modeOf(parameters, given.ssl);
   if (isDirect && !/^(require|verify|no-verify)/.test(mode)) {
     throw new TypeError(
-      `PgStore: ${parameters.source('sslnegotiation')}: direct needs \`sslmode\` require or stricter`,
+      `PgStore: ${parameters.source('sslnegotiation')}: \`direct\` needs \`sslmode\` \`require\` or stricter`,
     );
   }
   const sendsHostName = parameters.boolean('sslsni') ?? true;
@@ -49,21 +53,25 @@ export function tlsSettings(parameters: Parameters, given: TlsOptions): TlsSetti
     ...(isDirect ? { ALPNProtocols: ['postgresql'] } : {}),
   };
   try {
-    // Later, when a connection is opened, its error would reach no call.
+    // A certificate that cannot be used is an error of the constructor, not of a connection later.
     tls.createSecureContext(options);
   } catch (error) {
-    throw new TypeError(`PgStore: the certificates for TLS: ${(error as Error).message}`, { cause: error });
+    throw new TypeError(`PgStore: the certificates for TLS cannot be used: ${(error as Error).message}`, {
+      cause: error,
+    });
   }
   return { mode: /^(allow|prefer)$/.test(mode) ? 'prefer' : 'require', isDirect, sendsHostName, options };
 }
 
+/** How a connection is protected: as option `postgres.ssl` says, else as the parameters say. */
 function modeOf(parameters: Parameters, ssl: unknown): Mode {
   if (ssl !== undefined && ssl !== null) return modeOfOption(ssl);
-  // libpq demands `verify-full` for the authorities that the system knows; here these are Node.js's.
+  // libpq allows the authorities of the system only with `verify-full`. Here they are those that Node.js knows.
   if (parameters.get('sslrootcert') === 'system') return 'verify-full';
   const mode = parameters.oneOf('sslmode', MODES) ?? modeOfOtherClients(parameters);
   if (mode) return mode;
-  // Who says how to check a server, or what to show it, asks for TLS; without `sslmode` as much of it as can be had.
+  // An app that gives certificates or versions for TLS wants TLS, even without `sslmode`. If it gives certificates of
+  // authorities, the server is checked against them.
   const isGiven = (name: ParameterName) => parameters.get(name) !== undefined;
   if (isGiven('sslrootcert') || isGiven('sslcrl')) return 'verify-full';
   const asks = (['sslcert', 'sslkey', 'ssl_min_protocol_version', 'ssl_max_protocol_version'] as const).some(isGiven);
@@ -71,7 +79,7 @@ function modeOf(parameters: Parameters, ssl: unknown): Mode {
   return asks || isRequired ? 'require' : 'disable';
 }
 
-/** Option `postgres.ssl`. */
+/** The mode that option `postgres.ssl` stands for. */
 function modeOfOption(ssl: unknown): Mode {
   if (ssl === true || typeof ssl === 'object') return 'verify-full';
   if (ssl === false) return 'disable';
@@ -80,7 +88,10 @@ function modeOfOption(ssl: unknown): Mode {
   throw new TypeError(`PgStore: option \`postgres.ssl\`: expected a boolean, an object or ${MODES.join(', ')}`);
 }
 
-/** Parameter `ssl`: with node-postgres, Postgres.js and JDBC, `ssl=true` checks the server's certificate. */
+/**
+ * The mode that parameter `ssl` of other clients stands for. In node-postgres, Postgres.js and JDBC, `ssl=true` checks
+ * the server's certificate.
+ */
 function modeOfOtherClients(parameters: Parameters): Mode | undefined {
   const ssl = parameters.get('ssl');
   if (ssl === undefined) return undefined;
@@ -89,11 +100,12 @@ function modeOfOtherClients(parameters: Parameters): Mode | undefined {
   return parameters.boolean('ssl') ? 'verify-full' : 'disable';
 }
 
+/** The options of `tls.connect` for a mode other than `disable`. */
 function optionsOf(parameters: Parameters, mode: Mode): tls.ConnectionOptions {
   const rootFile = parameters.get('sslrootcert') ?? defaultFile('root.crt');
   const hasRoot = rootFile !== undefined && rootFile !== 'system';
   const revoked = parameters.get('sslcrl');
-  // As in libpq, a file with authorities makes `require` check against them.
+  // As in libpq, `require` checks the server's certificate if there is a file with authorities.
   const verifies = /^verify/.test(mode) || (mode === 'require' && (hasRoot || revoked !== undefined));
   const passphrase = parameters.get('sslpassword');
   return {
@@ -108,6 +120,7 @@ function optionsOf(parameters: Parameters, mode: Mode): tls.ConnectionOptions {
   };
 }
 
+/** The certificate with which the client authenticates itself, and its key. */
 function clientCertificate(parameters: Parameters): tls.ConnectionOptions {
   const certificate = parameters.get('sslcert') ?? defaultFile('postgresql.crt');
   if (parameters.get('sslcertmode') === 'disable') return {};
@@ -136,7 +149,7 @@ function versionOf(parameters: Parameters, name: ParameterName): (typeof VERSION
   return version;
 }
 
-/** A file of libpq's folder in the home folder, where it is there. */
+/** The path of a file in libpq's folder `.postgresql` in the home folder, if the file exists. */
 function defaultFile(name: string): string | undefined {
   const file = path.join(os.homedir(), '.postgresql', name);
   return fs.existsSync(file) ? file : undefined;
@@ -151,7 +164,7 @@ function readFile(parameters: Parameters, name: ParameterName, file: string): Bu
       cause: error,
     });
   }
-  // Node.js takes a file of anything else as one without certificates.
+  // Node.js takes a file in another form for one without certificates.
   if (bytes.includes('-----BEGIN ')) return bytes;
   throw new TypeError(`PgStore: ${parameters.source(name)}: the certificates for TLS are not in PEM form`);
 }

@@ -1,4 +1,4 @@
-/** The diagnostics channel for statements; free while nobody subscribes to it. */
+/** Publishes statements on the diagnostics channel. While nobody subscribes to it, that costs nothing. */
 
 import { channel } from 'node:diagnostics_channel';
 import { codeOf } from '../errors.js';
@@ -8,10 +8,12 @@ import type { Batch } from '../sql/query.js';
 const statements = channel('express-pg-store:statement');
 
 /**
- * Publishes a statement when it is answered.
+ * Publishes a statement when it has been answered.
  *
- * @param table the store's `schema.table`
+ * @param running the answer, which is returned as it is
+ * @param table the store's table, as `schema.table`
  * @param kind the call that the statement is for
+ * @param batch the calls that share the statement; `undefined` for a statement that is not batched
  */
 export function traceStatement<T>(
   running: Promise<T>,

@@ -1,4 +1,4 @@
-/** A socket to a server, with TLS over it where the settings ask for it. */
+/** Opens a socket to a server, with TLS if the settings ask for it. */
 
 import { once } from 'node:events';
 import net from 'node:net';
@@ -7,56 +7,60 @@ import { deadlines } from '../calls/deadline.js';
 import { PgStoreError } from '../errors.js';
 import type { TlsSettings } from './tls-settings.js';
 
-/** A server that a connection may go to. */
+/** A server to which a connection may be opened. */
 export interface Host {
-  /** As it was given: a name, an address, or the folder of a Unix socket. */
+  /** The host as it was given: a name, an address, or the folder of a Unix socket. */
   readonly given: string;
-  /** What a certificate is compared with. */
+  /** The name that the server's certificate must contain. */
   readonly name: string;
-  /** Where the connection goes: the name, or its address from parameter `hostaddr`. */
+  /** The name or address to connect to; parameter `hostaddr` may give another address than the name's. */
   readonly address: string;
   readonly port: number;
-  /** The file of its Unix socket. */
+  /** The file of the Unix socket, if it is one. */
   readonly path: string | undefined;
 }
 
-/** What a transport needs to know; the settings of a node-postgres pool fit, too. */
+/** The settings of a socket. They are few, so that those of a node-postgres pool can be given in the same form. */
 export interface TransportSettings {
   readonly tls: TlsSettings;
+  /** Opens the socket instead of the store (option `postgres.socket`). */
   readonly socket?: ((settings: object) => net.Socket | Promise<net.Socket>) | undefined;
+  /** Milliseconds until the first TCP keep-alive packet; 0 or `undefined`: none is sent. */
   readonly keepAlive?: number;
 }
 
-/** The request for TLS of PostgreSQL's protocol; its answer is one byte. */
+/** The message SSLRequest of PostgreSQL's protocol, which the server answers with a single byte. */
 const SSL_REQUEST = Buffer.from([0, 0, 0, 8, 4, 210, 22, 47]);
 
 /**
- * The store opens its sockets itself: Postgres.js 3.4 cannot close a connection whose other end does not answer (its
- * issue #1089), and goes on with TLS where the server has answered that it offers none.
+ * A socket to a server. The store opens its sockets itself, because Postgres.js 3.4 cannot close a connection whose
+ * other end does not answer (its issue #1089), and begins TLS even if the server has answered that it offers none.
  */
 export class Transport {
+  /** The TCP or Unix socket. */
   readonly #raw: net.Socket;
-  /** The same, or TLS over it. */
+  /** The socket to read and write: `#raw`, or the TLS socket over it. */
   #socket: net.Socket;
 
   private constructor(raw: net.Socket) {
-    // Errors reach who waits for the socket; nobody may be waiting when it breaks.
+    // Those who wait for the socket get its errors by other means. Without a listener, an error at a moment when nobody
+    // waits would end the process.
     this.#raw = raw.on('error', () => {});
     this.#socket = raw;
   }
 
   /**
-   * Connects, and secures the connection where the settings ask for it.
+   * Connects, and starts TLS if the settings ask for it.
    *
    * @param deadline on the clock of `performance.now()`, in milliseconds
-   * @throws an error after which no socket is left
+   * @throws an error, after the socket has been closed
    */
   static async open(settings: TransportSettings, host: Host, deadline: number): Promise<Transport> {
     const given = settings.socket?.({ ...settings, host: [host.name], port: [host.port], path: host.path ?? false });
     const raw = given ? await deadlines.race(deadline, Promise.resolve(given), connectTimeoutError) : new net.Socket();
     const transport = new Transport(raw);
     if (!given) {
-      // Without a prototype: a `path` in `Object.prototype` would lead to another server.
+      // The object has no prototype, because a `path` in a polluted `Object.prototype` would lead to another server.
       const address = Object.assign(Object.create(null), { host: host.address, port: host.port });
       if (host.path === undefined) raw.connect(address);
       else raw.connect(host.path);
@@ -79,10 +83,11 @@ export class Transport {
   }
 
   /**
-   * Resolves as `work` does; where that fails, the socket closes or the deadline comes, resets the socket and rejects.
+   * Resolves as `work` does. If `work` fails, the socket closes or the deadline comes, it resets the socket and
+   * rejects.
    */
   async within<T>(deadline: number, work: Promise<T>): Promise<T> {
-    // In Bun the socket's error and its end come at the same time, so the end tells the error too.
+    // In Bun a socket's error and its end come at the same time, so the handler of the end has to look for the error.
     const closed = new Promise<never>((_, reject) => {
       this.onClosed(() => reject(this.#raw.errored ?? closedError()));
     });
@@ -94,12 +99,15 @@ export class Transport {
     }
   }
 
-  /** Drops what was not delivered: when the network is back, no statement may arrive that was given up. */
+  /**
+   * Closes the socket, and drops data that were not delivered: a statement that was given up must not reach the server
+   * when the network is back.
+   */
   async reset(): Promise<void> {
     const raw = this.#raw;
-    // What is still written fails under TLS, some of it only after Postgres.js has taken its listeners off the socket.
+    // Data that are still being written under TLS fail, perhaps after Postgres.js has removed its listeners.
     this.#socket.on('close', () => this.#socket.on('error', () => {}));
-    // A socket that is being ended takes no reset (libuv: EINVAL), nor does one that is not a TCP socket.
+    // Only a TCP socket can be reset, and not while it is being ended (libuv fails with EINVAL).
     if (raw.connecting || raw.remoteAddress === undefined || raw.writableEnded) raw.destroy();
     else raw.resetAndDestroy();
     await new Promise<void>((resolve) => this.onClosed(resolve));
@@ -107,9 +115,9 @@ export class Transport {
 
   async #start(settings: TransportSettings, host: Host): Promise<void> {
     if (this.#raw.connecting) await once(this.#raw, 'connect');
-    // A socket of the app's own may not have it.
+    // A socket that the app has opened may be an object without this method.
     if (settings.keepAlive) this.#raw.setKeepAlive?.(true, settings.keepAlive);
-    // As with libpq, a Unix socket needs no TLS: PostgreSQL offers none there.
+    // As with libpq, a Unix socket is used without TLS, because PostgreSQL does not offer it there.
     if (settings.tls.mode !== 'disable' && host.path === undefined) await this.#secure(settings.tls, host.name);
   }
 
@@ -117,11 +125,14 @@ export class Transport {
     if (!isDirect) {
       this.#raw.write(SSL_REQUEST);
       const [answer] = await once(this.#raw, 'data');
-      // One byte and no more: what came with it would be taken for a part of the encrypted connection (CVE-2021-23222).
-      if (answer.length !== 1) throw new PgStoreError('the server answered the request for TLS with too much', '08P01');
+      // More than one byte is refused: a man in the middle could have sent the rest, and it would be taken for data of
+      // the encrypted connection (CVE-2021-23222).
+      if (answer.length !== 1) {
+        throw new PgStoreError('the server answered the request for TLS with more than one byte', '08P01');
+      }
       if (answer[0] !== 'S'.charCodeAt(0)) {
         if (mode === 'prefer') return;
-        throw new PgStoreError('the server offers no TLS, and the connection asks for it', 'TLS_NOT_OFFERED');
+        throw new PgStoreError('the server offers no TLS, but the connection requires it', 'TLS_NOT_OFFERED');
       }
     }
     const isNamed = sendsHostName && net.isIP(name) === 0;
@@ -136,5 +147,5 @@ function closedError(): PgStoreError {
 }
 
 function connectTimeoutError(): PgStoreError {
-  return new PgStoreError('the host gave no connection in time', 'CONNECT_TIMEOUT');
+  return new PgStoreError('the host did not accept a connection in time', 'CONNECT_TIMEOUT');
 }

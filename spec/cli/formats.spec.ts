@@ -158,6 +158,6 @@ describe('schema --format', () => {
   it('that is unknown is a usage error', async () => {
     const { code, err } = await main(['schema', '--format', 'toString'], {});
     assert.equal(code, 2);
-    assert.match(err, /^express-pg-store: --format: expected sql, knex, prisma, drizzle, got 'toString'/);
+    assert.match(err, /^express-pg-store: --format: expected one of sql, knex, prisma, drizzle, got 'toString'/);
   });
 });

@@ -246,7 +246,7 @@ describe('authentication', () => {
     it('asks for what the store does not have: refused', async () => {
       for (const kind of [2, 6, 7, 9, 99]) {
         script = (_chunk, socket) => void socket.write(authentication(kind));
-        await assert.rejects(login(uri), { code: 'AUTHENTICATION_FAILED', message: /does not have/ });
+        await assert.rejects(login(uri), { code: 'AUTHENTICATION_FAILED', message: /does not support/ });
       }
       script = (_chunk, socket) => void socket.write(authentication(10, 'OTHER\0\0'));
       await assert.rejects(login(uri), { code: 'AUTHENTICATION_FAILED' });

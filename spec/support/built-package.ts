@@ -1,4 +1,4 @@
-/** The package as npm packs it, in a folder where programs can import it by its name. */
+/** Builds the package as npm packs it, in a folder where programs can import it by its name. */
 
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
@@ -7,28 +7,31 @@ import { TOOLS } from './tools.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
 
-/** Below the project, so that its dependencies are found from there. */
+/** The folder is below the project, so that the project's dependencies are found from there. */
 const CACHE = path.join(ROOT, 'node_modules/.cache/express-pg-store-specs');
 
-/** From here the tools are found too. Not below node_modules: Jest, Vitest and ESLint ignore what is there. */
+/**
+ * From this folder the tools are found too. It is not below node_modules, whose files Jest, Vitest and ESLint ignore.
+ */
 const BESIDE_TOOLS = path.join(TOOLS, 'tmp');
 
 export interface BuiltPackage {
-  /** Programs in here find `express-pg-store`, and all that the project has installed. */
+  /** A folder whose programs find `express-pg-store`, and the packages that the project has installed. */
   readonly folder: string;
   readonly tarball: string;
   remove(): void;
 }
 
+/** Builds the package. The caller removes it. */
 export function buildPackage(): BuiltPackage {
   return packageIn(apart('package'));
 }
 
-/** The same in a folder from where the tools are found, too. */
+/** Builds the package in a folder whose programs find the tools, too. The caller removes it. */
 export function buildPackageBesideTools(): BuiltPackage {
   fs.mkdirSync(BESIDE_TOOLS, { recursive: true });
   const folder = fs.mkdtempSync(path.join(BESIDE_TOOLS, 'package-'));
-  // Otherwise bundlers read spec/tsconfig.json, by which `express-pg-store` is lib/.
+  // Without this file, bundlers would read spec/tsconfig.json, which maps `express-pg-store` to lib/.
   fs.writeFileSync(path.join(folder, 'tsconfig.json'), '{}');
   return packageIn(folder);
 }
@@ -51,13 +54,18 @@ function packageIn(folder: string): BuiltPackage {
   return { folder, tarball, remove: () => fs.rmSync(folder, { recursive: true, force: true, maxRetries: 3 }) };
 }
 
-/** A new folder from where the project's dependencies are found; the caller removes it. */
+/** A new folder whose programs find the project's dependencies. The caller removes it. */
 export function apart(name: string): string {
   fs.mkdirSync(CACHE, { recursive: true });
   return fs.mkdtempSync(path.join(CACHE, `${name}-`));
 }
 
-/** A package that only a spec needs, in a folder of its own; the folder it was installed in. */
+/**
+ * Installs a package that only a spec needs, unless that was done before.
+ *
+ * @param others further packages to install, as npm names them
+ * @returns the package's folder
+ */
 export function installApart(name: string, version: string, ...others: string[]): string {
   const folder = path.join(CACHE, [`${name}-${version}`, ...others].join('-').replaceAll('/', '-'));
   const installed = path.join(folder, 'node_modules', name);

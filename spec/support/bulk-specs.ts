@@ -1,6 +1,7 @@
 /**
- * Calls on users and prefixes destroy what is there when their statement runs, and what saves of their process were
- * writing at the call; they wait for no call on a session, and none waits for them.
+ * Specs of calls on users and prefixes: they destroy the sessions that exist when their statement runs, and those that
+ * `set` calls of their process were writing when they were made. They wait for no call on a session, and none waits for
+ * them.
  */
 
 import assert from 'node:assert/strict';
@@ -14,7 +15,7 @@ import type { World, WorldTable } from './worlds.js';
 const user = (session: any) => session.user;
 const sids = Array.from({ length: 20 }, (_, n) => `sid${n}`);
 
-/** Destroys all of ann's sessions with these IDs. */
+/** The calls that can destroy all of ann's sessions with the given IDs. */
 const endings: Record<string, (store: PgStore, sids: string[]) => Promise<unknown>> = {
   clear: (store) => store.clear(),
   destroySessionsOf: (store) => store.destroySessionsOf('ann'),
@@ -26,7 +27,7 @@ const keysIn = async (table: WorldTable) => (await table.rows()).map(({ key }) =
 
 /** @param world where the specs run */
 export function describeBulkCalls(world: World): void {
-  /** A table with two stores on it, as two processes have. */
+  /** Creates a table with two stores on it, which stand for two processes. */
   async function open(options: PgStoreOptions = {}) {
     const table = await world.createTable();
     const all = { user, touchAfter: 0, ...options };
@@ -60,7 +61,7 @@ export function describeBulkCalls(world: World): void {
           let calls: Promise<unknown>[] = [];
           await table.whileLocked('sid0', async () => {
             calls = [store.set('sid0', Object.assign(request, { user: 'ann' })), end(store, ['sid0'])];
-            // The statement of the call has run by then, and found nobody's session.
+            // Once this call has been answered, the statement of the call above has run, and found no session of ann.
             await store.destroySessionsOf('nobody');
           });
           await Promise.all(calls);
@@ -111,7 +112,7 @@ export function describeBulkCalls(world: World): void {
           await store.set('bob', plain({ user: 'bob' }));
           await table.whileLocked('locked', async () => {
             const request = await loaded(store, 'locked');
-            // It waits for its row, and is not what the calls below are about.
+            // This save waits for its row. It does not concern the calls below.
             const waiting = store.set('locked', Object.assign(request, { user: 'carol' })).catch(() => {});
             if (name === 'destroyByHandle') await end(store, sids);
             else {
@@ -195,7 +196,7 @@ export function describeBulkCalls(world: World): void {
     });
 
     describe('limitSessionsOf', () => {
-      /** Sessions of ann whose last activity is in this order, the oldest first. */
+      /** Creates sessions of ann's whose last activity is in the order of `sids`, the oldest first. */
       async function openWith(sids: readonly string[], options: PgStoreOptions = {}) {
         const opened = await open(options);
         for (const sid of sids) await opened.store.set(sid, plain({ user: 'ann' }));
@@ -206,7 +207,7 @@ export function describeBulkCalls(world: World): void {
 
       it('keeps the most recently active, and says how many it destroyed', async () => {
         const { store, left } = await openWith(['a', 'b', 'c', 'd']);
-        // The oldest is active again.
+        // The oldest session is used again, which makes it the most recently active one.
         await store.touch('a', await loaded(store, 'a'));
         assert.equal(await store.limitSessionsOf('ann', 4), 0);
         assert.equal(await store.limitSessionsOf('ann', 3), 1);

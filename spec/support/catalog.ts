@@ -1,9 +1,9 @@
-/** A table as PostgreSQL's catalog has it. */
+/** Reads the definition of a table from PostgreSQL's catalog. */
 
 import assert from 'node:assert/strict';
 import type { Sql } from 'postgres';
 
-/** Columns, indexes, storage parameters and comment of a table as the catalog has them. */
+/** The columns, indexes, storage parameters and comment of a table. */
 export async function catalogOf(sql: Sql, schema: string, table: string) {
   const [relation] = await sql`
     select c.oid, c.relkind, c.reloptions, obj_description(c.oid, 'pg_class') as comment

@@ -1,4 +1,4 @@
-/** A process of a spec's own: for what would end Mocha's, and for many processes at once. */
+/** Runs code in child processes, for specs whose code would end Mocha's process, or that need several processes. */
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -23,7 +23,7 @@ export interface ChildOptions {
 let compiling: Promise<string> | undefined;
 
 /**
- * A folder with the library compiled and the packages it needs: a child that compiles for itself
+ * Creates a folder with the compiled library and the packages that it needs. A child that compiles the library itself
  * starts many times slower.
  */
 async function compiled(): Promise<string> {
@@ -39,14 +39,11 @@ async function compiled(): Promise<string> {
 
 let programs = 0;
 
-/**
- * Runs an ES module in the runtime of the specs, Node.js, Bun or Deno; it imports the library as
- * `./lib/index.js`.
- */
+/** Runs an ES module, which imports the library as `./lib/index.js`, in the specs' runtime: Node.js, Bun or Deno. */
 export async function runNode(code: string, options: ChildOptions = {}): Promise<Ended> {
   compiling ??= compiled();
   const cwd = await compiling;
-  // A file, since Deno evaluates the text after `--eval` as CommonJS.
+  // The module is written to a file, because Deno evaluates the text after `--eval` as CommonJS.
   const file = path.join(cwd, `program-${programs++}.js`);
   fs.writeFileSync(file, code);
   return run(process.execPath, [file], { cwd, ...options });

@@ -1,10 +1,10 @@
 /**
- * Does the suite pass on a Citus cluster? Each spec's table is distributed by its shards.
+ * Runs the specs on a Citus cluster, where each spec's table is distributed by its shards.
  *
  *     CITUS_URL=postgres://postgres@coordinator/postgres npm run test:citus -- [spec files]
  *
- * Starts no server. Left out are the specs that start servers of their own or test the package, and
- * those of tables that are changed by hand in ways that Citus refuses.
+ * It starts no server. It leaves out the specs that start servers of their own or test the package, and those that
+ * change tables by hand in ways that Citus refuses.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -14,7 +14,7 @@ const ELSEWHERE = [
   'package/*',
   'apps/example*',
   'faults/{failover,faults*,pgbouncer,tls}',
-  // What Citus refuses by nature: `for update` by hand over all shards, changes of columns' types.
+  // Citus supports neither `for update` over all shards nor changes of columns' types, which these specs do by hand.
   'faults/hostile-input',
 ];
 

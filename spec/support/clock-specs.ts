@@ -1,4 +1,4 @@
-/** Only the database's clock says when a session has expired, whatever the app's clock says. */
+/** Specs of clocks: only the database's clock decides when a session has expired, not the app's. */
 
 import assert from 'node:assert/strict';
 import express from 'express';
@@ -11,14 +11,14 @@ const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 
-/** How far the app's clock is off. */
+/** Differences between the app's clock and the database's, in milliseconds. */
 const OFFSETS = { 'an hour slow': -HOUR, 'an hour fast': HOUR, 'a day slow': -DAY, 'a day fast': DAY };
 
 const { now } = Date;
 
 /** @param world where the specs run */
 export function describeClocks(world: World): void {
-  /** What is left of the one session in the table, by the database's clock: it must be nearly all of its lifetime. */
+  /** Asserts that the only session in the table has nearly all of its lifetime left, by the database's clock. */
   async function assertLeft(table: WorldTable, lifetime: number): Promise<void> {
     const [row] = await table.rows();
     const left = Number(row?.expiresInMs);

@@ -1,4 +1,4 @@
-/** A session keeps what each of its requests did, and stays destroyed once it was destroyed. */
+/** Specs of concurrent requests: a session keeps the changes of each request, and stays destroyed once destroyed. */
 
 import assert from 'node:assert/strict';
 import { setImmediate as tick } from 'node:timers/promises';
@@ -11,7 +11,7 @@ import type { World, WorldTable } from './worlds.js';
 
 const HOUR = 3_600_000;
 
-/** A table with two stores on it, as two processes have. */
+/** Creates a table with two stores on it, which stand for two processes. */
 export async function openPair(world: World, options: PgStoreOptions = {}) {
   const table = await world.createTable();
   const stores = [(await table.open(options)).store, (await table.open(options)).store] as const;
@@ -31,7 +31,7 @@ async function dataOf(store: PgStore, sid = 'sid'): Promise<any> {
   return data;
 }
 
-/** What the store emits; complete once the calls have answered and a tick has passed. */
+/** The events that the store emits. They are complete one tick after the calls have been answered. */
 function told(...stores: PgStore[]): unknown[][] {
   const events: unknown[][] = [];
   for (const store of stores) {
@@ -41,7 +41,7 @@ function told(...stores: PgStore[]): unknown[][] {
   return events;
 }
 
-/** The rows without their times, which pass. */
+/** The rows without the times until they expire, which change all the time. */
 async function contents(table: WorldTable): Promise<unknown[]> {
   return (await table.rows()).map(({ expiresInMs: _, ...others }) => others);
 }
@@ -474,8 +474,7 @@ export function describeConcurrency(world: World): void {
       });
 
       it('even where its session ID is used again: the old data stay away', async () => {
-        // Each row starts at a random version: a stale snapshot must not take the new row for the one
-        // it knew.
+        // Each row starts at a random version, so that a stale snapshot does not take the new row for its own.
         const { table, stores, store } = await openPair(world);
         const versions = new Set<number>();
         for (let round = 0; round < 20; round++) {
@@ -572,7 +571,7 @@ export function describeConcurrency(world: World): void {
           if (change) session.a = 1;
           await store.set('sid', session);
           assert.deepEqual(await dataOf(store), change ? { n: 1, a: 1 } : { n: 1 });
-          // From then on it is one of this table.
+          // After this save it is a session of this table.
           const other = await loaded(stores[1]);
           other.b = 1;
           await stores[1].set('sid', other);
@@ -666,14 +665,13 @@ export function describeConcurrency(world: World): void {
     });
 
     describe('touchAfter', () => {
-      /** Puts a session's expiry as far back as if it had been touched `seconds` ago. */
+      /** Sets a session's expiry as if it had last been touched `seconds` ago. */
       async function age(table: WorldTable, seconds: number): Promise<void> {
         await table.change({ expiresInMs: (await expiresIn(table)) - seconds * 1000 });
       }
 
       /**
-       * The statements of a request that loads and touches, as express-session does at the end of
-       * each response.
+       * Counts the statements of a request that loads its session and touches it at the end, as express-session does.
        */
       async function touches(options: PgStoreOptions, maxAge: number | null, seconds: number, call: 'set' | 'touch') {
         const { store, table, sent } = await openCounted(options);

@@ -1,4 +1,4 @@
-/** What must hold while a network cuts connections; the same over each transport. */
+/** Assertions about a network that cuts connections, for specs of each transport. */
 
 import assert from 'node:assert/strict';
 import { setImmediate } from 'node:timers/promises';
@@ -7,9 +7,7 @@ import { Load } from './fault-load.js';
 import type { FaultProxy } from './fault-proxy.js';
 import { plain } from './sessions.js';
 
-/**
- * Connections cut again and again under 32 writers: no call fails, no acknowledged write is lost.
- */
+/** Cuts all connections again and again while 32 writers save. No call fails, and no acknowledged write is lost. */
 export async function assertSurvivesCuts(
   store: PgStore,
   proxy: FaultProxy,
@@ -28,8 +26,9 @@ export async function assertSurvivesCuts(
 }
 
 /**
- * An idle connection cut: a statement is answered at whichever moment of the cut it comes. `store`
- * has one connection.
+ * Cuts an idle connection. A statement is answered, whichever moment of the cut it is sent at.
+ *
+ * @param store has one connection
  */
 export async function assertAnswersDuringCuts(store: PgStore, proxy: FaultProxy): Promise<void> {
   for (let turns = 0; turns < 8; turns++) {

@@ -1,4 +1,4 @@
-/** The code that the documentation shows, so that specs run just that. */
+/** Reads code from the documentation, so that specs run exactly the code that it shows. */
 
 import fs from 'node:fs';
 

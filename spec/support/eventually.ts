@@ -1,34 +1,31 @@
-/**
- * Waiting for conditions. A spec never waits for a fixed time, which is too short on a busy machine
- * and too long elsewhere.
- */
+/** Waits for conditions. A fixed time would be too short on a busy machine, and too long elsewhere. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /**
- * Milliseconds until a condition that does not become true fails its spec. Mocha's own `timeout` is
- * longer, and would not say which condition it was.
+ * Milliseconds after which a condition that is not met fails its spec. Mocha's own `timeout` is longer, and would not
+ * say which condition it was.
  */
-const PATIENCE = 120_000;
+const PATIENCE_MS = 120_000;
 
-/** Resolves once the condition holds, with the value that it returned. */
+/** Resolves once the condition is met, with the truthy value that it returned. */
 export async function eventually<T>(condition: () => T | Promise<T>): Promise<T> {
-  const end = performance.now() + PATIENCE;
+  const end = performance.now() + PATIENCE_MS;
   for (;;) {
     const value = await condition();
     if (value) return value;
-    if (performance.now() > end) throw new Error(`it did not become true: ${condition}`);
+    if (performance.now() > end) throw new Error(`the condition was not met in time: ${condition}`);
     await sleep(10);
   }
 }
 
 /**
- * Makes a call again for as long as it fails by the store's `timeout`, and resolves with its
- * answer. A spec that gives a store a short `timeout` makes all its calls so, except those that
- * shall time out: the others may take long on a busy machine.
+ * Repeats a call while it fails by the store's `timeout`, and resolves with its answer. A spec with a short `timeout`
+ * makes all calls in this way, except those that are meant to time out, because any call may take long on a busy
+ * machine.
  */
 export async function patiently<T>(call: () => Promise<T>): Promise<T> {
-  const end = performance.now() + PATIENCE;
+  const end = performance.now() + PATIENCE_MS;
   for (;;) {
     try {
       return await call();
@@ -39,8 +36,8 @@ export async function patiently<T>(call: () => Promise<T>): Promise<T> {
 }
 
 /**
- * Connections have a time limit of their own, which can end a call before `timeout`; that of
- * node-postgres gives another error.
+ * Whether a call failed by `timeout`, or by the time limit for opening a connection, which may come first. With
+ * node-postgres that limit has another code.
  */
 function hasTimedOut(error: unknown): boolean {
   const { code } = error as { code?: string };

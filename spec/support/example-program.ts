@@ -1,4 +1,4 @@
-/** Runs one of the programs in examples/, as a reader would. */
+/** Runs a program of examples/ in a process of its own, as its reader would. */
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import path from 'node:path';
@@ -23,7 +23,7 @@ export class ExampleProgram {
     }
   }
 
-  /** Resolves once it has said that it listens. `express-pg-store` is the source of this project. */
+  /** Resolves once the program listens. It imports this project's source as `express-pg-store`. */
   static async start(file: string, databaseUrl: string, variables: NodeJS.ProcessEnv = {}): Promise<ExampleProgram> {
     const port = await freePort();
     const own = { DATABASE_URL: databaseUrl, PORT: String(port), TSX_TSCONFIG_PATH: 'spec/tsconfig.json' };
@@ -37,7 +37,7 @@ export class ExampleProgram {
     return program;
   }
 
-  /** Resolves once its output matches; rejects if it ends before. */
+  /** Resolves once the program's output matches. It rejects if the program ends before that. */
   says(pattern: RegExp): Promise<RegExpExecArray> {
     return new Promise((resolve, reject) => {
       const look = () => {

@@ -1,4 +1,4 @@
-/** Writers on shared sessions, and the count of acknowledged writes that a fault lost. */
+/** Puts a store under load during a fault, and counts the acknowledged writes that were lost. */
 
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
@@ -10,10 +10,11 @@ import { eventually } from './eventually.js';
 import { load, plain } from './sessions.js';
 
 /**
- * Writers, two to a session: each loads it, adds a key that nobody else adds, and saves it, again
- * and again.
+ * Writers on sessions, two for each session. Each writer loads its session, adds a key that no other writer adds, and
+ * saves it, again and again.
  */
 export class Load {
+  /** Calls that were made. */
   calls = 0;
   /** Calls that have not been answered. */
   waiting = 0;
@@ -29,7 +30,7 @@ export class Load {
 
   static async start(store: PgStore, writers = 32): Promise<Load> {
     const load = new Load(store);
-    // They do not expire before a busy machine has done all.
+    // The sessions live so long that they do not expire while a busy machine is at work.
     const session = (n: number) => plain({ secret: `data-of-${n}` }, 3_600_000);
     for (let n = 0; n < writers / 2; n++) await store.set(`load-${n}`, session(n));
     for (let n = 0; n < writers; n++) load.#writers.push(load.#write(`load-${n >> 1}`, n));
@@ -40,7 +41,7 @@ export class Load {
     return this.#acknowledged.length;
   }
 
-  /** Resolves when so many more writes were acknowledged. */
+  /** Resolves once so many further writes have been acknowledged. */
   async progress(writes = 100): Promise<void> {
     const goal = this.acknowledged + writes;
     await eventually(() => this.acknowledged >= goal || this.#stopped);
@@ -51,7 +52,7 @@ export class Load {
     await Promise.all(this.#writers);
   }
 
-  /** Acknowledged writes that are not in the table. */
+  /** The number of acknowledged writes that are not in the table. */
   async lost(uri: string, table: string): Promise<number> {
     const sql = postgres(uri, { max: 1 });
     const rows = await sql`select sid, data::text as data from ${sql(table)}`;
@@ -82,26 +83,25 @@ export class Load {
       } catch (error) {
         this.errors.push(error);
       }
-      // Between the requests of a visitor. Without a pause 32 writers keep a core busy, and nothing
-      // else gets done.
+      // A visitor pauses between requests. Without this pause, 32 writers would occupy a core.
       await sleep(5);
     }
   }
 }
 
-/** Milliseconds: half of the time for which a call is tried again with default options. */
-const BRIEFLY = 1500;
+/** An absence of the server that default options survive, in milliseconds: half of the time for which calls retry. */
+const BRIEF_MS = 1500;
 
-/** A `retry` and a `timeout` that outlast the start of a server on any machine. */
+/** A `retry` and a `timeout` that last longer than the start of a server takes on any machine. */
 const LASTING = { retry: { attempts: 11 }, timeout: 150_000 };
 
 /**
- * Runs a fault under 32 writers with default options: no call fails, no acknowledged write is lost.
- * Where calls failed because the machine took too long to bring the server back, runs it once more
- * with options that last longer.
+ * Runs a fault under 32 writers with default options. No call fails, and no acknowledged write is lost. If calls failed
+ * because a slow machine took too long to bring the server back, the fault is run once more, with options that last
+ * longer.
  *
- * @param open opens a store with these options on a table that is not there yet
- * @param fault resolves with how long the server was away at most, in milliseconds
+ * @param open opens a store with these options on a table that does not exist yet
+ * @param fault resolves with the longest time for which the server was away, in milliseconds
  * @param uri where the table can be read afterwards
  */
 export async function assertSurvives(
@@ -121,17 +121,17 @@ export async function assertSurvives(
     return { away, errors: load.errors };
   };
   const { away, errors } = await run({ timeout: 10_000 });
-  assert.deepEqual(errors.length > 0 && away > BRIEFLY ? (await run(LASTING)).errors : errors, []);
+  assert.deepEqual(errors.length > 0 && away > BRIEF_MS ? (await run(LASTING)).errors : errors, []);
 }
 
-/** How many milliseconds that took. */
+/** The milliseconds that the work took. */
 export async function timed(work: () => Promise<unknown>): Promise<number> {
   const start = performance.now();
   await work();
   return performance.now() - start;
 }
 
-/** Resolves once a call was tried so many times in vain. */
+/** Resolves once a call of the store has failed so many times. */
 export function attempted(store: PgStore, times: number): Promise<void> {
   return new Promise((resolve) => {
     store.on('retry', (_what, attempt) => {
@@ -140,7 +140,7 @@ export function attempted(store: PgStore, times: number): Promise<void> {
   });
 }
 
-/** All that a log could show of an error, its hidden properties and causes included. */
+/** Everything that a log could show of an error, including its hidden properties and its causes. */
 export function everythingOf(error: unknown): string {
   const parts = [inspect(error, { depth: 20, showHidden: true, getters: true })];
   for (let e = error as any, n = 0; typeof e === 'object' && e !== null && n < 10; e = e.cause, n++) {

@@ -1,6 +1,4 @@
-/**
- * A TCP proxy between a store and its server that cuts connections, loses answers or drops packets.
- */
+/** A TCP proxy between a store and its server, which can cut connections, lose answers and drop packets. */
 
 import net from 'node:net';
 import { PASSWORD } from './postgres-server.js';
@@ -8,21 +6,22 @@ import { PASSWORD } from './postgres-server.js';
 interface Link {
   readonly client: net.Socket;
   readonly server: net.Socket;
-  /** What arrived while it dropped packets, in order. */
+  /** Steps that forward what has arrived while the proxy dropped packets, in order. */
   held: (() => void)[];
-  /** Its next complete answer is lost, and the connection with it. */
+  /** Whether the server's next complete answer is lost, and the connection with it. */
   losesAnswer: boolean;
 }
 
 /**
- * Its connection is reset, with nothing or half of it delivered; it and all that follows is lost,
- * and nobody is told; or it is late by so many milliseconds.
+ * What happens to a chunk of data. `cut`: the connection is reset, and the chunk is lost; `halve`: it is reset after
+ * half of the chunk; `swallow`: the chunk and all that follow are lost without a reset; a number: the chunk is late by
+ * so many milliseconds.
  */
 export type ChunkFault = 'cut' | 'halve' | 'swallow' | number;
 
 /**
- * The end of each answer of PostgreSQL: ReadyForQuery, 5 bytes, idle. Until then nothing is sure;
- * from then on it is committed.
+ * The end of each of PostgreSQL's answers: the message ReadyForQuery with status "idle". When it arrives, the statement
+ * has been committed.
  */
 const READY = Buffer.from([0x5a, 0, 0, 0, 5, 0x49]);
 
@@ -30,18 +29,17 @@ export class FaultProxy {
   readonly port: number;
   readonly #listener: net.Server;
   readonly #links = new Set<Link>();
-  /** What follows a chunk that is late, or swallowed, by the socket that it came from. */
+  /** By socket, the chunks that follow one which is late or was swallowed. */
   readonly #late = new WeakMap<net.Socket, (() => void)[]>();
   #silent = false;
   #refusing = false;
-  /**
-   * Texts in statements whose connection is cut before they arrive whole, or whose answer is lost.
-   */
+  /** Texts of statements in the middle of which the connection is cut. */
   readonly #cutIn: string[] = [];
+  /** Texts of statements whose answer is lost. */
   readonly #loseAnswerTo: string[] = [];
-  /** Faults that happened, of those asked for by text. */
+  /** How many of the faults by text have happened. */
   hits = 0;
-  /** What becomes of each chunk of either direction; it passes where this returns nothing. */
+  /** Decides what happens to each chunk, in both directions; `undefined`: it passes. */
   chunkFault: () => ChunkFault | undefined = () => undefined;
 
   private constructor(listener: net.Server, target: () => number) {
@@ -50,63 +48,60 @@ export class FaultProxy {
     listener.on('connection', (client) => this.#connected(client, target()));
   }
 
-  /** @param target the server's port on 127.0.0.1, asked for at each connection */
+  /** @param target returns the server's port on 127.0.0.1; it is called for each connection */
   static async start(target: () => number): Promise<FaultProxy> {
     const listener = net.createServer({ allowHalfOpen: true });
     await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
     return new FaultProxy(listener, target);
   }
 
-  /** The way through this proxy to a server that this process has started. */
+  /** The connection string that leads through this proxy to a server that this process has started. */
   get uri(): string {
     return `postgres://postgres:${PASSWORD}@127.0.0.1:${this.port}/postgres`;
   }
 
-  /** The same for a server elsewhere, whose address is given. */
+  /** The connection string that leads through this proxy to a server with the given connection string. */
   uriTo(server: string): string {
     return server.replace(new URL(server).host, `127.0.0.1:${this.port}`);
   }
 
-  /** Connections that a client holds open now. */
+  /** The number of connections that clients have open. */
   get connections(): number {
     return [...this.#links].filter(({ client }) => !client.destroyed).length;
   }
 
-  /** Chunks that wait until it forwards again. */
+  /** The number of chunks that wait until the proxy forwards again. */
   get held(): number {
     return [...this.#links].reduce((sum, { held }) => sum + held.length, 0);
   }
 
-  /** Resets every connection, whatever it is doing. */
+  /** Resets every connection. */
   cut(): void {
     for (const link of this.#links) reset(link);
   }
 
-  /** Cuts the connection in the middle of the next message to the server that holds the text. */
+  /** Cuts the connection in the middle of the next message to the server that contains the text. */
   cutIn(text: string): void {
     this.#cutIn.push(text);
   }
 
-  /**
-   * Lets the next message that holds the text pass, waits until the server has committed, and cuts
-   * instead of answering.
-   */
+  /** Forwards the next message that contains the text, and cuts the connection once the server has committed. */
   loseAnswerTo(text: string): void {
     this.#loseAnswerTo.push(text);
   }
 
-  /** Forwards nothing in either direction, without an error: packets dropped. */
+  /** Forwards nothing in either direction, without an error, like a network that drops packets. */
   silence(): void {
     this.#silent = true;
   }
 
-  /** Forwards what was queued, unless its sender has closed. */
+  /** Forwards again, first the data that were held, except those of senders that have closed their connection. */
   resume(): void {
     this.#silent = false;
     for (const link of this.#links) for (const pass of link.held.splice(0)) pass();
   }
 
-  /** Resets connections as they come, until told otherwise. */
+  /** Decides whether new connections are reset. */
   refuse(on: boolean): void {
     this.#refusing = on;
     if (on) this.cut();
@@ -136,7 +131,7 @@ export class FaultProxy {
     server.on('end', () => pass(() => client.end()));
     const forget = () => client.destroyed && server.destroyed && this.#links.delete(link);
     client.on('close', (failed) => {
-      // A reset takes back what was still under way.
+      // After a reset, data that are still on their way are not delivered.
       if (failed) link.held = [];
       pass(() => (failed ? server.resetAndDestroy() : server.end()));
       forget();
@@ -188,8 +183,9 @@ function reset({ client, server }: Link): void {
   server.resetAndDestroy();
 }
 
+/** Removes the first of the texts that the chunk contains. @returns whether there was one */
 function takeMatch(texts: string[], chunk: Buffer): boolean {
-  const at = texts.findIndex((text) => chunk.includes(text));
-  if (at >= 0) texts.splice(at, 1);
-  return at >= 0;
+  const index = texts.findIndex((text) => chunk.includes(text));
+  if (index >= 0) texts.splice(index, 1);
+  return index >= 0;
 }

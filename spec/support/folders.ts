@@ -1,4 +1,4 @@
-/** Folders in which nobody else can write. */
+/** Creates and removes folders in which no other user can write. */
 
 import { execFile } from 'node:child_process';
 import fs from 'node:fs';
@@ -9,12 +9,13 @@ import { guardFolder } from './guard.js';
 import { isRoot } from './server-user.js';
 
 /**
- * As root, the server runs as another user, who has to pass through the folder to its data. That user may neither list
- * the folder nor write in it: a symbolic link in the place of the log would make root write elsewhere.
+ * If this process runs as root, the server runs as another user, who has to pass through the folder to its data. That
+ * user must not be able to write in the folder: with a symbolic link instead of the log it could make root write
+ * elsewhere.
  */
 const MODE = isRoot() ? 0o711 : 0o700;
 
-/** A new folder that is removed when this process ends, at the latest. */
+/** Creates a folder that is removed at the latest when this process ends. */
 export function temporaryFolder(): string {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'express-pg-store-'));
   guardFolder(folder);
@@ -22,7 +23,7 @@ export function temporaryFolder(): string {
   return folder;
 }
 
-/** Creates a folder that is kept, where it is missing; throws if somebody else can write in one that is there. */
+/** Creates a folder that is kept, unless it exists. @throws an error if other users can write in an existing folder */
 export function privateFolder(folder: string): void {
   fs.mkdirSync(folder, { recursive: true, mode: MODE });
   const { uid, mode } = fs.statSync(folder);
@@ -31,8 +32,8 @@ export function privateFolder(folder: string): void {
 }
 
 /**
- * By `rm`, which does not follow a symbolic link that somebody puts into the folder meanwhile. Node.js' own `rm` does,
- * between its look at a name and its removal of what that name holds.
+ * Removes a folder with the command `rm`, which does not follow a symbolic link that somebody puts into the folder at
+ * the same time. Node.js's own `rm` does, between its check of a name and the removal.
  */
 export async function removeFolder(folder: string): Promise<void> {
   await promisify(execFile)('rm', ['-rf', '--', folder], { cwd: '/' });

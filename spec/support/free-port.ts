@@ -1,4 +1,4 @@
-/** A TCP port of this machine that nobody listens on now. */
+/** Finds a TCP port of this machine on which nobody listens at present. */
 
 import net from 'node:net';
 

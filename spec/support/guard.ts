@@ -1,15 +1,15 @@
 /**
- * Stops the servers that this process has started, and removes its temporary folders, when it ends: also after a
- * `kill -9`.
+ * Stops the servers that this process has started, and removes its temporary folders, when this process ends, even by
+ * `kill -9`. A shell process does that.
  */
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import type { Socket } from 'node:net';
 
 /**
- * Reads what to remember line by line. The end of its input is the end of the process that started it. A server that
- * does not end within ten seconds is killed; `rm` is tried again because a server that is just being killed may still
- * write into its folder.
+ * The shell's script. It reads line by line which servers and folders there are. Its input ends when the process that
+ * started it ends. Then it stops the servers, and kills those that do not end within ten seconds. It repeats `rm`,
+ * because a server that is being killed may still write into its folder.
  */
 const SCRIPT = `
 servers=
@@ -32,13 +32,14 @@ until rm -rf -- "$@" || [ $tries -ge 100 ]; do sleep 0.1; tries=$((tries + 1)); 
 
 let shell: ChildProcess | undefined;
 
-/** The signal is the one that stops this server at once, such as `QUIT` for PostgreSQL. */
+/** Stops a server when this process ends. @param signal stops that kind of server at once: `QUIT` for PostgreSQL */
 export function guardServer(server: ChildProcess, signal: 'QUIT' | 'KILL'): void {
   if (server.pid === undefined) return;
   tell(`server ${signal} ${server.pid}`);
   server.once('exit', () => tell(`ended - ${server.pid}`));
 }
 
+/** Removes the folder when this process ends. */
 export function guardFolder(folder: string): void {
   tell(`folder - ${folder}`);
 }
@@ -49,10 +50,10 @@ function tell(line: string): void {
 }
 
 function start(): ChildProcess {
-  // A process group of its own: Ctrl-C in a terminal must not end it before its work is done.
+  // The shell has a process group of its own, because Ctrl-C in a terminal must not end it before its work is done.
   const child = spawn('sh', ['-c', SCRIPT, 'guard'], { cwd: '/', detached: true, stdio: ['pipe', 'ignore', 'ignore'] });
   child.unref();
-  // Bun has no `unref` there, and needs none.
+  // In Bun this stream has no `unref`, and does not keep the process alive.
   (child.stdin as Partial<Socket>).unref?.();
   return child;
 }

@@ -1,16 +1,15 @@
 /**
- * Mocha's global fixtures: one PostgreSQL for the whole run. They run in Mocha's main process. With
- * `--parallel` the specs run in worker processes, which find that PostgreSQL by an environment
- * variable; without, the specs run in the main process, and the first one that needs PostgreSQL
- * starts it.
+ * Mocha's global fixtures, which provide one PostgreSQL server for the run. They run in Mocha's main process. With
+ * `--parallel` the specs run in worker processes, which find the server by an environment variable. Otherwise the specs
+ * run in the main process, and the first one that needs the server starts it.
  */
 
 import type { Runner } from 'mocha';
 import { sharePostgres, stopPostgres } from './postgres.js';
 
 /**
- * Mocha's command runs Mocha's main process, which does not notice when that command is killed, and
- * would go on. An exit stops all servers that were started.
+ * The command `mocha` starts Mocha's main process, which would continue if that command is killed. So it ends when it
+ * gets another parent, and its end stops all servers that it has started.
  */
 const parent = process.ppid;
 setInterval(() => {
@@ -22,7 +21,7 @@ export async function mochaGlobalSetup(this: Runner & { isParallelMode(): boolea
 }
 
 export async function mochaGlobalTeardown(): Promise<void> {
-  // A resource that a failed spec left open must not keep the run up forever.
+  // A resource that a failed spec has left open must not keep the process alive for ever.
   setTimeout(() => {
     console.error(`Still open after the last spec: ${process.getActiveResourcesInfo().join(', ')}`);
     process.once('exit', () => {

@@ -1,16 +1,16 @@
 /**
- * Clients that keep their connections and are always busy, as a load balancer is. Like it, they try again what did
- * not reach the server: a connection that is refused, or closed in the moment in which a request is sent on it
- * (RFC 9112, 9.3.1).
+ * Clients that keep their connections open and always send requests, like a busy load balancer. Like it, they repeat a
+ * request that did not reach the server, because the connection was refused, or closed at the moment at which the
+ * request was sent (RFC 9112, 9.3.1).
  */
 
 import http from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 export class KeepAliveClients {
-  /** Requests that got their whole answer. Whoever counts those that reached the server knows which were cut off. */
+  /** How many requests got a complete answer. A spec compares this with the requests that reached the server. */
   answers = 0;
-  /** Answers other than 200. */
+  /** The statuses of answers with another status than 200. */
   readonly refusals: (number | undefined)[] = [];
   readonly #agent: http.Agent;
   readonly #clients: Promise<void>[];

@@ -1,15 +1,14 @@
-/** A client that loses the answers to statements, on demand. */
+/** A Postgres.js client that loses the answer to a statement when a spec wants it. */
 
 import type { Sql } from 'postgres';
 
-/**
- * What becomes of a statement: not sent, or done and its answer lost, after whatever happens
- * `meanwhile`.
- */
+/** A fault of the next statement of a kind. The call fails with ECONNRESET. */
 export interface Loss {
-  /** `update`, `insert`, …: of the next statement of this kind. */
+  /** The kind of statement, such as `update` or `insert`. */
   readonly kind: string;
+  /** Whether the statement is not sent, or is executed and its answer is lost. */
   readonly fault: 'not sent' | 'answer lost';
+  /** Runs before the call fails, when the statement has been executed. */
   readonly meanwhile?: () => Promise<unknown>;
 }
 

@@ -1,5 +1,6 @@
 /**
- * A save whose answer was lost neither counts twice nor comes back once its request took it back.
+ * Specs of saves whose answer was lost: such a save does not count twice, and does not come back after its request has
+ * undone it.
  */
 
 import assert from 'node:assert/strict';
@@ -20,7 +21,7 @@ export function describeLostAnswers(world: World): void {
   describe(`a save whose answer was lost, ${world.name}`, () => {
     afterEach(world.closeStores);
 
-    /** A store that can lose answers, and another one on its table, as in another process. */
+    /** Opens a store that can lose answers, and another one on its table, which stands for another process. */
     async function open(options: PgStoreOptions = {}) {
       const table = await world.createTable();
       const retry = { attempts: 1, delay: 1 };
@@ -113,7 +114,7 @@ export function describeLostAnswers(world: World): void {
       const step = fc.record({
         change: fc.dictionary(fc.constantFrom('a', 'b', 'c'), fc.option(fc.nat(2)), { maxKeys: 2 }),
         fault: fc.constantFrom('answered', 'not sent', 'answer lost') as fc.Arbitrary<Loss['fault'] | 'answered'>,
-        /** Whether the other process saves something before the next step. */
+        /** Whether the other process saves a change before the next step. */
         between: fc.boolean(),
       });
       let sids = 0;
@@ -132,7 +133,7 @@ export function describeLostAnswers(world: World): void {
               else request[key] = value;
             }
             if (fault !== 'answered') lose({ kind: 'update', fault });
-            // A save that needs no statement is answered.
+            // A save that needs no statement succeeds, whatever the fault.
             const isAnswered = await store.set(sid, request).then(
               () => true,
               () => false,

@@ -1,7 +1,4 @@
-/**
- * The statements of a store on a table in memory: without PostgreSQL, and with any order of what happens at the same
- * time.
- */
+/** The statements of a store on a table in memory, where statements that overlap take effect in a random order. */
 
 import { setImmediate } from 'node:timers';
 import { type RetryOptions, withRetries } from '../../lib/calls/retry.js';
@@ -30,23 +27,23 @@ import { createdMs, type MemoryRow, type MemoryTable } from './memory-table.js';
 /** Rows in one page of a listing. */
 const PAGE = 500;
 
-/** Lets things that could happen in any order happen in a random one, the same again with the same random numbers. */
+/** Puts concurrent steps into a random order. The same random numbers give the same order. */
 export class RandomOrder {
   readonly #random: () => number;
   #waiting: (() => void)[] = [];
   #isScheduled = false;
 
-  /** @param random from 0 to below 1 */
+  /** @param random returns numbers from 0 to below 1 */
   constructor(random: () => number = Math.random) {
     this.#random = random;
   }
 
-  /** Whether something happens that has this probability. */
+  /** Returns `true` with the given probability. */
   happens(probability: number): boolean {
     return probability > 0 && this.#random() < probability;
   }
 
-  /** Resolves in a later turn of the event loop, before or after any others that wait. */
+  /** Resolves in a later turn of the event loop, before or after others that wait. */
   turn(): Promise<void> {
     return new Promise((resolve) => {
       this.#waiting.push(resolve);
@@ -56,7 +53,7 @@ export class RandomOrder {
     });
   }
 
-  /** About half of those that wait go on, in a random order; the others in later turns. */
+  /** Lets about half of those that wait go on, in a random order. The others go on in later turns. */
   #goOn(): void {
     const waiting = this.#waiting;
     const least = Math.ceil(waiting.length / 2);
@@ -73,21 +70,21 @@ export class RandomOrder {
   }
 }
 
-/** What kind of SQL statement stands behind each of the statements on rows. */
+/** The kind of SQL statement that PostgreSQL would run. */
 export type Kind = 'select' | 'insert' | 'update' | 'delete';
 
 export interface MemoryOptions {
   readonly order?: RandomOrder | undefined;
-  /** The keys of the store's prefix. */
+  /** The range of the row keys that begin with the store's prefix. */
   readonly range: KeyRange;
-  /** Seconds. */
+  /** The store's option, in seconds. */
   readonly maxLifetime?: number | undefined;
   readonly retry: RetryOptions;
-  /** How probable it is that a write finds its row locked by a statement of somebody else. */
+  /** The probability that a write finds its row locked by somebody else's statement. */
   readonly locked?: number | undefined;
 }
 
-/** The statements of one process. */
+/** The statements of one store. */
 export class MemoryStatements implements Statements, RowStatements {
   readonly #table: MemoryTable;
   readonly #order: RandomOrder;
@@ -108,7 +105,7 @@ export class MemoryStatements implements Statements, RowStatements {
     this.#locked = locked ?? 0;
   }
 
-  /** What becomes of the next statement of a kind. */
+  /** Decides what happens to the next statement of a kind. */
   readonly lose = (loss: Loss): void => {
     this.#loss = loss;
   };
@@ -144,7 +141,7 @@ export class MemoryStatements implements Statements, RowStatements {
       const isMoved = key !== oldKey;
       if (row?.version !== oldVersion) return false;
       if (isMoved ? this.#skipsKey(oldKey) : this.#skips(oldKey)) return false;
-      // A unique violation.
+      // PostgreSQL would report a violation of the primary key.
       if (isMoved && this.#table.rows.has(key)) return false;
       this.#table.update(row, change, this.#maxLifetimeMs);
       return true;
@@ -247,7 +244,7 @@ export class MemoryStatements implements Statements, RowStatements {
     return this.#send(kind, Number.POSITIVE_INFINITY, statement);
   }
 
-  /** Sends a statement: it takes effect a while after that, and is answered a while later. */
+  /** Sends a statement, which takes effect in a later turn of the event loop and is answered in a still later one. */
   #send<T>(kind: Kind, deadline: number, statement: () => T): Promise<T> {
     return withRetries(
       this.#retry,
@@ -280,7 +277,7 @@ export class MemoryStatements implements Statements, RowStatements {
     }
   }
 
-  /** The rows of the prefix, by key. */
+  /** The rows of the prefix for which `isMeant` is true, in the order of their keys. */
   #inRange(isMeant: (row: MemoryRow) => boolean): MemoryRow[] {
     const [first, end] = this.#range;
     const isInRange = ({ key }: MemoryRow) => (key === first || isAfter(key, first)) && isAfter(end, key);
@@ -293,10 +290,12 @@ export class MemoryStatements implements Statements, RowStatements {
     return row && this.#table.isLive(row, this.#maxLifetimeMs) ? row : undefined;
   }
 
+  /** Whether a statement that changes the row, but not its key, skips it because it is locked. */
   #skips(key: string): boolean {
     return this.#table.isLocked(key) || this.#order.happens(this.#locked);
   }
 
+  /** Whether a statement that deletes the row, or changes its key, skips it because it is locked. */
   #skipsKey(key: string): boolean {
     return this.#table.isKeyLocked(key) || this.#order.happens(this.#locked);
   }
@@ -328,7 +327,7 @@ function nameOf(row: MemoryRow): RowName {
   return { key: row.key, shard: undefined, createdAt: creationTime(row), user: undefined };
 }
 
-/** In the order of `collate "C"`. */
+/** Whether a key comes after another one in the order of `collate "C"`. */
 function isAfter(one: string, other: string): boolean {
   return Buffer.compare(Buffer.from(one), Buffer.from(other)) > 0;
 }

@@ -2,7 +2,7 @@
 
 import type { ChangedRow, NewRow, TouchedRow } from '../../lib/session/row.js';
 
-/** A row as the table keeps it. Times are milliseconds since 1970 by the database's clock. */
+/** A row of the table. Times are milliseconds since 1970 by the database's clock, if nothing else is said. */
 export interface MemoryRow {
   key: string;
   data: string;
@@ -10,7 +10,7 @@ export interface MemoryRow {
   cookieExpires: number | null;
   user: string | null;
   version: number;
-  /** Microseconds since 1970: no two rows have the same. */
+  /** In microseconds since 1970. No two rows have the same time. */
   createdAt: bigint;
   updatedAt: number;
   expiresAt: number;
@@ -22,7 +22,7 @@ export type Lock = 'update' | 'key share';
 
 const DAY = 86_400_000;
 
-/** Each method is one statement: it takes effect at one moment, and waits for no lock, but skips locked rows. */
+/** Each method stands for one statement, which takes effect at one moment. The caller checks locks. */
 export class MemoryTable {
   readonly rows = new Map<string, MemoryRow>();
   readonly #locks = new Map<string, Lock>();
@@ -30,7 +30,7 @@ export class MemoryTable {
   clockOffset = 0;
   #lastCreated = 0n;
 
-  /** The database's clock: it does not follow `Date.now`, which a spec may replace. */
+  /** The time by the database's clock. It does not use `Date.now`, which a spec may replace. */
   now(): number {
     return performance.timeOrigin + performance.now() + this.clockOffset;
   }
@@ -69,7 +69,7 @@ export class MemoryTable {
     this.rows.set(key, { key, data, cookie, cookieExpires, user, version, ...times, deleteAfter });
   }
 
-  /** Replaces a row that is there. What takes the place of an expired row is a new session. */
+  /** Replaces an existing row. If that row had expired, the new one is a new session. */
   replace(old: MemoryRow, row: NewRow, maxLifetimeMs: number): void {
     const isLive = this.isLive(old, maxLifetimeMs);
     this.insert(row, maxLifetimeMs);
@@ -95,7 +95,7 @@ export class MemoryTable {
     this.#moveExpiry(row, touched, maxLifetimeMs);
   }
 
-  /** Puts a tombstone in the place of a row, or where there is none. */
+  /** Replaces a row by a tombstone, or inserts one. */
   bury(key: string): void {
     const old = this.rows.get(key);
     const now = this.now();

@@ -1,4 +1,4 @@
-/** The specs' world without PostgreSQL. */
+/** The world of specs that run on tables in memory. */
 
 import { PgStore, type PgStoreOptions } from '../../lib/index.js';
 import { parseOptions } from '../../lib/options.js';
@@ -11,7 +11,7 @@ const open = new Set<PgStore>();
 
 export interface MemoryWorldOptions {
   readonly order?: RandomOrder;
-  /** How probable it is that a write finds its row locked by a statement of somebody else. */
+  /** The probability that a write finds its row locked by somebody else's statement. */
   readonly locked?: number;
 }
 

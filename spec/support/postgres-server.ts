@@ -16,11 +16,11 @@ import { giveToServerUser, serverUser } from './server-user.js';
 
 export interface PostgresServerOptions {
   /**
-   * Where the data go; they are kept. Only this process' user may write in the folder above. Default: a temporary
+   * The data folder, which is kept. Only this process's user may write in its parent folder. Default: a temporary
    * folder, which `close()` removes.
    */
   dataDir?: string;
-  /** The password of the user `postgres`, set when the data folder is created. Default: `PASSWORD`. */
+  /** The password of the user `postgres`, which is set when the data folder is created. Default: `PASSWORD`. */
   password?: string;
   /** Settings as in postgresql.conf. */
   settings?: Record<string, string | number>;
@@ -29,14 +29,14 @@ export interface PostgresServerOptions {
 }
 
 /**
- * The password of the user `postgres` on each server that this process starts: all users of a machine can connect to
- * its TCP ports. It is never part of a command line, which they can see too.
+ * The password of the user `postgres` on each server that this process starts. It is needed because all users of a
+ * machine can connect to its TCP ports. It is never part of a command line, which they can see, too.
  */
 export const PASSWORD = randomBytes(24).toString('hex');
 
 type StopMode = 'smart' | 'fast' | 'immediate' | 'kill';
 
-/** PostgreSQL's postmaster takes its shutdown modes as signals (PostgreSQL: Shutting Down the Server). */
+/** The signals for PostgreSQL's shutdown modes (PostgreSQL: Shutting Down the Server). */
 const SIGNALS = { smart: 'SIGTERM', fast: 'SIGINT', immediate: 'SIGQUIT', kill: 'SIGKILL' } as const;
 
 export class PostgresServer {
@@ -71,12 +71,12 @@ export class PostgresServer {
     return `postgres://postgres:${this.password}@127.0.0.1:${this.port}/postgres`;
   }
 
-  /** The server's log so far, over all starts. */
+  /** The server's log, of all starts so far. */
   get log(): string {
     return fs.readFileSync(this.#logFile, 'utf8');
   }
 
-  /** Beside the data folder, not in it: the user that the server runs as must not be able to replace it. */
+  /** The log is not in the data folder, because the user as whom the server runs must not be able to replace it. */
   get #logFile(): string {
     return path.join(path.dirname(this.dataDir), `${path.basename(this.dataDir)}.log`);
   }
@@ -94,9 +94,9 @@ export class PostgresServer {
     const child = spawn(path.join(this.#native, 'bin', 'postgres'), ['-D', this.dataDir, ...args], {
       ...serverUser(),
       cwd: path.dirname(this.dataDir),
-      // A standby server logs in to its primary with this password.
+      // A standby server authenticates itself at its primary with this password.
       env: { ...process.env, PGPASSWORD: this.password },
-      // A process group of its own: Ctrl-C is for the app, which then stops the server in order.
+      // The server has a process group of its own, so that Ctrl-C reaches only the app, which then stops the server.
       detached: true,
       stdio: ['ignore', 'ignore', log],
     });
@@ -121,7 +121,7 @@ export class PostgresServer {
     }
   }
 
-  /** Mode `kill` ends all of its processes at once, as when the machine goes down. */
+  /** Stops the server. Mode `kill` ends all of its processes at once, as a crash of the machine does. */
   async stop(mode: StopMode = 'fast'): Promise<void> {
     const child = this.#process;
     if (!child) return;
@@ -135,7 +135,7 @@ export class PostgresServer {
     if (this.#process?.pid) tryKill(this.#process.pid, signal);
   }
 
-  /** Signals the processes of its connections, too. */
+  /** Sends a signal to the server and to the processes of its connections. */
   signalAll(signal: NodeJS.Signals): void {
     const { pid } = this.#process ?? {};
     if (pid === undefined) return;
@@ -154,8 +154,8 @@ export class PostgresServer {
   }
 
   /**
-   * Writes a file into the data folder as the user that the server runs as. Root itself must not write there: it would
-   * follow a symbolic link that this user has put in the file's place.
+   * Writes a file into the data folder, as the user as whom the server runs. Root must not write there, because it
+   * would follow a symbolic link that this user has put in the file's place.
    */
   writeFile(name: string, text: string): void {
     const file = path.join(this.dataDir, name);
@@ -184,7 +184,7 @@ export class PostgresServer {
     }
   }
 
-  /** The last line of the pid file says `ready`, which is how `pg_ctl --wait` knows it as well. */
+  /** Whether the last line of the file postmaster.pid says `ready`, for which `pg_ctl --wait` looks as well. */
   #isReady(): boolean {
     try {
       const lines = fs.readFileSync(path.join(this.dataDir, 'postmaster.pid'), 'utf8').split('\n');
@@ -205,7 +205,7 @@ function childrenOf(parent: number): number[] {
   return processes.flatMap(([pid, parentPid]) => (parentPid === parent ? [pid] : []));
 }
 
-/** Each process with its parent. Slim containers have no `ps`. */
+/** The IDs of each process and its parent, from /proc, since slim containers have no `ps`. */
 function processesOfLinux(): [number, number][] {
   return fs
     .readdirSync('/proc')
@@ -216,7 +216,7 @@ function processesOfLinux(): [number, number][] {
 function parentOf(pid: string): number {
   try {
     const stat = fs.readFileSync(`/proc/${pid}/stat`, 'utf8');
-    // After the name in parentheses, which may hold anything, follow the state and the parent.
+    // After the name in parentheses, which may contain any characters, follow the state and the parent.
     return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
   } catch {
     // It has ended meanwhile.

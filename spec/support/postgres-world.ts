@@ -1,4 +1,4 @@
-/** The specs' world on PostgreSQL. */
+/** The world of specs that run on PostgreSQL. */
 
 import type { Sql } from 'postgres';
 import type { PgStoreOptions } from '../../lib/index.js';

@@ -1,7 +1,6 @@
 /**
- * The PostgreSQL that specs share: an embedded one of their own, or the one that DATABASE_URL
- * names. Specs run at the same time in several processes, so each has tables, roles and databases
- * of its own names on it.
+ * The PostgreSQL server that specs share: an embedded one, or the one that DATABASE_URL names. Specs run in several
+ * processes at the same time, so each uses names of its own for tables, roles and databases.
  */
 
 import { randomBytes } from 'node:crypto';
@@ -16,15 +15,15 @@ let starting: Promise<PostgresServer> | undefined;
 let admin: Sql | undefined;
 
 /**
- * Settings of a server for specs. `fsync` is off: specs that pull the plug start a server of their
- * own. The specs of up to six processes connect at the same time.
+ * Settings of the specs' server. `fsync` is off, because specs that simulate a crash start servers of their own. Up to
+ * six processes of specs connect at the same time.
  */
 export const SPECS_SETTINGS = { fsync: 'off', max_connections: 600 };
 
-/** Names the PostgreSQL that Mocha's main process has started, for its worker processes. */
+/** The environment variable that tells Mocha's worker processes which server its main process has started. */
 const SHARED = 'SPECS_POSTGRES_URL';
 
-/** Where the specs' PostgreSQL is; starts it if nobody has. */
+/** The connection string of the specs' server, which is started if that has not been done. */
 export async function postgresUri(): Promise<string> {
   const given = process.env.DATABASE_URL || process.env[SHARED];
   if (given) return given;
@@ -32,12 +31,12 @@ export async function postgresUri(): Promise<string> {
   return (await starting).uri;
 }
 
-/** Starts the specs' PostgreSQL for this process and those that it starts from now on. */
+/** Starts the specs' server for this process, and for those that it starts from now on. */
 export async function sharePostgres(): Promise<void> {
   process.env[SHARED] = await postgresUri();
 }
 
-/** The same past a pooler, for specs that count the connections which the server has. */
+/** A connection string that leads past the pooler, if there is one, for specs that count the server's connections. */
 export async function directUri(): Promise<string> {
   return process.env.DIRECT_DATABASE_URL ?? (await postgresUri());
 }
@@ -61,14 +60,13 @@ export function freshTable(): string {
 }
 
 /**
- * Of the tables that `openStore` uses on the specs' PostgreSQL: hash partitions, shards (each a
- * partition of its own), and whether Citus distributes them. Without: plain tables, created by the
- * store.
+ * The kind of tables that `openStore` uses: with so many hash partitions, with so many shards, each of which is a
+ * partition, or distributed by Citus. By default these are plain tables, which the store creates.
  */
 const PARTITIONS = Number(process.env.SESSIONS_PARTITIONS || 0);
 export const SHARDS = Number(process.env.SESSIONS_SHARDS || 0) || undefined;
 export const ON_CITUS = process.env.CITUS_URL !== undefined && process.env.CITUS_URL === process.env.DATABASE_URL;
-/** By table, whether it has shards or partitions. */
+/** For each table that was created here, whether the store must be told the number of shards. */
 const created = new Map<string, Promise<boolean>>();
 
 async function createTable(table: string): Promise<void> {
@@ -78,7 +76,7 @@ async function createTable(table: string): Promise<void> {
       await sql`select obj_description(c.oid, 'pg_class') as comment from pg_class c where relname = ${table}`;
     const partitions = ON_CITUS ? 0 : (SHARDS ?? PARTITIONS);
     const name = { schema: 'public', table, shards: SHARDS };
-    // Tables come and go: the default of 32 pieces on Citus's workers takes a second each time.
+    // Specs create many tables. With Citus's default of 32 shards on its workers each would take a second.
     const script = (ON_CITUS ? 'set citus.shard_count = 4; ' : '') + createTableSql(name, partitions, ON_CITUS);
     if (!found) await sql.unsafe(script).simple();
     return !found || / shards$/.test(found.comment);
@@ -87,16 +85,13 @@ async function createTable(table: string): Promise<void> {
   await created.get(table);
 }
 
-/**
- * For rows that a spec inserts by hand: the column `shard` before `sid`, and its value for a
- * session, where there is one.
- */
+/** SQL for rows that a spec inserts by hand: the column `shard` before `sid`, if there is one, and its value. */
 export const shardColumn = SHARDS ? 'shard, ' : '';
 export function shardValue(sid: string): string {
   return SHARDS ? `${crc32(sid) % SHARDS}, ` : '';
 }
 
-/** SQL for a time so many seconds before a column's; immutable, as Citus wants an update's. */
+/** SQL for the time that is so many seconds before a column's. It is immutable, as Citus requires in an update. */
 export function earlier(column: string, seconds: number): string {
   return `to_timestamp(date_part('epoch', ${column} - to_timestamp(0)) - ${seconds})`;
 }
@@ -105,30 +100,27 @@ const open = new Set<PgStore>();
 const pools = new WeakMap<PgStore, pg.Pool>();
 
 /**
- * A pool of node-postgres with what an app may have set: parsers of its own for every type, its own
- * schemas first on the search path, columns in binary.
+ * A node-postgres pool with settings that an app may have: parsers of its own for every type, its own schemas first on
+ * the search path, and columns in binary format.
  */
 export function appPool(settings: pg.PoolConfig): pg.Pool {
   const types = { getTypeParser: () => () => 'parsed by the app' } as pg.CustomTypesConfig;
   const odd = { types, binary: true, options: '-c search_path=app,pg_catalog' };
   const pool = new pg.Pool({ ...odd, ...settings });
-  // Every app with a pool must: idle connections break, too.
+  // Idle connections may break, so every app must listen to its pool's errors.
   pool.on('error', () => {});
   return pool;
 }
 
-/**
- * Whether `openStore` gives stores a pool of node-postgres:
- * `npm run test:postgres -- 18 --client pg`.
- */
+/** Whether `openStore` gives stores a node-postgres pool: `npm run test:postgres -- 18 --client pg`. */
 export const ON_POOL = process.env.SESSIONS_CLIENT === 'pg';
 
-/** The options of the client: `uri`, `sql`, or a pool in its place. */
+/** The options that choose the client: the given ones, or those of a node-postgres pool instead of `uri`. */
 async function clientOf({ uri, sql, pool, postgres, ...options }: PgStoreOptions): Promise<PgStoreOptions> {
   if (sql) return { sql };
   if (pool) return { pool };
   const target = uri ?? (await postgresUri());
-  // Settings and several hosts are for Postgres.js alone.
+  // Other settings, and several hosts, are only possible with the store's own connections.
   const others = Object.keys(postgres ?? {}).filter((name) => name !== 'prepare');
   if (!ON_POOL || others.length > 0 || !URL.canParse(target)) return { uri: target };
   const { searchParams } = new URL(target);
@@ -144,12 +136,12 @@ async function clientOf({ uri, sql, pool, postgres, ...options }: PgStoreOptions
 }
 
 /**
- * What stores get that a spec gives nothing else. A busy machine takes longer than the 10 s of
- * option `timeout`'s default for 200 saves of one session that are all merged.
+ * The defaults of stores in specs. On a busy machine, 200 saves of one session that are all merged take longer than the
+ * default `timeout` of 10 s.
  */
 const DEFAULTS = { autodelete: false, timeout: 60_000 } as const;
 
-/** The same on the store's own connections, for specs about those. */
+/** A store on its own connections, whatever `ON_POOL` says, for specs about these. `closeStores()` closes it. */
 export async function openOwnStore(options: PgStoreOptions = {}): Promise<PgStore> {
   const store = new PgStore({ ...DEFAULTS, uri: await postgresUri(), table: freshTable(), ...options });
   open.add(store);
@@ -159,7 +151,7 @@ export async function openOwnStore(options: PgStoreOptions = {}): Promise<PgStor
 /** A store on the specs' PostgreSQL with a table of its own; `closeStores()` closes it. */
 export async function openStore(options: PgStoreOptions = {}): Promise<PgStore> {
   const table = options.table ?? freshTable();
-  // A spec that names a schema or a place, or wants no table, is about the creation of it.
+  // A spec that chooses the schema or the client, or wants no table, is about the creation of the table.
   const isPlain = options.schema ?? options.uri ?? options.sql ?? options.pool ?? options.createTable === false;
   if ((PARTITIONS > 0 || SHARDS !== undefined) && !isPlain) await createTable(table);
   const shards = SHARDS && (await created.get(table)) ? { shards: SHARDS } : {};
@@ -183,10 +175,7 @@ export async function closeStores(): Promise<void> {
   );
 }
 
-/**
- * Runs with a schema of its own; the schema goes with it, and so do the stores that `openStore`
- * opened.
- */
+/** Runs `work` with a new schema. Afterwards it closes the stores that `openStore` opened, and drops the schema. */
 export async function inFreshSchema(work: (schema: string, sql: Sql) => Promise<void>): Promise<void> {
   const sql = await sqlClient();
   const schema = `schema_${randomBytes(6).toString('hex')}`;

@@ -8,19 +8,17 @@ import express5, { type Express, type Request } from 'express';
 import session, { type SessionOptions, type Store } from 'express-session';
 import { maxAgeOf } from './sessions.js';
 
-// npm's alias for Express 4; it comes without types.
+// `express4` is an alias in package.json for Express 4, which has no types.
 const express4: () => Express = createRequire(import.meta.url)('express4');
 
 export type ExpressVersion = 4 | 5;
 
-/**
- * Holds requests until all that should overlap are there: each has then loaded its session, and
- * none has saved it.
- */
+/** Makes requests overlap: it holds each one when it has loaded its session, until a spec opens the gate for all. */
 export class Gate {
   #waiting: (() => void)[] = [];
   #expected: { count: number; arrived: () => void } | undefined;
 
+  /** Waits until the gate is opened. */
   pass(): Promise<void> {
     return new Promise((resolve) => {
       this.#waiting.push(resolve);
@@ -28,7 +26,7 @@ export class Gate {
     });
   }
 
-  /** Resolves once so many requests wait. */
+  /** Resolves once so many requests wait at the gate. */
   arrived(count: number): Promise<void> {
     return new Promise((resolve) => {
       this.#expected = { count, arrived: resolve };
@@ -36,7 +34,7 @@ export class Gate {
     });
   }
 
-  /** Lets through all that wait. */
+  /** Lets all requests through that wait. */
   open(): void {
     for (const go of this.#waiting.splice(0)) go();
   }
@@ -51,10 +49,11 @@ export class Gate {
 export interface RaceAppOptions {
   store: Store;
   gate: Gate;
-  /** Default 5. */
+  /** The version of Express. Default 5. */
   express?: ExpressVersion;
+  /** Further options of express-session. */
   session?: Partial<SessionOptions>;
-  /** What Express's error handler got. */
+  /** Gets the errors that reach Express's error handler. */
   onError?: (error: unknown) => void;
 }
 
@@ -64,7 +63,7 @@ const sessionOf = (req: Request) => req.session as AnySession;
 const call = (req: Request, method: 'save' | 'reload' | 'regenerate' | 'destroy') =>
   promisify(sessionOf(req)[method]).call(sessionOf(req));
 
-/** What an app does with its session in the routes of `raceApp`: nothing here knows of races. */
+/** An app whose routes use their session in ordinary ways; only the gate makes its requests overlap. */
 export function raceApp({ store, gate, express = 5, session: options, onError }: RaceAppOptions): Express {
   const app = express === 4 ? express4() : express5();
   app.use(
@@ -165,7 +164,7 @@ export async function listen(app: RequestListener): Promise<Listening> {
   };
 }
 
-/** A browser: keeps its session's cookie. */
+/** A browser, which keeps its session's cookie. */
 export class Visitor {
   cookie = '';
 
@@ -177,7 +176,7 @@ export class Visitor {
     return JSON.parse(await this.#send('GET', `${url}/session`));
   }
 
-  /** Another window: the same cookie, from now on its own. */
+  /** Another browser window: it has the same cookie now, and keeps its own from now on. */
   twin(): Visitor {
     return Object.assign(new Visitor(), { cookie: this.cookie });
   }

@@ -1,5 +1,6 @@
 /**
- * The Fastify app of `race-fastify.ts` on a store that express-session uses as well: it needs `store.scope` as a hook.
+ * The Fastify app of `race-fastify.ts`, on a store that express-session uses as well. Such a store needs `store.scope`
+ * as a hook.
  */
 
 import { startFastify } from './race-fastify.js';

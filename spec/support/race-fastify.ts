@@ -1,4 +1,4 @@
-/** Fastify apps for `itKeepsThePromises`. Nothing in them knows of races. */
+/** Fastify apps for `itKeepsThePromises`, which use their sessions in ordinary ways. */
 
 import fastifyCookie from '@fastify/cookie';
 import fastifySession from '@fastify/session';
@@ -11,7 +11,7 @@ type Data = Record<string, any>;
 const dataOf = ({ session }: FastifyRequest) => session as Data;
 type Named = { Params: { name: string } };
 
-/** @param configure what an app does before it registers the session */
+/** @param configure configures the app before it registers the session plugin */
 export async function startFastify(
   store: PgStore,
   gate: Pick<Gate, 'pass'>,

@@ -1,6 +1,5 @@
 /**
- * What a session may hold after these calls: a model without a database, and the search for an order that explains
- * them.
+ * A model of a session without a database, and a search for an order of calls that explains their answers.
  */
 
 /** A session as a map from paths to values. `cookie` and `user` are two of the paths. */
@@ -9,50 +8,54 @@ export type Flat = ReadonlyMap<string, unknown>;
 /** One call to a store and its answer. */
 export interface Operation {
   readonly kind: 'load' | 'set' | 'touch' | 'destroy' | 'signOut';
-  /** Which process called. */
+  /** The number of the process that made the call. */
   readonly process: number;
-  /** Which session object it was: each load creates a new one. */
+  /** The number of the session object. Each load creates a new one. */
   readonly object: number;
-  /** The object's content at the call. */
+  /** The content of the session object at the call. */
   readonly ours?: Flat;
-  /** Whose sessions a sign-out destroys. */
+  /** The user whose sessions a sign-out destroys. */
   readonly user?: string;
-  /** Of a sign-out: the calls of `set` of its process and user that were under way when it was made. */
+  /** For a sign-out, the calls of `set` of its process and user that were under way when it was made. */
   readonly underWay?: readonly number[];
-  /** When it was called and answered, in steps of the program. */
+  /** When the call was made and answered, in steps of the program. */
   readonly start: number;
   end: number;
-  /** What a load found. */
+  /** The session that a load found. */
   found?: Flat | null;
-  /** How many rows a sign-out says that it destroyed. */
+  /** The number of rows that a sign-out reports as destroyed. */
   destroyed?: number;
 }
 
 /**
- * What a call does at one moment. A sign-out does several things, each at a moment of its own: it destroys the session
- * that it finds, and what each `set` wrote that was under way when it was called.
+ * Something that a call does at one moment. A sign-out has several effects at different moments: it destroys the
+ * session that it finds, and the row that each `set` wrote which was under way when it was made.
  */
 interface Effect {
+  /** The index of the call. */
   readonly operation: number;
-  /** The `set` whose row it destroys. */
+  /** The index of the `set` whose row is destroyed. */
   readonly written?: number;
 }
 
-/** What a session object knows of its row. */
+/** The content of a session's row as far as a session object knows it: its snapshot. */
 interface Known {
-  /** What it holds if the app changed nothing. */
+  /** The object's content if the app has changed nothing. */
   readonly seen: Flat;
-  /** What the row held when the object last learned of it. */
+  /** The row's content when the object last read or wrote it. */
   readonly stored: Flat;
 }
 
 interface State {
   readonly row: Flat | null;
-  /** What the row has held so far, one of each cookie and user: a save may have looked before the row was destroyed. */
+  /**
+   * The row's contents so far, one for each pair of cookie and user. A save may have read one of them before the row
+   * was destroyed.
+   */
   readonly past: readonly Flat[];
-  /** The `set` that wrote the row last, if a sign-out has still to destroy what it wrote. */
+  /** The `set` that wrote the row last, if a sign-out has still to destroy that row. */
   readonly writer: number | undefined;
-  /** What each session object knows that is still used; absent for one that the store does not know. */
+  /** The snapshot of each session object that is still used; an object without a snapshot is missing. */
   readonly known: ReadonlyMap<number, Known>;
   /** How many `dropped` events each process has seen. */
   readonly dropped: readonly number[];
@@ -62,9 +65,11 @@ interface State {
 
 /**
  * Whether some order of the calls' effects gives each call the answer that it got (linearizability: Herlihy and Wing,
- * 1990; the search is Wing and Gong's). The order keeps what is certain: a call that was answered before another one
- * was made came first, and of two calls from one process that do not both read, the one that was made first. Sign-outs
- * have no place in the order of a process's calls: each of their effects comes at any moment between call and answer.
+ * 1990; the search is that of Wing and Gong, 1993). A call that was answered before another one was made comes first.
+ * Of two calls of one process that do not both read, the one that was made first comes first. Sign-outs are not a part
+ * of a process's order of calls: each of their effects comes at any moment between call and answer.
+ *
+ * @param dropped how many `dropped` events each process has emitted
  */
 export function explain(operations: readonly Operation[], dropped: readonly number[]): boolean {
   return new Search(operations, dropped).run();
@@ -74,15 +79,18 @@ class Search {
   readonly #operations: readonly Operation[];
   readonly #dropped: readonly number[];
   readonly #effects: readonly Effect[];
-  /** For each effect, those that surely came before it, as bits. */
+  /** For each effect, the set of effects that must come before it. Sets of effects are bits of a bigint. */
   readonly #before: readonly bigint[];
   readonly #all: bigint;
-  /** By session object: the effects that concern it, as bits. */
+  /** By session object, the effects that concern it. */
   readonly #ofObject = new Map<number, bigint>();
-  /** By `set`: the effects that destroy what it wrote, as bits. */
+  /** By `set`, the effects that destroy the row which it wrote. */
   readonly #ofWriter = new Map<number, bigint>();
+  /**
+   * Places of the search, each a set of effects that are done and the state after them, from which it found no order.
+   */
   readonly #failed = new Set<string>();
-  readonly #texts = new Texts();
+  readonly #texts = new StateTexts();
 
   constructor(operations: readonly Operation[], dropped: readonly number[]) {
     this.#operations = operations;
@@ -114,8 +122,7 @@ class Search {
     const ready = [...this.#effects.keys()].filter(
       (n) => !(done & (1n << BigInt(n))) && !((this.#before[n] ?? 0n) & ~done),
     );
-    // Where one of these comes at all now, it need not come later: it changes nothing for others, and lets more of them
-    // come.
+    // An effect that changes nothing can come now: that excludes no order of the others, and lets more of them follow.
     const harmless = ready.find((n) => this.#isHarmless(state, this.#effects[n] as Effect));
     if (harmless !== undefined) return this.#goOn(done, state, harmless);
     const place = `${done} ${this.#texts.of(state)}`;
@@ -125,6 +132,7 @@ class Search {
     return false;
   }
 
+  /** Whether an effect gives its call the right answer and changes nothing for others. */
   #isHarmless(state: State, { operation, written }: Effect): boolean {
     const { kind, found, destroyed } = this.#operations[operation] as Operation;
     if (kind === 'load') return isSame(state.row, found ?? null);
@@ -137,7 +145,7 @@ class Search {
     return states.some((next) => this.#search(after, this.#relevant(next, after)));
   }
 
-  /** Without what no effect asks for any more: so more states are the same. */
+  /** A state without the parts that no later effect needs, so that more states are equal. */
   #relevant(state: State, done: bigint): State {
     const isUsed = (bits: bigint | undefined) => bits !== undefined && (bits & ~done) !== 0n;
     const { writer } = state;
@@ -146,10 +154,10 @@ class Search {
   }
 }
 
-/** States as short texts. */
-class Texts {
+/** Turns states to short texts, in which each content is replaced by a number. */
+class StateTexts {
   readonly #numbers = new Map<string, number>();
-  /** By identity, so that each content is written out once. */
+  /** The numbers of contents by identity, so that each one is serialized once. */
   readonly #known = new WeakMap<Flat, number>();
 
   of({ row, past, writer, known, dropped, destroyed }: State): string {
@@ -180,7 +188,8 @@ function effectsOf(operations: readonly Operation[]): Effect[] {
 }
 
 function comesFirst(operations: readonly Operation[], earlier: Effect, later: Effect): boolean {
-  const [one, other] = [operations[earlier.operation] as Operation, operations[later.operation] as Operation];
+  const one = operations[earlier.operation] as Operation;
+  const other = operations[later.operation] as Operation;
   if (one.end < other.start) return true;
   if (later.written === earlier.operation && earlier.written === undefined) return true;
   if (earlier.operation >= later.operation || one.process !== other.process) return false;
@@ -195,7 +204,7 @@ function isAsAnswered(state: State, operations: readonly Operation[], dropped: r
   return isCounted && state.dropped.join() === dropped.join();
 }
 
-/** The states that there may be after an effect; none where the call would have had another answer. */
+/** The states that are possible after an effect; none if the call would have got another answer. */
 function apply(state: State, operations: readonly Operation[], effect: Effect): State[] {
   const { row } = state;
   const n = effect.operation;
@@ -221,7 +230,9 @@ function apply(state: State, operations: readonly Operation[], effect: Effect): 
   }
 }
 
-/** Whether a sign-out destroys the row: its user's or, of these, the one that a `set` wrote. */
+/**
+ * Whether an effect of a sign-out destroys the row: a row of its user that, if `written` is given, that `set` wrote.
+ */
 function isDestroyedBy(
   state: State,
   operations: readonly Operation[],
@@ -237,7 +248,7 @@ function applySet(state: State, operation: Operation, writer: number): State[] {
   const known = state.known.get(operation.object);
   if (!known) return [know({ ...state, row: held, writer }, operation, held, held)];
   if (!isSame(known.seen, held)) return applyChanges(state, operation, known, writer);
-  // A key that was removed and set again comes last in the session's JSON, and so is a change for the store.
+  // A key that was removed and set again has moved to the end of the session's JSON, which is a change for the store.
   return [putOffExpiry(state, operation, known), ...applyChanges(state, operation, known, writer)];
 }
 
@@ -249,7 +260,7 @@ function applyChanges(state: State, operation: Operation, known: Known, writer: 
   const merged = mergedWith(known.seen, held, row);
   if (!merged) return [know(drop(state, operation), operation, known.seen, row)];
   const written = know({ ...state, row: merged, writer }, operation, held, merged);
-  // Where the row holds all of it already, and the object did not know that, nothing is written.
+  // If the row has this content already, and the object did not know that, nothing is written.
   return isSame(merged, row) ? [written, { ...written, writer: state.writer }] : [written];
 }
 
@@ -258,7 +269,7 @@ function applyTouch(state: State, operation: Operation): State[] {
   const cookie = operation.ours?.get('cookie');
   const { row } = state;
   const known = state.known.get(operation.object);
-  // Whatever cookie the row has, and whatever other request has set it.
+  // A touch with an object that was not loaded overwrites the row's cookie.
   if (!known) return [row ? { ...state, row: new Map(row).set('cookie', cookie), writer: undefined } : state];
   if (cookie === known.seen.get('cookie')) return [putOffExpiry(state, operation, known)];
   const held = new Map(known.seen).set('cookie', cookie);
@@ -269,7 +280,7 @@ function applyTouch(state: State, operation: Operation): State[] {
   return [know({ ...state, row: merged, writer: undefined }, operation, held, merged)];
 }
 
-/** The row is gone. The save may have looked at it before, in which case its object knows what was there then. */
+/** A save finds no row and is dropped. It may have read the row before, and then its object knows that content. */
 function dropGone(state: State, operation: Operation, { seen, stored }: Known): State[] {
   const dropped = drop(state, operation);
   const others = state.past.filter((flat) => !isAlike(flat, stored));
@@ -280,14 +291,14 @@ function isAlike(one: Flat, other: Flat): boolean {
   return one.get('cookie') === other.get('cookie') && one.get('user') === other.get('user');
 }
 
-/** Notes what the row holds now. */
+/** Adds the row's content to its past. */
 function remember(state: State): State {
   const { row, past } = state;
   if (!row || past.some((flat) => isAlike(flat, row))) return state;
   return { ...state, past: [...past, row] };
 }
 
-/** Nothing changes but the expiry. It is not written where another request is known to have set another lifetime. */
+/** Only the expiry may change. It is not written if the object knows that another request has set another lifetime. */
 function putOffExpiry(state: State, operation: Operation, { seen, stored }: Known): State {
   if (stored.get('cookie') !== seen.get('cookie')) return state;
   return state.row ? state : drop(state, operation);
@@ -301,31 +312,32 @@ function drop(state: State, { process }: Operation): State {
   return { ...state, dropped: state.dropped.map((count, n) => (n === process ? count + 1 : count)) };
 }
 
-/**
- * Whether an earlier save of the object found that its session has changed hands: then each later one is dropped, too.
- */
+/** Whether an earlier save of the object was dropped because its session changed hands. Then later ones are dropped. */
 function hasChangedHands({ seen, stored }: Known, ours: Flat): boolean {
   return mergedWith(seen, ours, stored) === undefined;
 }
 
 /**
- * What the row holds after a save that meets it; `undefined` where the save is dropped, since the session changed
- * hands.
+ * The row's content after a save that meets it; `undefined` if the save is dropped because the session changed hands.
  */
 function mergedWith(seen: Flat, ours: Flat, row: Flat): Flat | undefined {
   if (isSame(seen, row)) return ours;
-  // A session has one user in these programs, or nobody.
-  const [before, now, there] = [seen, ours, row].map((flat) => flat.has('user'));
-  if (before && now && !there) return undefined;
-  if (before && !now && there) return ours;
+  // In these programs a session belongs to one user or to nobody, so it is enough to know whether it has a user.
+  const hadUser = seen.has('user');
+  const hasUser = ours.has('user');
+  const rowHasUser = row.has('user');
+  if (hadUser && hasUser && !rowHasUser) return undefined;
+  if (hadUser && !hasUser && rowHasUser) return ours;
   return new Map(paths(row, ours).flatMap((path) => entry(path, changed(path, seen, ours, row))));
 }
 
-/** What a path holds after a save: ours where we changed it, but a removal yields to a change. */
+/** The value of a path after a save: ours if we have changed it, except that a removal yields to another's change. */
 function changed(path: string, seen: Flat, ours: Flat, row: Flat): unknown {
-  const [was, is, stored] = [seen.get(path), ours.get(path), row.get(path)];
-  if (is === was) return stored;
-  return is === undefined && stored !== was ? stored : is;
+  const before = seen.get(path);
+  const after = ours.get(path);
+  const stored = row.get(path);
+  if (after === before) return stored;
+  return after === undefined && stored !== before ? stored : after;
 }
 
 function entry(path: string, value: unknown): [string, unknown][] {

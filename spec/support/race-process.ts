@@ -1,4 +1,4 @@
-/** A server process of its own, for races between processes: Express 4 and 5 on one store. */
+/** Server processes for races between processes. Each one serves Express 4 and 5 on one store. */
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -10,12 +10,12 @@ import { createClient } from 'redis';
 import { PgStore } from '../../lib/index.js';
 import { type ExpressVersion, Gate, listen, raceApp } from './race-app.js';
 
-/** As spec/support/postgres.ts has it: of the tables that `openStore` uses. */
+/** The number of shards of the specs' tables, which is `SHARDS` in spec/support/postgres.ts. */
 const SHARDS = Number(process.env.SESSIONS_SHARDS || 0);
 
 type Message = { expect: number } | 'open' | 'close';
 
-/** A running process, as the spec sees it. */
+/** A server process, for the spec that has started it. */
 export class RaceProcess {
   readonly urls: Record<ExpressVersion, string>;
   readonly #child: ChildProcess;
@@ -26,8 +26,8 @@ export class RaceProcess {
   }
 
   /**
-   * @param redis of connect-redis: the store itself where `table` is empty, else the one in option
-   *              `previous`
+   * @param table the table of a PgStore; empty for a process that uses connect-redis alone
+   * @param redis the connection string of connect-redis, which is in option `previous` if there is a table
    */
   static async start(uri: string, table: string, redis = ''): Promise<RaceProcess> {
     const root = path.join(import.meta.dirname, '..', '..');
@@ -101,7 +101,7 @@ async function serve(uri: string, table: string, redis: string): Promise<void> {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const [uri, table, redis] = process.argv.slice(2) as [string, string, string];
-  // No top-level `await`: Mocha would load what imports this file a second time, and with it the
-  // shared server.
+  // With a top-level `await`, Mocha would load the files that import this one a second time, and with them the shared
+  // server.
   void serve(uri, table, redis);
 }

@@ -1,6 +1,6 @@
 /**
- * Random programs of several requests on one session, in two processes, and the check that a plain
- * model explains what their calls were answered.
+ * Runs random programs, each with several requests on one session in two processes, and checks that a model explains
+ * the answers of their calls.
  */
 
 import { setImmediate as tick } from 'node:timers/promises';
@@ -11,9 +11,9 @@ import { handleOf } from '../../lib/session/session-id.js';
 import { explain, type Flat, type Operation } from './race-model.js';
 import { type AnySession, generated, load } from './sessions.js';
 
-/** Requests of one program, the last two of them on the second store, as in another process. */
+/** The number of requests in a program. The last two use the second store, which stands for another process. */
 const REQUESTS = 4;
-/** Where a request may change something: no two paths lie inside each other. */
+/** The paths that a request may change. No path lies inside another one. */
 const PATHS = ['user', 'a', 'b', 'files.a', 'files.b', 'deep.in.a', 'deep.in.b'];
 
 type Action =
@@ -47,16 +47,18 @@ const step: fc.Arbitrary<Step> = fc.record({
   waits: fc.oneof({ weight: 1, arbitrary: fc.constant(true) }, { weight: 4, arbitrary: fc.constant(false) }),
 });
 const program = fc.array(step, { minLength: 1, maxLength: 24, size: 'max' });
-/** Programs run side by side, each on a session of its own: their calls share statements. */
+/** Programs that run side by side, each on a session of its own, so that their calls share statements. */
 const programs = fc.array(program, { minLength: 1, maxLength: 60, size: 'max' });
 
-/** Two stores on one table, as in two processes. Each touch must be sent: `touchAfter: 0`. */
+/**
+ * Two stores on one table, which stand for two processes. They must have `touchAfter: 0`, so that each touch is sent.
+ */
 export type Stores = readonly [PgStore, PgStore];
 
 export interface ModelCheck {
   /** How many times 1 to 60 programs are run side by side. */
   readonly runs: number;
-  /** Of a run that failed: runs the same programs again. */
+  /** The seed of the random programs, to repeat a run that failed. */
   readonly seed?: number | undefined;
   /** Called after each run. */
   readonly onRunEnd?: () => void;
@@ -78,7 +80,7 @@ export async function checkByModel(stores: Stores, { runs, seed, onRunEnd }: Mod
       return { history, end: perform(stores, history) };
     });
     const ends = await Promise.allSettled(started.map(({ end }) => end));
-    // Events are emitted a little after the answers.
+    // Events are emitted one tick after the answers.
     await tick();
     onRunEnd?.();
     for (const [n, { history }] of started.entries()) {
@@ -95,8 +97,8 @@ export async function checkByModel(stores: Stores, { runs, seed, onRunEnd }: Mod
   const chosen = seed ?? Math.floor(Math.random() * 2 ** 31);
   const found = await fc.check(property, { numRuns: runs, seed: chosen, endOnFailure: true });
   if (!found.failed) return programsRun;
-  // Looks for a shorter program that fails as well, but not forever. Where the failure depends on
-  // the moment there may be none.
+  // Looks for a shorter program that fails as well, for a limited time, since a failure that depends on the timing may
+  // not occur again.
   await fc.check(property, { seed: chosen, path: found.counterexamplePath as string, interruptAfterTimeLimit: 20_000 });
   throw new Error(`${failure}\nThe same programs run again with SEED=${chosen}.`);
 }
@@ -114,7 +116,7 @@ function countDropped(stores: Stores): (sid: string) => number[] {
   return (sid) => counted.get(handleOf(sid)) ?? [0, 0];
 }
 
-/** What a program was and did: what it called when, and what the answers were. */
+/** A program, and the calls that it has made with their times and answers. */
 interface History {
   readonly sid: string;
   readonly steps: readonly Step[];
@@ -129,7 +131,7 @@ async function perform(stores: Stores, { sid, steps: given, operations }: Histor
   const user = `user of ${sid}`;
   const running: Promise<unknown>[] = [];
   const sessions: ({ object: number; session: AnySession } | undefined)[] = [];
-  /** A request does not go on before its session is loaded or created anew. */
+  /** By request, the loading or creation of its session, for which it waits before it goes on. */
   const busy: (Promise<unknown> | undefined)[] = [];
 
   function call(operation: Omit<Operation, 'start' | 'end'>, work: () => Promise<unknown>): Promise<unknown> {
@@ -140,7 +142,7 @@ async function perform(stores: Stores, { sid, steps: given, operations }: Histor
       if (entry.kind === 'load') entry.found = flat(found as AnySession | undefined);
       if (entry.kind === 'signOut') entry.destroyed = found as number;
     });
-    // It is awaited later, and may fail before.
+    // The answer is awaited later. If it fails before that, it must not be an unhandled rejection.
     answer.catch(() => {});
     running.push(answer);
     return answer;
@@ -198,7 +200,7 @@ async function perform(stores: Stores, { sid, steps: given, operations }: Histor
       } else if (action.do === 'touch') {
         call({ kind: 'touch', process, object, ours: flat(session) as Flat }, () => store.touch(sid, session));
       } else {
-        // With a `genid` that gives the same session ID again.
+        // The new session has the same ID, as with a `genid` that returns that ID again.
         (store as any).generate = (req: { renew: () => void }) => req.renew();
         const req: any = { sessionID: sid, sessionStore: store, renew: () => make(request) };
         busy[request] = call({ kind: 'destroy', process, object: 0 }, () =>
@@ -234,8 +236,8 @@ function flat(session: AnySession | undefined): Flat | null {
 }
 
 /**
- * A failure in a few lines: the program as it was written, then each call with its process, when it
- * was made and answered, which session object it was made with, and what it held or found.
+ * Describes a failure: the program, and then each call with its process, its times, its session object, and the content
+ * of that object or of the session that was found.
  */
 function describeFailure({ sid, steps, operations }: History, dropped: number[], error: unknown): string {
   const program = steps.map(({ request, action, waits }) => {

@@ -1,6 +1,6 @@
 /**
- * Servers of frameworks that make session objects of their own: their requests can be made to overlap, in this process
- * or in processes of their own.
+ * Servers of frameworks that create session objects of their own. Their requests can be made to overlap, in this
+ * process or in other processes.
  */
 
 import assert from 'node:assert/strict';
@@ -17,7 +17,7 @@ import { Gate, type Listening, Visitor } from './race-app.js';
  */
 export type StartServer = (store: PgStore, gate: Pick<Gate, 'pass'>) => Promise<Listening>;
 
-/** Those of a module that exports one as `start`. */
+/** Imports the function `start` of a module. */
 export async function startOf(file: string): Promise<StartServer> {
   const { start } = await import(pathToFileURL(file).href);
   return start;
@@ -57,7 +57,9 @@ async function startProcess(file: string, table: string): Promise<Raced> {
   };
 }
 
-/** Defines specs: the promises hold with the framework of a module, in one process and in two. */
+/**
+ * Defines specs which assert that the store's promises hold with the framework of a module, in one process and in two.
+ */
 export function itKeepsThePromises(file: string): void {
   const places = { 'in one process': [startHere], 'in two processes': [startProcess, startProcess] };
   for (const [place, starts] of Object.entries(places)) {
@@ -80,7 +82,9 @@ export function itKeepsThePromises(file: string): void {
         return visitor;
       }
 
-      /** 20 requests, one after the other to each server, that all have loaded the session before `then` goes on. */
+      /**
+       * Sends 20 requests, in turn to each server. `then` runs when all have loaded the session, and none has saved it.
+       */
       async function overlap(visitor: Visitor, then: () => unknown = () => {}): Promise<void> {
         const share = 20 / servers.length;
         const requests = Array.from({ length: 20 }, (_, n) =>

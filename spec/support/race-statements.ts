@@ -1,4 +1,4 @@
-/** The statements that a store sends, counted in the client, before the server sees them. */
+/** Counts the statements that a store sends, in the client. */
 
 import type { PgStore, PgStoreOptions } from '../../lib/index.js';
 import { freshTable, openStore } from './postgres.js';
@@ -6,7 +6,7 @@ import { freshTable, openStore } from './postgres.js';
 export interface CountedStore {
   readonly store: PgStore;
   readonly table: string;
-  /** The statements sent while `work` runs; it may look at them as they come. */
+  /** The statements that are sent while `work` runs, which can look at those sent so far. */
   sent(work: (soFar: readonly Statement[]) => Promise<unknown>): Promise<Statement[]>;
 }
 
@@ -16,7 +16,7 @@ export interface Statement {
   readonly values: unknown[];
 }
 
-/** A store that is ready and whose statements on its table are counted. */
+/** Opens a store and waits until it is ready. The statements on its table are counted. */
 export async function openCountedStore(options: PgStoreOptions = {}): Promise<CountedStore> {
   const table = options.table ?? freshTable();
   let log: Statement[] = [];

@@ -1,4 +1,4 @@
-/** Random numbers from 0 to below 1, the same again with the same seed (mulberry32). */
+/** A generator of random numbers from 0 to below 1, the same for the same seed (mulberry32). */
 export function random(seed: number): () => number {
   let state = seed >>> 0;
   return () => {

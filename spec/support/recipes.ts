@@ -1,4 +1,4 @@
-/** Runs the code that the documentation shows, as a module, with this package's own source. */
+/** Runs code that the documentation shows, as a module that imports this package's source. */
 
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
@@ -8,13 +8,10 @@ import { documented } from './docs.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
 
-/** Below the root, so that the code finds the root's packages; ignored by git. */
+/** The folder is below the root, so that the code finds the root's packages. Git ignores it. */
 const FOLDER = path.join(ROOT, 'tmp');
 
-/**
- * The file of a module with the documented code that contains the given text, for as long as `work`
- * runs.
- */
+/** Writes the documented code that contains the given text to a file, which exists while `work` runs. */
 export async function withRecipe<T>(
   page: string,
   text: string,
@@ -32,7 +29,7 @@ export async function withRecipe<T>(
   }
 }
 
-/** What the documented code exports. */
+/** The exports of the documented code. */
 export function recipe(page: string, text: string): Promise<any> {
   return withRecipe(page, text, (file) => import(pathToFileURL(file).href));
 }

@@ -1,4 +1,6 @@
-/** The Redis of benchmark and specs: that of REDIS_URL, or one of their own where `redis-server` is installed. */
+/**
+ * The Redis server of benchmark and specs: the one in REDIS_URL, or one of their own if `redis-server` is installed.
+ */
 
 import { execFileSync, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -13,7 +15,7 @@ export interface Redis {
   close(): Promise<void>;
 }
 
-/** Nothing where there is none. Our own writes nothing to disk: its fastest setting. */
+/** Starts Redis with its fastest settings, which write nothing to disk. @returns `undefined` if there is no Redis */
 export async function startRedis(): Promise<Redis | undefined> {
   const given = process.env.REDIS_URL;
   if (given) return { url: given, version: await versionOf(given), close: async () => {} };
@@ -26,7 +28,7 @@ export async function startRedis(): Promise<Redis | undefined> {
   const password = randomBytes(24).toString('hex');
   const server = spawn('redis-server', ['-'], { cwd: '/', stdio: ['pipe', 'ignore', 'ignore'] });
   guardServer(server, 'KILL');
-  // Not on the command line, which all users of the machine can see.
+  // The settings contain a password, so they are not passed as arguments, which all users of the machine can see.
   server.stdin?.end(
     `port ${port}\nbind 127.0.0.1\nrequirepass ${password}\nsave ""\nappendonly no\ndir ${temporaryFolder()}\n`,
   );
@@ -42,7 +44,7 @@ export async function startRedis(): Promise<Redis | undefined> {
   };
 }
 
-/** Waits for the server: the client tries again until it answers. */
+/** The server's version. The client tries to connect until the server answers. */
 async function versionOf(url: string): Promise<string> {
   const client = createClient({ url });
   client.on('error', () => {});

@@ -1,6 +1,7 @@
 /**
- * Keeps what a release writes, for the specs of all later ones: its schema.sql, and a row for each way of writing one.
- * `npm run release:version` runs it. Until 1.0 there is `unreleased` alone, to be made anew when the table changes:
+ * Keeps schema.sql and rows as a release writes them, one row for each kind of options, for the specs of later
+ * releases. `npm run release:version` runs it. Before 1.0 there is only `unreleased`, which is made anew when the table
+ * changes:
  *
  *     npx tsx spec/support/release.ts unreleased
  */
@@ -12,11 +13,11 @@ import { closeStores, freshTable, openStore, sqlClient, stopPostgres } from './p
 import { plain } from './sessions.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
-/** What the next release would write. */
+/** The folder of the rows that the next release would write. */
 export const UNRELEASED = 'unreleased';
 export const RELEASES = path.join(ROOT, 'spec/releases');
 
-/** A row as a release wrote it, the store's options, and the session that the row holds. */
+/** A row as a release wrote it, with the store's options and the session that it contains. */
 export interface KeptRow {
   readonly options: PgStoreOptions;
   readonly sid: string;
@@ -64,7 +65,7 @@ async function keep(): Promise<void> {
   const [name = version] = process.argv.slice(2);
   const folder = path.join(RELEASES, name);
   try {
-    // Fails where the release is there: what it wrote does not change.
+    // This fails if the release exists already, because the rows of a release must not change.
     fs.mkdirSync(folder, { recursive: name === UNRELEASED });
     fs.copyFileSync(path.join(ROOT, 'docs/schema.sql'), path.join(folder, 'schema.sql'));
     fs.writeFileSync(path.join(folder, 'rows.json'), `${JSON.stringify(await rows(), null, 2)}\n`);

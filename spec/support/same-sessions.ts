@@ -1,6 +1,6 @@
 /**
- * A process that saves, replaces, touches and destroys the same sessions as others do: argv is uri,
- * table, sessions, milliseconds.
+ * A process that saves, replaces, touches and destroys sessions which other processes use at the same time:
+ * `same-sessions.ts URI TABLE SESSIONS MILLISECONDS`. It prints the numbers of its calls as JSON.
  */
 
 import { PgStore } from '../../lib/index.js';

@@ -1,4 +1,4 @@
-/** A process that starts a PostgreSQL and waits to be killed. */
+/** A process that starts a PostgreSQL server and waits until it is killed. */
 
 import { PostgresServer } from './postgres-server.js';
 

@@ -1,13 +1,13 @@
-/** Sessions as express-session creates and loads them, without HTTP. */
+/** Creates and loads sessions as express-session does, without HTTP. */
 
 import assert from 'node:assert/strict';
 import session, { type SessionData } from 'express-session';
 import type { PgStore } from '../../lib/index.js';
 
-/** A session in the making or loaded, with whatever keys a spec gives it. */
+/** A session that was created or loaded, with any keys. */
 export type AnySession = session.Session & SessionData & Record<string, any>;
 
-/** Plain data as another framework would store it: its cookie expires in `maxAge` milliseconds. */
+/** A session as a plain object, as other frameworks store it. @param maxAge milliseconds until its cookie expires */
 export function plain(data: Record<string, unknown> = {}, maxAge = 60_000): SessionData & Record<string, any> {
   const expires = new Date(Date.now() + maxAge).toISOString();
   return { cookie: { originalMaxAge: maxAge, expires, httpOnly: true, path: '/' }, ...data } as any;
@@ -26,20 +26,20 @@ export function generated(
   return made;
 }
 
-/** What a request gets that comes with this session ID; undefined where there is no session. */
+/** Loads a session as express-session does for a request; `undefined` if there is none. */
 export async function load(store: PgStore, sid: string): Promise<AnySession | undefined> {
   const data = await store.get(sid);
   return data ? (store.createSession({ sessionID: sid, sessionStore: store } as any, data) as AnySession) : undefined;
 }
 
-/** The same for a session that must be there. */
+/** Loads a session that must exist. */
 export async function loaded(store: PgStore, sid: string): Promise<AnySession> {
   const found = await load(store, sid);
   assert(found, `no session ${sid}`);
   return found;
 }
 
-/** What the row holds, without the cookie. */
+/** The session's data without the cookie; `null` if there is no session. */
 export async function data(store: PgStore, sid: string): Promise<Record<string, unknown> | null> {
   const found = await store.get(sid);
   if (!found) return null;
@@ -48,8 +48,8 @@ export async function data(store: PgStore, sid: string): Promise<Record<string, 
 }
 
 /**
- * A cookie's `originalMaxAge`, to a tenth of a second: its `maxAge` setter sometimes takes a
- * millisecond off.
+ * A cookie's `originalMaxAge`, rounded to a tenth of a second, because the setter of `maxAge` sometimes makes it a
+ * millisecond shorter.
  */
 export function maxAgeOf({ originalMaxAge }: session.Cookie | SessionData['cookie']): number | null {
   return originalMaxAge && Math.round(originalMaxAge / 100) * 100;
@@ -57,7 +57,7 @@ export function maxAgeOf({ originalMaxAge }: session.Cookie | SessionData['cooki
 
 const odd = { text: 'ä\0', snake_case: { inner_key: 1 }, list: [1, null], undefinedLike: null };
 
-/** Everything once; what an odd client changed on the way would show. */
+/** Makes each kind of call once, and asserts that values come back unchanged, whatever the client's settings. */
 export async function exercise(store: PgStore): Promise<void> {
   await Promise.all(['a', 'b', 'c'].map((sid) => store.set(sid, generated(store, sid, odd))));
   const [loaded, other] = [await load(store, 'a'), await load(store, 'a')];

@@ -1,4 +1,4 @@
-/** A table of its own for specs of single statements, past the store. */
+/** Tables for specs of single statements, which run without a store. */
 
 import type { Sql } from 'postgres';
 import type { ChangedRow, NewRow, StoredRow } from '../../lib/session/row.js';
@@ -14,10 +14,10 @@ import { touchStatement } from '../../lib/sql/touch.js';
 import { moveStatement, updateStatement } from '../../lib/sql/update.js';
 import { freshTable, sqlClient } from './postgres.js';
 
-/** All row keys. */
+/** The range of all row keys. */
 export const EVERYTHING = ['', '\u{10FFFF}'] as const;
 
-/** A table with the statements on its rows, each run by itself. */
+/** A table of its own, and the statements on its rows, which are not batched. */
 export class SqlTable {
   readonly sql: Sql;
   readonly name: string;
@@ -79,19 +79,19 @@ export class SqlTable {
     return get(this.query, getStatement(this.tableSql), sessions, undefined, this.reader);
   }
 
-  /** The same for sessions with one key each. */
+  /** Reads the row under each key. */
   rows(keys: readonly string[]): Promise<(StoredRow | undefined)[]> {
     return this.read(keys.map((key) => [key]));
   }
 
-  /** The statements on many rows, each run by itself. */
+  /** The statements on many rows, which are not batched. */
   statements(range: readonly [string, string] = EVERYTHING, maxLifetime?: number): PgStatements {
     const runner: StatementRunner = { run: (_kind, _deadline, work) => work(this.query) };
     const name = { schema: 'public', table: this.name };
     return new PgStatements(runner, name, range, maxLifetime, () => Number.POSITIVE_INFINITY);
   }
 
-  /** Inserts unexpired rows `PREFIX0000` and on, as SQL by hand does. */
+  /** Inserts unexpired rows by hand, with the keys `PREFIX0000`, `PREFIX0001`, … */
   async fill(prefix: string, count: number, user: string | null = null): Promise<void> {
     await this.sql`
       insert into ${this.sql(this.name)} (sid, data, user_id, expires_at, delete_after)
@@ -130,7 +130,7 @@ export function changedRow(key: string, more: Partial<ChangedRow> = {}): Changed
   return { ...changed, movesExpiry: true, ...more };
 }
 
-/** Each statement has a form for one row and a form for many: the keys with which specs run both. */
+/** The keys with which specs run both forms of a statement, the one for one row and the one for many. */
 export const FORMS = [
   ['one row', ['a']],
   ['many rows', ['a', 'b', 'c']],

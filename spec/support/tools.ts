@@ -14,7 +14,7 @@ export function areToolsInstalled(): boolean {
   return fs.existsSync(path.join(TOOLS, 'node_modules/.package-lock.json'));
 }
 
-/** For `before`: leaves the specs pending where the tools are not installed. In CI that is a failure. */
+/** For `before`: skips the specs if the tools are not installed. In CI it fails instead. */
 export function skipWithoutTools(this: Context): void {
   if (areToolsInstalled()) return;
   if (process.env.CI) throw new Error(`CI must install the tools: ${INSTALL_TOOLS}`);
@@ -22,14 +22,16 @@ export function skipWithoutTools(this: Context): void {
   this.skip();
 }
 
-/** The file of a command that a tool has: `toolFile('jest', 'bin/jest.js')`. */
+/** The path of a tool's file, as in `toolFile('jest', 'bin/jest.js')`. */
 export function toolFile(name: string, file: string): string {
   return path.join(TOOLS, 'node_modules', name, file);
 }
 
 const SITE_TOOLS = path.resolve(import.meta.dirname, '../../tools');
 
-/** The file of a tool in the folder tools/, which has a lock file too. Without it the spec is pending, and says why. */
+/**
+ * The path of a file in tools/node_modules; tools/ has a lock file of its own. If it is missing, the spec is skipped.
+ */
 export function installedTool(context: Context, file: string): string {
   const found = path.join(SITE_TOOLS, 'node_modules', file);
   if (!fs.existsSync(found)) {

@@ -1,4 +1,4 @@
-/** Watched sessions, for specs: what was called back, and waiting for it. */
+/** Helps specs of watched sessions to wait for callbacks and for checks. */
 
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -7,7 +7,7 @@ import { SHARDS } from './postgres.js';
 
 /** One watch of a session. */
 export class Watched {
-  /** All reasons that were called back; there must be one at most. */
+  /** The reasons of all callbacks. There must be at most one. */
   readonly reasons: SessionEnd[] = [];
   readonly stop: () => void;
   readonly ended: Promise<SessionEnd>;
@@ -24,12 +24,12 @@ export class Watched {
   }
 }
 
-/** Waits for a condition; Mocha's timeout ends it. */
+/** Waits until a condition is met, at most until Mocha's timeout. */
 export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
   while (!(await condition())) await sleep(5);
 }
 
-/** Counts the statements with which the stores of a table check what they watch. */
+/** Counts the statements with which the stores on a table check watched sessions. */
 export class CheckCount {
   readonly #table: string;
   checks = 0;
@@ -41,7 +41,7 @@ export class CheckCount {
 
   /** Resolves once each shard has been checked after this moment. */
   async more(): Promise<void> {
-    // One may have been under way.
+    // A check may be under way already, so each shard is waited for twice.
     const enough = this.checks + 2 * (SHARDS ?? 1);
     await until(() => this.checks >= enough);
   }

@@ -1,9 +1,9 @@
-/** Where the specs of concurrency run: on PostgreSQL, and on tables in memory. */
+/** The interfaces of the worlds in which specs of concurrency run: PostgreSQL, and tables in memory. */
 
 import type { PgStore, PgStoreOptions } from '../../lib/index.js';
 import type { Loss } from './losing-answers.js';
 
-/** A row as specs look at it. */
+/** The parts of a row at which specs look. */
 export interface SeenRow {
   readonly key: string;
   /** The JSON text of the column. */
@@ -14,27 +14,27 @@ export interface SeenRow {
   readonly expiresInMs: number;
 }
 
-/** What SQL by hand changes in all rows of a table. */
+/** Changes of all rows of a table, as SQL by hand makes them. */
 export interface Changes {
   readonly data?: string;
   readonly version?: number;
-  /** Milliseconds from now. */
+  /** Milliseconds from now until the rows expire. */
   readonly expiresInMs?: number;
   readonly createdAgoMs?: number;
 }
 
 export type StatementKind = 'select' | 'insert' | 'update' | 'delete';
 
-/** A store as a process of its own has it. */
+/** A store that stands for a process of its own. */
 export interface OpenStore {
   readonly store: PgStore;
-  /** Gives the kinds of the statements that are sent while `work` runs; it may look at those sent so far. */
+  /** The kinds of the statements that are sent while `work` runs, which can look at those sent so far. */
   sent(work: (soFar: () => readonly StatementKind[]) => Promise<unknown>): Promise<readonly StatementKind[]>;
 }
 
-/** One whose answers a spec can lose. */
+/** A store whose statements can lose their answers. */
 export interface LosingStore extends OpenStore {
-  /** Decides what becomes of the next statement of a kind. */
+  /** Decides what happens to the next statement of a kind. */
   lose(loss: Loss): void;
 }
 
@@ -42,13 +42,13 @@ export interface WorldTable {
   /** Opens a store of a process of its own, ready for its first call. */
   open(options?: PgStoreOptions): Promise<OpenStore>;
   openLosing(options?: PgStoreOptions): Promise<LosingStore>;
-  /** By key. */
+  /** The rows in the order of their keys. */
   rows(): Promise<SeenRow[]>;
   /** Changes all rows. */
   change(changes: Changes): Promise<void>;
   /** Deletes all rows, as SQL by hand does. */
   deleteAll(how?: 'delete' | 'truncate'): Promise<void>;
-  /** Runs `work` while somebody else's transaction has locked a session's row. */
+  /** Runs `work` while another transaction has locked a session's row. */
   whileLocked<T>(sid: string, work: () => Promise<T>, lock?: 'update' | 'key share'): Promise<T>;
 }
 
