@@ -2,12 +2,21 @@
 
 import assert from 'node:assert/strict';
 import { generateKeyPairSync, sign } from 'node:crypto';
+import fs from 'node:fs';
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
+import path from 'node:path';
+import { buildPackageBesideTools } from '../support/built-package.js';
+import { run } from '../support/child.js';
+import { eventually } from '../support/eventually.js';
+import { freePort } from '../support/free-port.js';
 import { closeStores, freshTable, openStore, postgresUri } from '../support/postgres.js';
+import { PostgresServer } from '../support/postgres-server.js';
 import { skipWithoutTools } from '../support/tools.js';
 import { Visitor } from '../support/visitor.js';
 import { SessionStore, useSessions } from './frameworks/nestjs.js';
+
+const EXAMPLE = path.resolve(import.meta.dirname, '../../examples/openid-connect.mjs');
 
 describe('NestJS', () => {
   let nest: typeof import('@nestjs/common');
@@ -74,7 +83,7 @@ describe('express-openid-connect', () => {
   });
 
   afterEach(async () => {
-    for (const close of closing.splice(0)) await close();
+    for (const close of closing.splice(0).reverse()) await close();
     await closeStores();
   });
 
@@ -86,39 +95,86 @@ describe('express-openid-connect', () => {
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     closing.push(() => new Promise((resolve) => server.close(resolve)));
     const baseURL = `http://localhost:${(server.address() as AddressInfo).port}`;
-    server.on(
-      'request',
-      openId.openIdApp(store, {
-        baseURL,
-        issuerBaseURL: provider.issuer,
-        clientID: 'shop',
-        secret: 'a secret of at least 32 characters',
-      }),
-    );
-    const cookies = new Map<string, string>();
-    const request = async (path: string, form?: Record<string, string>) => {
-      const response = await fetch(baseURL + path, {
-        method: form ? 'POST' : 'GET',
-        headers: { cookie: [...cookies].map((pair) => pair.join('=')).join('; '), connection: 'close' },
-        redirect: 'manual',
-        ...(form ? { body: new URLSearchParams(form) } : {}),
-      });
-      for (const cookie of response.headers.getSetCookie()) {
-        const [, name = '', value = ''] = /^([^=]+)=([^;]*)/.exec(cookie) ?? [];
-        if (value) cookies.set(name, value);
-        else cookies.delete(name);
-      }
-      return response;
-    };
-    const toProvider = new URL((await request('/login')).headers.get('location') as string).searchParams;
-    const id_token = await provider.idToken({ nonce: toProvider.get('nonce'), sub: 'ann', aud: 'shop' });
-    assert.equal((await request('/callback', { id_token, state: toProvider.get('state') as string })).status, 302);
-    assert.equal(((await (await request('/me')).json()) as any).sub, 'ann');
+    const secret = 'a secret of at least 32 characters';
+    const app = openId.openIdApp(store, { baseURL, issuerBaseURL: provider.issuer, clientID: 'shop', secret });
+    server.on('request', app);
+    const browser = new Browser(baseURL);
+    await browser.signIn(provider, 'ann');
+    assert.equal((await browser.json('/me')).sub, 'ann');
     assert.equal((await store.sessionsOf('ann')).length, 1);
     assert.equal(await store.destroySessionsOf('ann'), 1);
-    assert.notEqual((await request('/me')).status, 200);
+    assert.notEqual((await browser.request('/me')).status, 200);
+  });
+
+  it('runs as examples/openid-connect.mjs: a sign-out ends the sessions of all browsers', async () => {
+    const database = await PostgresServer.start({ settings: { fsync: 'off' } });
+    closing.push(() => database.close());
+    const provider = await openIdProvider();
+    closing.push(provider.close);
+    const built = buildPackageBesideTools();
+    closing.push(() => built.remove());
+    fs.copyFileSync(EXAMPLE, path.join(built.folder, path.basename(EXAMPLE)));
+    const port = await freePort();
+    const variables = {
+      DATABASE_URL: database.uri,
+      PORT: String(port),
+      ISSUER_BASE_URL: provider.issuer,
+      CLIENT_ID: 'shop',
+    };
+    let kill = () => false;
+    const program = run(process.execPath, [path.basename(EXAMPLE)], {
+      cwd: built.folder,
+      env: { NODE_OPTIONS: '', ...variables },
+      started: (child) => {
+        kill = () => child.kill();
+      },
+    });
+    closing.push(() => kill() && program);
+    const browsers = [0, 1].map(() => new Browser(`http://localhost:${port}`));
+    await eventually(() => browsers[0]?.request('/').catch(() => undefined));
+    for (const browser of browsers) await browser.signIn(provider, 'ann');
+    for (const browser of browsers) assert.equal((await browser.json('/')).sub, 'ann');
+    assert.deepEqual(await browsers[0]?.json('/sign-out-everywhere', {}), { ended: 2 });
+    for (const browser of browsers) assert.notEqual((await browser.request('/')).status, 200);
   });
 });
+
+/** A browser's cookies. */
+class Browser {
+  readonly #baseURL: string;
+  readonly #cookies = new Map<string, string>();
+
+  constructor(baseURL: string) {
+    this.#baseURL = baseURL;
+  }
+
+  async request(path: string, form?: Record<string, string>): Promise<Response> {
+    const response = await fetch(this.#baseURL + path, {
+      method: form ? 'POST' : 'GET',
+      headers: { cookie: [...this.#cookies].map((pair) => pair.join('=')).join('; '), connection: 'close' },
+      redirect: 'manual',
+      ...(form ? { body: new URLSearchParams(form) } : {}),
+    });
+    for (const cookie of response.headers.getSetCookie()) {
+      const [, name = '', value = ''] = /^([^=]+)=([^;]*)/.exec(cookie) ?? [];
+      if (value) this.#cookies.set(name, value);
+      else this.#cookies.delete(name);
+    }
+    return response;
+  }
+
+  async json(path: string, form?: Record<string, string>): Promise<any> {
+    return (await this.request(path, form)).json();
+  }
+
+  /** From the app's login page to the provider, and back with its ID token. */
+  async signIn(provider: Awaited<ReturnType<typeof openIdProvider>>, sub: string): Promise<void> {
+    const toProvider = new URL((await this.request('/login')).headers.get('location') as string).searchParams;
+    const id_token = await provider.idToken({ nonce: toProvider.get('nonce'), sub, aud: 'shop' });
+    const state = toProvider.get('state') as string;
+    assert.equal((await this.request('/callback', { id_token, state })).status, 302);
+  }
+}
 
 /**
  * An OpenID provider: its discovery document, its key, and the ID tokens that it would send to the
