@@ -8,7 +8,7 @@
 import { execFileSync, spawn } from 'node:child_process';
 import path from 'node:path';
 import { installApart } from './built-package.js';
-import { PgBouncer, type PoolMode } from './pooler.js';
+import { type PoolMode, startPgBouncer } from './pgbouncer.js';
 import { SPECS_SETTINGS } from './postgres.js';
 import { PostgresServer } from './postgres-server.js';
 
@@ -39,7 +39,7 @@ try {
   closing.push(() => server.close());
   let { uri } = server;
   if (pooler) {
-    const bouncer = await PgBouncer.start(uri, pooler as PoolMode);
+    const bouncer = await startPgBouncer(uri, pooler as PoolMode);
     closing.unshift(() => bouncer.close());
     uri = bouncer.uri;
   }
