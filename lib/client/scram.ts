@@ -48,10 +48,14 @@ export class ScramExchange {
     return `${this.#header}n=,r=${this.#nonce}`;
   }
 
-  /** @returns the client's proof. @throws PgStoreError for a message that is not the server's part of this exchange */
+  /**
+   * @returns the client's proof
+   * @throws PgStoreError for a message that is not the server's part of this exchange, and for a second one: each costs
+   * as many iterations as the server likes
+   */
   async finalMessage(serverFirst: string): Promise<string> {
     const [, nonce = '', salt = '', count = ''] = FIRST_MESSAGE.exec(serverFirst) ?? [];
-    if (!nonce.startsWith(this.#nonce) || nonce === this.#nonce) {
+    if (this.#serverSignature || !nonce.startsWith(this.#nonce) || nonce === this.#nonce) {
       throw authenticationError('the server has sent a malformed SCRAM message');
     }
     const iterations = Number(count);
