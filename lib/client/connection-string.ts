@@ -33,6 +33,8 @@ export function parseConnectionString(uri: string): Map<string, string> {
   // A space or a control character is in no name of a host; a folder of Unix sockets may have any.
   if (names.some((name) => /^[^/]*[\s\p{Cc}]/u.test(name))) refuse();
   const ports = places.map(([, , , port]) => port ?? '');
+  // Nor is a port anything but digits; in what was taken for parameters, the rest of a password would give names.
+  if (query.includes('@') && ports.some((port) => !/^\d*$/.test(port))) refuse();
   if (names.some((name) => name !== '')) parameters.set('host', names.join());
   if (ports.some((port) => port !== '')) add('port', ports.join());
   add('dbname', database);
