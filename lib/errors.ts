@@ -74,7 +74,7 @@ export function toPgStoreError(call: string, error: unknown): Error {
   }
   if (!isServerOrSystemError(error)) {
     // Thrown by the app's own code (an option's function, a toJSON) or by JSON.stringify: it is the app's to read.
-    const message = error instanceof Error ? error.message : String(error);
+    const message = textOf(error instanceof Error ? error.message : error);
     return new PgStoreError(`PgStore.${call}: ${message}`, codeOf(error) || 'INVALID_SESSION', error);
   }
   // express-session takes a store's `ENOENT` for "no such session" and would begin a new one: here a Unix socket is
@@ -84,6 +84,15 @@ export function toPgStoreError(call: string, error: unknown): Error {
   const cause = Object.assign(new Error(reason), { code, ...fitFields(error) });
   cause.name = error.name;
   return new PgStoreError(`PgStore.${call}: ${reason}`, code, cause);
+}
+
+/** The text of whatever was thrown; not everything has one. */
+function textOf(thrown: unknown): string {
+  try {
+    return String(thrown);
+  } catch {
+    return `${typeof thrown} without a text`;
+  }
 }
 
 /** An error of PostgreSQL, as both clients give it. */
