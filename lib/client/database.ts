@@ -47,7 +47,9 @@ export class Database implements StatementRunner {
    *                 it
    */
   async run<T>(what: string, deadline: number, work: (query: BoundQuery) => Promise<T>, batch?: Batch): Promise<T> {
-    const query: BoundQuery = (text, values) => this.#client.query(text, values, deadline);
+    // The table may have been waited for: what has failed with `TIMEOUT` is not done later.
+    const query: BoundQuery = (text, values) =>
+      performance.now() < deadline ? this.#client.query(text, values, deadline) : Promise.reject(timeoutError());
     let attempts: Attempts | undefined;
     let mayRecreate = this.#options.createTable;
     for (;;) {
