@@ -136,7 +136,7 @@ export class Connection {
   #client(): Sql {
     let isUsed = false;
     const socket = () => {
-      // Postgres.js would hear nothing of a socket that has closed, and its `max_lifetime` timer would keep the process.
+      // Postgres.js would not hear of a socket that has closed, and its `max_lifetime` timer would keep the process up.
       if (isUsed || !this.isOpen) throw new PgStoreError('the connection has ended', UNSENT);
       isUsed = true;
       return startedSocket(this.#transport.socket, this.#session.messages);

@@ -128,7 +128,7 @@ export class Transport {
     const socket = tls.connect({ socket: this.#raw, host: name, ...(isNamed ? { servername: name } : {}), ...options });
     this.#socket = socket.on('error', () => {});
     await once(socket, 'secureConnect');
-    // As with libpq: a server of another protocol that shares the certificate must not be taken for PostgreSQL (ALPACA).
+    // As with libpq: a server of another protocol with the same certificate must not be taken for PostgreSQL (ALPACA).
     if (isDirect && socket.alpnProtocol !== 'postgresql') {
       throw new PgStoreError('the server does not say that it speaks PostgreSQL (ALPN)', '08P01');
     }

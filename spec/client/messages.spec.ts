@@ -1,4 +1,4 @@
-/** What a server sends once a connection has started: fit messages are handed on whole, all others end the connection. */
+/** What a server sends once a connection has started: fit messages are handed on whole, others end the connection. */
 
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
