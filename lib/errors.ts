@@ -77,7 +77,7 @@ export function toPgStoreError(call: string, error: unknown): Error {
   if (!isServerOrSystemError(error)) {
     // The app's own code (a function in an option, a `toJSON`) or JSON.stringify threw it. Only the app's developer can
     // correct that, so the message and the error itself are kept.
-    const message = error instanceof Error ? error.message : String(error);
+    const message = textOf(error instanceof Error ? error.message : error);
     return new PgStoreError(`PgStore.${call}: ${message}`, codeOf(error) || 'INVALID_SESSION', error);
   }
   // express-session takes a store's `ENOENT` for "no such session" and would begin a new one. Here it means that the
@@ -87,6 +87,15 @@ export function toPgStoreError(call: string, error: unknown): Error {
   const cause = Object.assign(new Error(reason), { code, ...safeFields(error) });
   cause.name = error.name;
   return new PgStoreError(`PgStore.${call}: ${reason}`, code, cause);
+}
+
+/** The text of what was thrown. Not every value has one: not `Object.create(null)`. */
+function textOf(thrown: unknown): string {
+  try {
+    return String(thrown);
+  } catch {
+    return `${typeof thrown} without a text`;
+  }
 }
 
 /** An error that PostgreSQL reported, in the form that Postgres.js and node-postgres give it. */

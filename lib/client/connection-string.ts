@@ -33,6 +33,9 @@ export function parseConnectionString(uri: string): Map<string, string> {
   // No host name contains a space or a control character. The folder of a Unix socket may; it begins with a slash.
   if (names.some((name) => /^[^/]*[\s\p{Cc}]/u.test(name))) refuse();
   const ports = hostParts.map(([, , , port]) => port ?? '');
+  // A port consists of digits. Otherwise an `@` in what was taken for parameters shows that it belongs to a password,
+  // whose parts errors would then name.
+  if (query.includes('@') && ports.some((port) => !/^\d*$/.test(port))) refuse();
   if (names.some((name) => name !== '')) parameters.set('host', names.join());
   if (ports.some((port) => port !== '')) add('port', ports.join());
   add('dbname', database);

@@ -6,6 +6,7 @@ import { deadlines } from '../calls/deadline.js';
 import { codeOf, PgStoreError, timeoutError } from '../errors.js';
 import type { Query } from '../sql/query.js';
 import { requestCancel } from './cancel.js';
+import { MessageFilter } from './messages.js';
 import { runQuery, runScript } from './postgres-js.js';
 import { type Settings, UNFIT_HOST } from './settings.js';
 import { type StartedSession, Startup } from './startup.js';
@@ -207,10 +208,14 @@ export class Connection {
 /**
  * Lets Postgres.js use a socket on which the store has started a session. The first message that Postgres.js writes
  * would start one, so that message is dropped, and Postgres.js reads the messages with which the server has answered
- * the store.
+ * the store. It reads only messages that keep to the
+ * protocol.
  */
 function startedSocket(socket: net.Socket, messages: Buffer): net.Socket {
   const { write } = socket;
+  const on = socket.on as (event: string, listener: (...values: any[]) => void) => net.Socket;
+  socket.on = (event: string, listener: (...values: any[]) => void) =>
+    on.call(socket, event, event === 'data' ? filtered(socket, listener) : listener);
   socket.write = () => {
     socket.write = write;
     socket.unshift(Buffer.concat([AUTHENTICATION_OK, messages]));
@@ -220,13 +225,32 @@ function startedSocket(socket: net.Socket, messages: Buffer): net.Socket {
   return socket;
 }
 
+/** Hands on whole messages. One that does not keep to the protocol ends the connection with an error. */
+function filtered(socket: net.Socket, listener: (messages: Buffer) => void): (chunk: Buffer) => void {
+  const filter = new MessageFilter();
+  const onData = (chunk: Buffer) => {
+    let messages: Buffer | undefined;
+    try {
+      messages = filter.take(chunk);
+    } catch (error) {
+      socket.destroy(error as Error);
+    }
+    if (messages) listener(messages);
+  };
+  // An EventEmitter removes a listener by that which it stands for.
+  return Object.assign(onData, { listener });
+}
+
 /** The password for a host, from a text or a function of the app. @throws PgStoreError if the function fails */
 async function passwordOf(settings: Settings, host: Host): Promise<string> {
   let password: unknown;
   try {
     password = await settings.password(host);
   } catch (error) {
-    throw new PgStoreError('option `postgres.password` failed', codeOf(error) || 'NO_PASSWORD', error);
+    const code = codeOf(error);
+    // express-session takes `ENOENT` for "no such session": where a file with a password is missing, it is an error.
+    const isOfNoUse = code === '' || code === 'ENOENT';
+    throw new PgStoreError('option `postgres.password` failed', isOfNoUse ? 'NO_PASSWORD' : code, error);
   }
   if (typeof password === 'string') return password;
   throw new PgStoreError(`option \`postgres.password\` returned ${typeof password}, not a string`, 'NO_PASSWORD');

@@ -48,7 +48,10 @@ export class Database implements StatementRunner {
    * @param work runs the statements with the function that it gets; it must be safe to repeat
    */
   async run<T>(kind: string, deadline: number, work: (query: BoundQuery) => Promise<T>, batch?: Batch): Promise<T> {
-    const query: BoundQuery = (text, values) => this.#client.query(text, values, deadline);
+    // The deadline may have passed while the table was looked for. A call that has failed with `TIMEOUT` is not carried
+    // out later.
+    const query: BoundQuery = (text, values) =>
+      performance.now() < deadline ? this.#client.query(text, values, deadline) : Promise.reject(timeoutError());
     let attempts: Attempts | undefined;
     let mayRecreate = this.#options.createTable;
     for (;;) {

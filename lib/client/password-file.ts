@@ -24,13 +24,15 @@ export function passwordFile(given: string | undefined): string {
 
 /**
  * The password in the first line of the file that matches; `undefined` if there is none. As in libpq, the file is
- * ignored if it is missing, or if other users may read it.
+ * ignored if it is missing, if it is not a plain file, or if other users may read it.
  */
 export async function passwordFromFile(file: string, query: PasswordQuery): Promise<string | undefined> {
   let text: string;
   try {
-    const { mode } = await fs.stat(file);
-    if (process.platform !== 'win32' && (mode & 0o077) !== 0) return undefined;
+    const stats = await fs.stat(file);
+    // A pipe would be read until somebody writes into it, in one of the few threads that the process has for files.
+    if (!stats.isFile()) return undefined;
+    if (process.platform !== 'win32' && (stats.mode & 0o077) !== 0) return undefined;
     text = await fs.readFile(file, 'utf8');
   } catch (error) {
     if (/^(ENOENT|ENOTDIR|EACCES|EPERM|EISDIR)$/.test(codeOf(error))) return undefined;

@@ -56,11 +56,12 @@ export class ScramExchange {
   /**
    * Answers the server's first message with the client's proof that it knows the password.
    *
-   * @throws PgStoreError `AUTHENTICATION_FAILED` for a malformed message, or too many iterations
+   * @throws PgStoreError `AUTHENTICATION_FAILED` for a malformed message, for too many iterations, and for a second
+   * message of this kind, each of which would cost as many iterations
    */
   async finalMessage(serverFirst: string): Promise<string> {
     const [, nonce = '', salt = '', count = ''] = FIRST_MESSAGE.exec(serverFirst) ?? [];
-    if (!nonce.startsWith(this.#nonce) || nonce === this.#nonce) {
+    if (this.#serverSignature || !nonce.startsWith(this.#nonce) || nonce === this.#nonce) {
       throw authenticationError('the server has sent a malformed SCRAM message');
     }
     const iterations = Number(count);

@@ -292,7 +292,7 @@ function clientOptions(parameters: Parameters, given: GivenOptions): Record<stri
   const ofTheApp = Object.entries(given).filter(
     ([name, value]) => !NOT_FOR_THE_CLIENT.has(name) && value !== undefined,
   );
-  return {
+  const options = {
     idle_timeout: parameters.seconds('idle_timeout') ?? null,
     ...(parameters.get('max_lifetime') === undefined ? {} : { max_lifetime: parameters.seconds('max_lifetime') }),
     // Without this function Postgres.js prints the server's notices to the console.
@@ -300,4 +300,16 @@ function clientOptions(parameters: Parameters, given: GivenOptions): Record<stri
     ...Object.fromEntries(ofTheApp),
     prepare: prepare !== false,
   };
+  return Object.fromEntries(
+    Object.entries(options).map(([name, value]) => [name, TIMES.has(name) ? withinTimers(value) : value]),
+  );
+}
+
+/** Options in seconds after which Postgres.js ends a connection. */
+const TIMES: ReadonlySet<string> = new Set(['idle_timeout', 'max_lifetime']);
+
+/** setTimeout counts to 2^31 - 1 milliseconds and takes what is longer as 1: a connection would end at once. */
+function withinTimers(seconds: unknown): unknown {
+  const longest = Math.floor((2 ** 31 - 1) / 1000);
+  return Number(seconds) > longest ? longest : seconds;
 }

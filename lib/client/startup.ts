@@ -5,12 +5,17 @@ import type net from 'node:net';
 import tls from 'node:tls';
 import postgres from 'postgres';
 import { PgStoreError } from '../errors.js';
+import { protocolError } from './messages.js';
 import { authenticationError, channelBinding, ScramExchange } from './scram.js';
 import type { AuthMethod, Settings } from './settings.js';
 
 const PROTOCOL_3_0 = 196_608;
 /** The largest length of a message in bytes. No server sends a longer one before a connection is ready. */
 const LONGEST_MESSAGE = 100_000;
+/** Nor do all messages together need more bytes. */
+const MOST_BYTES = 1_000_000;
+/** Bytes of the process ID and the secret in a backend's key, at least. */
+const KEY_LENGTH = 8;
 
 /** The kinds of authentication messages (PostgreSQL: Message Formats). */
 const AUTHENTICATION_OK = 0;
@@ -63,14 +68,14 @@ export class Startup {
     this.#socket.write(startupMessage({ user, database, client_encoding: 'UTF8', ...serverSettings }));
     await this.#authenticate();
     const received: Buffer[] = [];
-    let cancelKey = Buffer.alloc(8);
+    let cancelKey = Buffer.alloc(KEY_LENGTH);
     for (;;) {
       const message = await this.#messages.next();
       if (message.type === 'E') throw serverError(message.body);
       // ParameterStatus (S), BackendKeyData (K), NoticeResponse (N) and ReadyForQuery (Z).
       if (!'SKNZ'.includes(message.type)) throw protocolError();
       received.push(message.bytes);
-      if (message.type === 'K') cancelKey = Buffer.from(message.body);
+      if (message.type === 'K') cancelKey = keyIn(message.body);
       if (message.type !== 'Z') continue;
       this.#messages.end();
       return { pid: String(cancelKey.readUInt32BE(0)), cancelKey, messages: Buffer.concat(received) };
@@ -102,6 +107,7 @@ export class Startup {
         this.#accept('md5');
         return this.#send(`md5${md5(md5(this.#password + user), data)}\0`);
       case SASL: {
+        if (this.#scram) throw protocolError();
         this.#accept('scram-sha-256');
         const scram = new ScramExchange(this.#password, data.toString().split('\0'), this.#channelBinding());
         this.#scram = scram;
@@ -178,6 +184,8 @@ interface Message {
 class MessageReader {
   readonly #socket: net.Socket;
   #received = Buffer.alloc(0);
+  /** Bytes of the messages that were read. */
+  #read = 0;
   #wake: (() => void) | undefined;
 
   constructor(socket: net.Socket) {
@@ -192,6 +200,8 @@ class MessageReader {
       if (length !== undefined && this.#received.length > length) {
         const bytes = this.#received.subarray(0, length + 1);
         this.#received = this.#received.subarray(length + 1);
+        this.#read += bytes.length;
+        if (this.#read > MOST_BYTES) throw protocolError();
         return { type: bytes.toString('latin1', 0, 1), body: bytes.subarray(5), bytes };
       }
       await new Promise<void>((resolve) => {
@@ -210,6 +220,11 @@ class MessageReader {
     this.#received = Buffer.concat([this.#received, chunk]);
     this.#wake?.();
   };
+}
+
+function keyIn(body: Buffer): Buffer<ArrayBuffer> {
+  if (body.length < KEY_LENGTH) throw protocolError();
+  return Buffer.from(body);
 }
 
 function startupMessage(settings: Record<string, string>): Buffer {
@@ -247,10 +262,6 @@ function serverError(body: Buffer): Error {
     if (name) fields[name] = text.slice(1);
   }
   return new postgres.PostgresError(fields as unknown as string);
-}
-
-function protocolError(): PgStoreError {
-  return new PgStoreError("the host does not speak PostgreSQL's protocol", '08P01');
 }
 
 function unboundError(): PgStoreError {

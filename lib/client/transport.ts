@@ -57,7 +57,7 @@ export class Transport {
    */
   static async open(settings: TransportSettings, host: Host, deadline: number): Promise<Transport> {
     const given = settings.socket?.({ ...settings, host: [host.name], port: [host.port], path: host.path ?? false });
-    const raw = given ? await deadlines.race(deadline, Promise.resolve(given), connectTimeoutError) : new net.Socket();
+    const raw = given ? await inTime(Promise.resolve(given), deadline) : new net.Socket();
     const transport = new Transport(raw);
     if (!given) {
       // The object has no prototype, because a `path` in a polluted `Object.prototype` would lead to another server.
@@ -139,7 +139,22 @@ export class Transport {
     const socket = tls.connect({ socket: this.#raw, host: name, ...(isNamed ? { servername: name } : {}), ...options });
     this.#socket = socket.on('error', () => {});
     await once(socket, 'secureConnect');
+    // As with libpq: a server of another protocol with the same certificate must not be taken for PostgreSQL (ALPACA).
+    if (isDirect && socket.alpnProtocol !== 'postgresql') {
+      throw new PgStoreError('the server does not say that it speaks PostgreSQL (ALPN)', '08P01');
+    }
   }
+}
+
+/** A socket of the app's; one that comes too late is closed, since nobody will use it. */
+function inTime(given: Promise<net.Socket>, deadline: number): Promise<net.Socket> {
+  return deadlines.race(deadline, given, () => {
+    given.then(
+      (socket) => socket.on('error', () => {}).destroy(),
+      () => {},
+    );
+    return connectTimeoutError();
+  });
 }
 
 function closedError(): PgStoreError {

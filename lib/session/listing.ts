@@ -22,6 +22,9 @@ export interface UserSession {
   session: SessionData;
 }
 
+/** PostgreSQL's `integer` ends there. */
+const MOST_ROWS = 2 ** 31 - 1;
+
 export class SessionListing {
   readonly #statements: Statements;
   readonly #ids: SessionIds;
@@ -63,7 +66,7 @@ export class SessionListing {
    * could put any name into column `user_id`, but cannot change encrypted data.
    */
   async ofUser(user: string, limit: number): Promise<UserSession[]> {
-    const rows = await this.#statements.listOfUser(user, limit);
+    const rows = await this.#statements.listOfUser(user, Math.min(limit, MOST_ROWS));
     return rows.flatMap((row) => {
       const found = this.#open(row);
       if (!found || this.#codec.userOf(found.content, row.expiresAt) !== user) return [];

@@ -139,17 +139,24 @@ function textsOf(elements: readonly unknown[]): readonly string[] {
  * its start; `undefined` where elements were taken from elsewhere, or moved.
  */
 function keptFrom(before: readonly string[], after: readonly string[]): number | undefined {
-  let taken = Math.max(0, before.length - after.length);
-  while (!startsWithRest(after, before, taken)) taken++;
-  const kept = before.length - taken;
-  const elementsTaken = new Set(before.slice(0, taken));
+  const kept = longestOverlap(before, after);
+  const elementsTaken = new Set(before.slice(0, before.length - kept));
   return after.some((element, n) => n >= kept && elementsTaken.has(element)) ? undefined : kept;
 }
 
-/** Whether an array starts with what is left of another one once elements were taken from its start. */
-function startsWithRest(after: readonly string[], before: readonly string[], taken: number): boolean {
-  for (let n = taken; n < before.length; n++) {
-    if (before[n] !== after[n - taken]) return false;
-  }
-  return true;
+/**
+ * How many elements at the end of one array are those at the start of the other one, at most. It compares each element
+ * about twice, however often elements repeat (the algorithm of Knuth, Morris and Pratt).
+ */
+function longestOverlap(before: readonly string[], after: readonly string[]): number {
+  const fallbacks = [0];
+  // The overlap that goes on with the element, if the one so far has this length.
+  const next = (length: number, element: string | undefined): number => {
+    let overlap = length;
+    while (overlap > 0 && (overlap === after.length || after[overlap] !== element))
+      overlap = fallbacks[overlap - 1] ?? 0;
+    return after[overlap] === element ? overlap + 1 : 0;
+  };
+  for (let n = 1; n < after.length; n++) fallbacks.push(next(fallbacks[n - 1] ?? 0, after[n]));
+  return after.length === 0 ? 0 : before.reduce(next, 0);
 }

@@ -4,7 +4,7 @@ import type { SessionData } from 'express-session';
 import { deadlines } from '../calls/deadline.js';
 import { withRetries } from '../calls/retry.js';
 import { sleep } from '../calls/timers.js';
-import { ArgumentError, PgStoreError, toPgStoreError } from '../errors.js';
+import { ArgumentError, PgStoreError, timeoutError, toPgStoreError } from '../errors.js';
 import type { Emit } from '../events.js';
 import type { Options, PreviousStore, TakeOverOptions } from '../options.js';
 import type { PreviousDestroyer } from './bulk.js';
@@ -176,8 +176,13 @@ export class PreviousSessions implements PreviousDestroyer {
     const onRetry = (attempt: number, error: unknown) => {
       this.#emit('retry', name, attempt, toPgStoreError(name, error));
     };
+    // Its turn in the order of calls may have come too late: what has failed with `TIMEOUT` is not done later.
+    const ask = async () => {
+      if (performance.now() >= deadline) throw timeoutError();
+      return deadlines.race(deadline, answerOf(start));
+    };
     try {
-      return await withRetries(this.#options.retry, deadline, onRetry, () => deadlines.race(deadline, answerOf(start)));
+      return await withRetries(this.#options.retry, deadline, onRetry, ask);
     } catch (error) {
       throw toPgStoreError(name, error);
     }

@@ -22,35 +22,49 @@ const SWEEP_MS = 60 * 1000;
 const FEW_CONTEXTS = 1024;
 
 /**
+ * Of how many sessions a context remembers what was loaded: those that were loaded last. A context begins with what the
+ * outer one remembers, so a program that reads one session after another, each in the callback of the one before, would
+ * remember ever more.
+ */
+const MOST_SESSIONS = 100;
+
+/**
  * What the calls of `get` for a session ID loaded in a context: the first one, and the last one if there were several.
  * The framework's session may have been made from either, since the app may have looked at the session once more, or
  * reloaded it.
  */
 type Loads = readonly LoadedSession[];
 
+interface LoadsOfSession {
+  readonly sid: string;
+  readonly loads: Loads;
+}
+
 /**
- * What was loaded in an async context, by session ID. A context that begins within another one begins with a copy of
- * it.
+ * What was loaded in an async context, by session ID. A context that begins within another one begins with what that
+ * one has at this moment.
  */
 class Context {
   /** Whether it is that of a request which ran through `store.scope`. */
   readonly isRequest: boolean;
   /** Whether `SessionScopes` looks through it. */
   isListed = false;
-  readonly #loads: Map<string, Loads>;
+  /** An array that is replaced and never changed, so contexts can share it: copying a Map took most of a `get`. */
+  #sessions: readonly LoadsOfSession[];
 
   constructor(outer: Context | undefined, isRequest: boolean) {
     this.isRequest = isRequest;
-    this.#loads = outer ? new Map(outer.#loads) : new Map();
+    this.#sessions = outer ? outer.#sessions : [];
   }
 
   has(sid: string): boolean {
-    return this.#loads.has(sid);
+    return this.#sessions.some((session) => session.sid === sid);
   }
 
   add(sid: string, load: LoadedSession): void {
     const [first] = this.#remembered(sid);
-    this.#loads.set(sid, first ? [first, load] : [load]);
+    const others = this.#sessions.filter((session) => session.sid !== sid).slice(1 - MOST_SESSIONS);
+    this.#sessions = [...others, { sid, loads: first ? [first, load] : [load] }];
   }
 
   /**
@@ -70,26 +84,32 @@ class Context {
     return first;
   }
 
-  /** Forgets a session that is destroyed, also in the contexts that began with a copy. */
+  /** Forgets a session that is destroyed, also in the contexts that began with what this one has. */
   forget(sid: string): void {
-    for (const load of this.#loads.get(sid) ?? []) load.forget();
-    this.#loads.delete(sid);
+    for (const load of this.#loadsOf(sid)) load.forget();
+    this.#sessions = this.#sessions.filter((session) => session.sid !== sid);
   }
 
   /** Drops what is not remembered any more. @returns whether anything is left */
   sweep(): boolean {
-    for (const sid of this.#loads.keys()) {
-      const loads = this.#remembered(sid);
-      if (loads.length > 0) this.#loads.set(sid, loads);
-      else this.#loads.delete(sid);
-    }
-    return this.#loads.size > 0;
+    this.#sessions = this.#sessions
+      .map(({ sid, loads }) => ({ sid, loads: stillRemembered(loads) }))
+      .filter(({ loads }) => loads.length > 0);
+    return this.#sessions.length > 0;
   }
 
   #remembered(sid: string): Loads {
-    const now = performance.now();
-    return (this.#loads.get(sid) ?? []).filter((load) => load.rememberedUntil > now);
+    return stillRemembered(this.#loadsOf(sid));
   }
+
+  #loadsOf(sid: string): Loads {
+    return this.#sessions.find((session) => session.sid === sid)?.loads ?? [];
+  }
+}
+
+function stillRemembered(loads: Loads): Loads {
+  const now = performance.now();
+  return loads.filter((load) => load.rememberedUntil > now);
 }
 
 /**

@@ -7,7 +7,7 @@ import { AppError, ArgumentError, PgStoreError } from '../errors.js';
 import type { Emit } from '../events.js';
 import { type Codec, changeOf, type EncodedSession, type OpenedRow, readRow } from './codec.js';
 import { isLive, randomVersion } from './concurrency.js';
-import { settledCookie } from './cookie.js';
+import { cookieFlaw, settledCookie } from './cookie.js';
 import { isObject } from './merge.js';
 import type { ChangedRow, RowStatements, Statements, StoredRow, UserRow } from './row.js';
 import type { RowKeys, SessionIds } from './session-id.js';
@@ -186,6 +186,9 @@ export class SessionUpdates {
     const cookie = cookieAfter ?? cookieBefore;
     if (!isDeepStrictEqual(cookie, cookieBefore)) {
       const encoded = this.#codec.encode({ ...data, cookie: settledCookie(cookie, cookieBefore) });
+      // Its row could not be read any more.
+      const flaw = cookieFlaw(JSON.parse(encoded.cookie ?? '{}'));
+      if (flaw) throw new ArgumentError(method, `\`change\` made a cookie that cannot be used: ${flaw}`);
       const expires = Math.min(encoded.expires, Date.now() + row.endsInMs);
       return { session: this.#codec.sessionOf(encoded, expires), encoded, movesExpiry: true };
     }

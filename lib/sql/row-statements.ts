@@ -85,7 +85,7 @@ export class PgRowStatements implements RowStatements {
 
     const update = updateStatement(table);
     this.#updateInPlace = batched<ChangedRow, boolean>(runner, 'set', sizeOfData, (query, rows) =>
-      write(query, update, rows, shard, keyOf),
+      write(query, update, rows, shard, keyAndVersionOf),
     );
 
     const touch = touchStatement(table);
@@ -168,6 +168,10 @@ async function completed<Item>(
 
 function keyOf({ key }: { readonly key: string }): string {
   return key;
+}
+
+function keyAndVersionOf({ key, version }: { readonly key: string; readonly version: number }): string {
+  return `${key} ${version}`;
 }
 
 function itself(key: string): string {

@@ -50,18 +50,23 @@ export function run<Item>(
   return query(isOne ? statement.one : statement.many, values);
 }
 
-/** Runs a statement that returns the keys of the rows which it wrote. @returns for each item whether it was written */
+/**
+ * Runs a statement that returns what names the rows which it wrote: their keys, perhaps with another column.
+ *
+ * @param nameOf the same of an item, the columns joined by a space
+ * @returns for each item whether it was written
+ */
 export async function write<Item>(
   query: BoundQuery,
   statement: RowStatement<Item>,
   items: readonly Item[],
   shard: number | undefined,
-  keyOf: (item: Item) => string,
+  nameOf: (item: Item) => string,
 ): Promise<boolean[]> {
   const rows = await run(query, statement, items, shard);
   if (items.length === 1) return [rows.length > 0];
-  const written = new Set(rows.map(([key]) => key));
-  return items.map((item) => written.has(keyOf(item)));
+  const written = new Set(rows.map((columns) => columns.join(' ')));
+  return items.map((item) => written.has(nameOf(item)));
 }
 
 function columns<Item>({ json, values }: RowStatement<Item>, items: readonly Item[]): string[] {

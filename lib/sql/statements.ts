@@ -129,7 +129,9 @@ export class PgStatements implements Statements {
         yield deleted.map(([key, user, wasSession]) => {
           return { key: key as string, user: user as string | null, wasSession: wasSession === 'true' };
         });
-        if (Number(found) < PAGE) break;
+        // Rows that a trigger of the app's keeps would be found again and again, where they share a time.
+        const isStuck = deleted.length === 0 && last === from;
+        if (Number(found) < PAGE || isStuck) break;
         from = String(last);
       }
     }

@@ -33,7 +33,8 @@ const MANY_ROWS = `with i as materialized (
   )`;
 
 /**
- * Changes rows whose key stays.
+ * Changes rows whose key stays. Returns the versions too: two changes of one row may share a batch, and only one of
+ * them is done.
  *
  * The rows are locked with `for no key update`, so that a foreign key of the app's which references the table, and
  * takes a key-share lock, holds up nothing. A locked row is skipped: no statement waits for it. The version is compared
@@ -76,7 +77,7 @@ function changeSql({ name, isSharded, isLive, newExpiry }: TableSql, lock: strin
     for ${lock} of s skip locked
   ) l
   where ${isSharded ? 's.shard = $12::smallint and' : ''} s.sid = l.sid and s.version = l.version
-  returning l.new_sid`;
+  returning l.new_sid, l.new_version::text`;
 }
 
 function changedRowValues(row: ChangedRow): readonly string[] {

@@ -243,6 +243,34 @@ describe('authentication', () => {
       }
     });
 
+    it('asks for the same once more, with as many iterations of SCRAM again: refused', async () => {
+      let proofs = 0;
+      script = (chunk, socket, n) => {
+        const text = chunk.toString('latin1');
+        if (n === 0) return void socket.write(authentication(10, MECHANISMS));
+        proofs += text.split(',p=').length - 1;
+        if (n > 1) return;
+        const again = authentication(11, `r=${/r=([^,]+)$/.exec(text)?.[1]}server,s=c2FsdA==,i=1000000`);
+        socket.write(Buffer.concat(Array(50).fill(again)));
+      };
+      await assert.rejects(login(uri), { code: 'AUTHENTICATION_FAILED', message: /malformed/ });
+      assert(proofs <= 1, `${proofs}`);
+      script = (_chunk, socket) => void socket.write(authentication(10, MECHANISMS));
+      await assert.rejects(login(uri), { code: '08P01' });
+    });
+
+    it('sends messages without end: refused', async () => {
+      const notices = Buffer.concat(Array(1000).fill(message('N', Buffer.from('SNOTICE\0Mhello\0\0'))));
+      for (const start of [Buffer.alloc(0), authentication(0)]) {
+        script = (_chunk, socket, n) => {
+          if (n > 0) return;
+          const more = () => void (socket.writable && socket.write(notices, more));
+          socket.write(start, more);
+        };
+        await assert.rejects(login(uri), { code: '08P01' });
+      }
+    });
+
     it('asks for what the store does not have: refused', async () => {
       for (const kind of [2, 6, 7, 9, 99]) {
         script = (_chunk, socket) => void socket.write(authentication(kind));
@@ -261,11 +289,24 @@ describe('authentication', () => {
         authentication(11, 'r=x'),
         authentication(12, 'v=x'),
         Buffer.concat([authentication(0), message('D', Buffer.alloc(6))]),
+        Buffer.concat([authentication(0), message('K', Buffer.alloc(3)), READY]),
+        Buffer.concat([authentication(0), message('K', Buffer.alloc(7)), READY]),
         Buffer.from([0x52, 0, 0, 0, 0]),
       ]) {
         script = (_chunk, socket) => void socket.write(answer);
         await assert.rejects(login(uri), { code: '08P01' }, JSON.stringify(answer.toString()));
       }
+    });
+
+    it('has TLS from the first byte, and does not say that PostgreSQL is behind it: refused (ALPACA)', async () => {
+      const direct = 'sslmode=require&sslnegotiation=direct';
+      assert.equal(await login(`${uriOf('scram')}?${direct}`), 'scram');
+      const { private: key, cert } = await certificate();
+      const other = tls.createServer({ key, cert }, (socket) => void socket.on('error', () => {}));
+      await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
+      const { port } = other.address() as net.AddressInfo;
+      await assert.rejects(login(`${uriOf('scram', PASSWORD, port)}?${direct}`), { code: '08P01', message: /ALPN/ });
+      other.close();
     });
 
     it('answers the request for TLS with more than its one byte: refused (CVE-2021-23222)', async () => {

@@ -97,6 +97,32 @@ describe('database', () => {
     assert.equal(retries, 0);
   });
 
+  it('sends nothing for a call that has failed while the table was waited for', async () => {
+    const client = await sqlClient();
+    const sent: string[] = [];
+    let find: () => void = () => {};
+    const found = new Promise<void>((resolve) => (find = resolve));
+    const unsafe = (text: string, values: any[], options: object) => ({
+      simple: () => client.unsafe(text).simple(),
+      values: async () => {
+        sent.push(text);
+        // So the table is looked for once more, for longer than the call has.
+        if (sent.length === 1) throw Object.assign(new Error('cut'), { code: 'ECONNRESET' });
+        if (sent.length === 2) await found;
+        return client.unsafe(text, values, options).values();
+      },
+    });
+    const sql = Object.assign(() => {}, { unsafe, options: client.options }) as unknown as typeof client;
+    const store = await openStore({ sql, table: freshTable(), timeout: 1000, retry: { attempts: 2, delay: 300 } });
+    await assert.rejects(store.set('a', plain()), { code: 'TIMEOUT' });
+    find();
+    assert.equal(await patiently(() => store.length()), 0);
+    assert.deepEqual(
+      sent.filter((text) => text.includes('insert')),
+      [],
+    );
+  });
+
   it('does not wait forever for an unresponsive server, nor keep the process up', async () => {
     const sockets = new Set<net.Socket>();
     const silent = net.createServer((socket) => {

@@ -4,6 +4,7 @@
  */
 
 import assert from 'node:assert/strict';
+import fs from 'node:fs/promises';
 import net from 'node:net';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import postgres, { type Sql } from 'postgres';
@@ -113,6 +114,33 @@ describe('connection pool', () => {
     await Promise.all(answers);
     assert(sockets.length >= 15, `${sockets.length} sockets`);
     assert.equal(most, 3);
+  });
+
+  it('a socket of the app that comes when its call has failed is closed', async () => {
+    let give: (socket: net.Socket) => void = () => {};
+    const socket = () => new Promise<net.Socket>((resolve) => (give = resolve));
+    const store = await openStore({ uri: server.uri, timeout: 50, postgres: { socket } });
+    await assert.rejects(store.get('a'), { code: /^(TIMEOUT|CONNECT_TIMEOUT)$/ });
+    // The connection's attempt may end a moment later than the call.
+    await store.close();
+    const late = net.connect(server.port, '127.0.0.1');
+    give(late);
+    await eventually(() => late.destroyed);
+  });
+
+  it('a `max_lifetime` of a month does not end connections at once', async () => {
+    let opened = 0;
+    const socket = () => {
+      opened++;
+      return net.connect(server.port, '127.0.0.1');
+    };
+    const postgres = { max_lifetime: 30 * 86_400, idle_timeout: 30 * 86_400, socket };
+    const store = await openStore({ uri: server.uri, table: freshTable(), maxConnections: 1, postgres });
+    for (let n = 0; n < 20; n++) {
+      await store.set('a', plain({ n }));
+      await sleep(5);
+    }
+    assert.equal(opened, 1);
   });
 
   it('a server that hangs up at once: the call fails at once, with a transient error', async () => {
@@ -408,6 +436,16 @@ describe('connection pool', () => {
       await assert.rejects(store.get('a'), (error: any) => {
         assert.equal(error.code, 'NO_PASSWORD');
         assert.match(error.cause.message, /no token/);
+        return true;
+      });
+    });
+
+    it('that finds no file: an error of the call, not `ENOENT`, which express-session takes for no session', async () => {
+      const password = () => fs.readFile('/nowhere/password', 'utf8');
+      const store = await openStore({ uri: at(server.port), postgres: { password } });
+      await assert.rejects(store.get('a'), (error: any) => {
+        assert.equal(error.code, 'NO_PASSWORD');
+        assert.equal(error.cause.code, 'ENOENT');
         return true;
       });
     });

@@ -1,6 +1,7 @@
 /** Connection strings, environment variables and options: each is honoured as libpq does it, or refused by its name. */
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -54,6 +55,8 @@ describe('settings', () => {
       'postgres://u:first/pw@host/db',
       'postgres://u:first?pw@host/db',
       'postgres://u:99?a=pw/@host/db',
+      'postgres://u:first/x?pw=1&pw=2@host/db',
+      'postgres://u:first/x?sslpw=1@host/db',
       'postgres://u:pw@ho st/db',
       'postgres://u:pw@h%0aost/db',
       'postgres://u:pw%00@host/db',
@@ -258,6 +261,20 @@ describe('settings', () => {
     });
   });
 
+  it('no time ends at once that is longer than a timer can be', () => {
+    const times = ({ client }: Settings) => [client.idle_timeout, client.max_lifetime];
+    const month = 30 * 86_400;
+    const longest = 2_147_483;
+    assert.deepEqual(times(settingsOf(`postgres://h/db?idle_timeout=${month}&max_lifetime=${month}`)), [
+      longest,
+      longest,
+    ]);
+    const postgres = { idle_timeout: Number.POSITIVE_INFINITY, max_lifetime: String(month) };
+    assert.deepEqual(times(settingsOf('postgres://h/db', { postgres })), [longest, longest]);
+    assert.deepEqual(times(settingsOf('postgres://h/db?idle_timeout=9&max_lifetime=1.5')), [9, 1.5]);
+    assert.deepEqual(times(settingsOf('postgres://h/db')), [null, undefined]);
+  });
+
   describe('protection', () => {
     /** Mode, whether the authority is checked, and whether the name is. */
     function tlsOf(query: string, given: object = {}, env: Environment = {}): string {
@@ -422,6 +439,12 @@ describe('settings', () => {
       };
       for (const [uri, password] of Object.entries(cases)) assert.equal(await passwordFor(uri, file), password, uri);
       assert.equal(await passwordFor('postgres://me@host:1/db', file, { PGPASSWORD: 'variable' }), 'variable');
+    });
+
+    it('is left out where it is a pipe that nobody writes into', async () => {
+      const pipe = path.join(folder, 'pipe');
+      execFileSync('mkfifo', ['-m', '600', pipe]);
+      assert.equal(await passwordFor('postgres://me@host/db', pipe), '');
     });
 
     it('is left out where it is missing, or where others may read it', async () => {

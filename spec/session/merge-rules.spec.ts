@@ -74,6 +74,41 @@ describe('rules of option `merge`', () => {
     );
   });
 
+  it('append finds the longest rest of an array of equal elements, in a time that grows with its length', function () {
+    // Each of the arrays compared with each beginning of the other takes minutes.
+    this.timeout(60_000);
+    const side = fc.record({ taken: fc.nat(6), added: fc.array(fc.constantFrom('a', 'b'), { maxLength: 6 }) });
+    const base = fc.array(fc.constantFrom('a', 'b'), { maxLength: 6 });
+    const kept = (before: string[], after: string[]) => {
+      const rests = before.map((_, n) => before.slice(n)).concat([[]]);
+      const rest = rests.find((one) => one.every((element, n) => element === after[n])) ?? [];
+      const taken = new Set(before.slice(0, before.length - rest.length));
+      return after.slice(rest.length).some((element) => taken.has(element)) ? undefined : rest.length;
+    };
+    fc.assert(
+      fc.property(base, side, (before, { taken, added }) => {
+        const ours = [...before.slice(taken), ...added];
+        const theirs = [...before, 'theirs'];
+        const length = kept(before, ours);
+        const expected =
+          length === undefined ? ours : [...before.slice(before.length - length), 'theirs', ...ours.slice(length)];
+        const changed = JSON.stringify(ours) !== JSON.stringify(before);
+        assert.deepEqual(
+          merged({ l: 'append' }, { l: before }, { l: ours }, { l: theirs }).l,
+          changed ? expected : theirs,
+        );
+      }),
+      { numRuns: 2000 },
+    );
+    const many = Array<string>(500_000).fill('a');
+    const [before, ours, theirs] = [
+      [...many, 'b'],
+      [...many, 'c'],
+      [...many, 'b', 'd'],
+    ];
+    assert.deepEqual(merged({ l: 'append' }, { l: before }, { l: ours }, { l: theirs }).l.at(-1), 'c');
+  });
+
   it('append is the default rule for arrays that were changed otherwise', () => {
     const change = (ours: unknown[]) => merged({ l: 'append' }, { l: [1, 2] }, { l: ours }, { l: [1, 2, 3] });
     assert.deepEqual(change([1]), { l: [1] });

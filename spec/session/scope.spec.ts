@@ -57,6 +57,19 @@ describe('scope', () => {
     afterGet('b', () => assert(!isRemembered('a')));
   });
 
+  it('remembers a hundred of the sessions that are read one in the callback of the other', async () => {
+    const remembered = await new Promise<number[]>((resolve) => {
+      const read = (n: number) =>
+        afterGet(`s${n}`, () => {
+          // In a turn of its own, since the stack would be too deep.
+          if (n < 300) setImmediate(read, n + 1);
+          else resolve(Array.from({ length: 301 }, (_, one) => one).filter((one) => isRemembered(`s${one}`)));
+        });
+      read(0);
+    });
+    assert.deepEqual([remembered.length, remembered[0]], [100, 201]);
+  });
+
   describe('memory', function () {
     this.timeout(120_000);
     let before = 0;

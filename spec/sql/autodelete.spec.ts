@@ -32,6 +32,21 @@ describe('autodelete', () => {
     );
   });
 
+  it('ends where a trigger of the app’s keeps more rows of one time than a page has', async () => {
+    const table = await SqlTable.create();
+    const { sql, name } = table;
+    await table.fill('a', 600);
+    await sql`update ${sql(name)} set expires_at = now(), delete_after = now()`;
+    await sql.unsafe(`create function ${name}_f() returns trigger language plpgsql as $$ begin return null; end $$`);
+    await sql.unsafe(`create trigger t before delete on ${name} for each row execute function ${name}_f()`);
+    try {
+      assert.deepEqual(await deleteExpired(table), []);
+    } finally {
+      await sql.unsafe(`drop function ${name}_f cascade`);
+    }
+    assert.equal((await deleteExpired(table)).length, 600);
+  });
+
   it('leaves a row that has expired until its `delete_after`, and locked rows to the next run', async () => {
     const table = await SqlTable.create();
     const { sql, name } = table;

@@ -26,6 +26,18 @@ for (const [form, keys] of FORMS) {
       assert.deepEqual([...users], [{ user_id: 'bob' }]);
     });
 
+    it('does one of two changes of a row, and says which', async () => {
+      const table = await SqlTable.create();
+      await table.set(keys.map((key) => row(key)));
+      const changes = keys.flatMap((key) => [8, 9].map((version) => changedRow(key, { version })));
+      const done = await table.update(changes);
+      const versions = changes.filter((_, n) => done[n]).map(({ version }) => version);
+      assert.deepEqual(
+        (await table.rows(keys)).map((stored) => stored?.version),
+        versions,
+      );
+    });
+
     it('leaves expiry, cookie’s `expires` and `delete_after` as they are where it does not move them', async () => {
       const table = await SqlTable.create();
       const { sql, name } = table;

@@ -81,6 +81,7 @@ describe('calls on users and prefixes cost few statements', () => {
     await store.set('bob', plain({ user: 'bob' }));
     assert.equal((await store.sessionsOf('ann')).length, 1000);
     assert.equal((await store.sessionsOf('ann', { limit: 20_000 })).length, 10_000);
+    assert.equal((await store.sessionsOf('ann', { limit: Number.MAX_SAFE_INTEGER })).length, 10_000);
     const destroying = store.limitSessionsOf('ann', 10);
     let answers = 0;
     let isDone = false;

@@ -63,11 +63,25 @@ describe('errors', () => {
   });
 
   it('turns whatever was thrown into an error', () => {
-    for (const thrown of ['text', null, undefined, 5, {}]) {
+    const textless = {
+      toString() {
+        throw new Error('none');
+      },
+    };
+    const odd = Object.assign(new Error('text'), { message: Symbol('text') });
+    for (const thrown of ['text', null, undefined, 5, {}, Object.create(null), Symbol('text'), textless, odd]) {
       const error: any = toPgStoreError('set', thrown);
       assert(error instanceof PgStoreError);
       assert.equal(error.code, 'INVALID_SESSION');
     }
+  });
+
+  it('reaches the caller, whatever the app’s code throws', async () => {
+    const user = () => {
+      throw Object.create(null);
+    };
+    const store = await openStore({ user });
+    await assert.rejects(store.set('a', plain()), { code: 'INVALID_SESSION' });
   });
 
   it('gives nothing away of a session that PostgreSQL refuses', async () => {

@@ -696,6 +696,20 @@ describe('option `previous`', () => {
       assert.deepEqual(await data(store, 'one'), { name: 'ann' });
     });
 
+    it('is asked for nothing by a call that failed while it waited for its turn', async () => {
+      await call(old, 'set', 'one', plain({ name: 'ann' }));
+      const previous = watched(old);
+      const store = await open({ previous, timeout: 300 });
+      await patiently(() => store.length());
+      let isHeld = true;
+      previous.before.get = () => isHeld && new Promise(() => {});
+      // Each move of `takeOver` has a time limit of its own, which begins when its turn comes.
+      const calls = [store.get('one'), store.takeOver({ sids: ['one'] }), store.destroy('one')];
+      await Promise.all(calls.map((failing) => assert.rejects(failing as Promise<unknown>, { code: 'TIMEOUT' })));
+      isHeld = false;
+      assert.deepEqual(await patiently(() => data(store, 'one')), { name: 'ann' });
+    });
+
     it('takes `ENOENT` for a missing session, as express-session does, but not where a socket is missing', async () => {
       const missing = (fields: object) => ({
         get: (_: string, done: any) => done(failure('ENOENT', fields)),

@@ -379,6 +379,18 @@ describe('update', () => {
         },
         { code: 'INVALID_SESSION', message: /cookie is not an object/ },
       ],
+      'a cookie that express-session could not send': [
+        (stored: any) => {
+          stored.cookie.sameSite = 'sometimes';
+        },
+        { name: 'TypeError', message: /`change` made a cookie that cannot be used: the cookie's `sameSite`/ },
+      ],
+      'a cookie for longer than JavaScript has dates': [
+        (stored: any) => {
+          stored.cookie.maxAge = Number.MAX_SAFE_INTEGER;
+        },
+        { name: 'TypeError', message: /`originalMaxAge` cannot be sent/ },
+      ],
       'a cycle': [
         (stored: any) => {
           stored.self = stored;
@@ -466,6 +478,21 @@ describe('updateSessionsOf', () => {
       assert.deepEqual(await data(store, 'of ann'), { user: 'ann' });
     });
   }
+
+  it('loses nothing to a save of the same session in the same statement, with hashIds', async () => {
+    const other = await open({ hashIds: true });
+    await sessionsOfEve(other, 1);
+    const request = await loaded(other, 'e0');
+    request.basket = 1;
+    let saving: Promise<void> | undefined;
+    const sql = afterFirst(await sqlClient(), 'concat(version', async () => {
+      saving = store.set('e0', request);
+    });
+    const store = await open({ hashIds: true, sql });
+    assert.equal(await store.updateSessionsOf('eve', grant), 1);
+    await saving;
+    assert.deepEqual(await data(other, 'e0'), { user: 'eve', own: 0, role: 'admin', n: 1, basket: 1 });
+  });
 
   it('counts the sessions that were changed', async () => {
     const store = await open();

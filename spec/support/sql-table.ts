@@ -59,11 +59,11 @@ export class SqlTable {
   }
 
   update(rows: readonly ChangedRow[]): Promise<boolean[]> {
-    return this.write(updateStatement(this.tableSql), rows);
+    return this.#change(updateStatement(this.tableSql), rows);
   }
 
   move(rows: readonly ChangedRow[]): Promise<boolean[]> {
-    return this.write(moveStatement(this.tableSql), rows);
+    return this.#change(moveStatement(this.tableSql), rows);
   }
 
   touch(rows: Parameters<ReturnType<typeof touchStatement>['values']>[0][]): Promise<boolean[]> {
@@ -72,6 +72,10 @@ export class SqlTable {
 
   write<Item extends { key: string }>(statement: RowStatement<Item>, rows: readonly Item[]): Promise<boolean[]> {
     return write(this.query, statement, rows, undefined, ({ key }) => key);
+  }
+
+  #change(statement: RowStatement<ChangedRow>, rows: readonly ChangedRow[]): Promise<boolean[]> {
+    return write(this.query, statement, rows, undefined, ({ key, version }) => `${key} ${version}`);
   }
 
   /** Reads for each session the row under the first of its keys that has one. */
