@@ -13,17 +13,18 @@ import { type Options, type PgStoreOptions, parseOptions, type TakeOverOptions }
 import { BulkDestruction, SavedSession, type Saves } from './session/bulk.js';
 import { Codec } from './session/codec.js';
 import { ConcurrentSessions } from './session/concurrency.js';
-import { type ListedSession, SessionListing, type UserSession } from './session/listing.js';
+import { SessionListing } from './session/listing.js';
 import { makePermanent } from './session/permanent.js';
 import { checkTakeOver, PreviousSessions } from './session/previous.js';
 import { property } from './session/property.js';
+import type { Change, ListedSession, SessionEnd, UserSession } from './session/public-types.js';
 import type { ExpiredRow, Statements } from './session/row.js';
 import { SessionScopes } from './session/scope.js';
 import { handleOf, SessionIds, validateSessionId } from './session/session-id.js';
 import { transferSnapshot } from './session/snapshot.js';
-import { type Change, SessionUpdates } from './session/update.js';
+import { SessionUpdates } from './session/update.js';
 import { checkUser } from './session/user.js';
-import { type SessionEnd, SessionWatches } from './session/watch.js';
+import { SessionWatches } from './session/watch.js';
 import { PgStatements } from './sql/statements.js';
 
 type Request = Parameters<session.Store['createSession']>[0];

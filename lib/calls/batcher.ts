@@ -1,36 +1,37 @@
-/** Batching: many calls become few statements. Knows neither SQL nor sessions. */
+/** Batches calls, so that many calls share few statements. It knows neither SQL nor sessions. */
 
 import { codeOf, timeoutError } from '../errors.js';
 import { setImmediate } from './timers.js';
 
-/** What bounds a batch, and how many batches may be under way at once. */
+/** Limits of a batch, and of the number of batches in flight. */
 export interface BatchLimits {
-  /** Statements in flight. With more than one, the process prepares the next while the server works. */
+  /** The largest number of statements in flight. With two, the process prepares one while the server runs the other. */
   readonly maxInFlight: number;
   /**
-   * How many items must wait before a statement leaves beside one in flight: small statements cost more for each item.
+   * How many items must wait before another statement is sent while one is in flight. Small statements cost more for
+   * each item.
    */
   readonly minRows: number;
-  /** Items in one batch. */
+  /** The largest number of items in a batch. */
   readonly maxRows: number;
-  /** Sum of the items' `bytes` in one batch; a single larger item goes alone. */
+  /** The largest sum of the items' `bytes` in a batch. A larger item is sent alone. */
   readonly maxBytes: number;
 }
 
-/** Measured best on 2 cores; see docs/performance.md. */
+/** The fastest limits of those that were measured on 2 cores (bench/README.md, "Choices that were measured"). */
 export const DEFAULT_LIMITS: BatchLimits = { maxInFlight: 2, minRows: 32, maxRows: 256, maxBytes: 1_000_000 };
 
 export interface BatcherOptions<Item, Result> {
   /**
-   * Runs one batch. Resolves with one result for each item, in the items' order.
+   * Runs one batch. Resolves with one result for each item, in the order of the items.
    *
    * @param deadline the earliest of the items' deadlines
-   * @param waited gives how many milliseconds the batch's first item has waited
+   * @param waited returns how many milliseconds the oldest item of the batch has waited
    */
   execute(items: Item[], deadline: number, waited: () => number): Promise<Result[]>;
-  /** Roughly how many bytes an item adds to the statement. */
+  /** The approximate number of bytes that an item adds to the statement. */
   bytes(item: Item): number;
-  /** Whether a batch failed for a reason that may lie in a single item: then its halves are tried apart. */
+  /** Whether a single item may have caused the error. Then each half of the batch is sent separately. */
   shouldIsolate(error: unknown): boolean;
   limits?: BatchLimits;
 }
@@ -38,7 +39,7 @@ export interface BatcherOptions<Item, Result> {
 interface Waiting<Item, Result> {
   readonly item: Item;
   readonly bytes: number;
-  /** When it was sent; like the deadline, in milliseconds on the clock of `performance.now()`. */
+  /** When `send` was called. Like the deadline, it is in milliseconds on the clock of `performance.now()`. */
   readonly since: number;
   readonly deadline: number;
   resolve(result: Result): void;
@@ -46,19 +47,19 @@ interface Waiting<Item, Result> {
 }
 
 /**
- * Gathers items while statements are in flight, and sends all that have gathered as the next statement.
+ * Collects items while statements are in flight, and sends those that have collected as the next statement.
  *
- * No timer is involved. With nothing in flight, a burst of items leaves once the event loop has run the callbacks that
- * are ready; where the last batch was a single item, the next item leaves at once, so a lone call pays nothing for
- * batching.
+ * There is no timer. If nothing is in flight, items are sent once the event loop has run the callbacks that are ready,
+ * so a burst of calls shares a statement. If the last batch was a single item, the next item is sent at once, so
+ * batching adds no delay to calls that come one at a time.
  */
 export class Batcher<Item, Result> {
   readonly #options: BatcherOptions<Item, Result>;
   readonly #limits: BatchLimits;
   #queue: Waiting<Item, Result>[] = [];
-  /** Index of the first item in the queue that has not been taken. */
+  /** The index of the first item in the queue that has not been taken. */
   #head = 0;
-  /** Parts of failed batches, to be tried apart or again, before anything newer. */
+  /** Parts of batches that failed. They are sent again, each separately, before newer items. */
   readonly #parts: Waiting<Item, Result>[][] = [];
   #inFlight = 0;
   #lastBatchSize = 0;
@@ -69,13 +70,16 @@ export class Batcher<Item, Result> {
     this.#limits = options.limits ?? DEFAULT_LIMITS;
   }
 
-  /** How many items wait for a place in a statement. */
+  /** The number of items that have not been sent. */
   get waiting(): number {
     return this.#queue.length - this.#head + this.#parts.reduce((sum, part) => sum + part.length, 0);
   }
 
   /**
-   * @param deadline on the clock of `performance.now()`, in milliseconds: an item that still waits then is not sent
+   * Sends an item with the next batch that has room for it.
+   *
+   * @param deadline on the clock of `performance.now()`, in milliseconds. An item that still waits then is not sent,
+   * and fails with `TIMEOUT`.
    */
   send(item: Item, deadline: number): Promise<Result> {
     return new Promise((resolve, reject) => {
@@ -88,8 +92,8 @@ export class Batcher<Item, Result> {
   }
 
   /**
-   * In the check phase, right after the poll phase: so the calls of all requests that arrived together go together.
-   * `process.nextTick` would send those of each socket's callback apart.
+   * Sends batches in the check phase of the event loop, which follows the poll phase, so that the calls of all requests
+   * that arrived together share a batch. `process.nextTick` would send a batch after the callback of each socket.
    */
   #schedule(): void {
     if (this.#isScheduled || this.#inFlight >= this.#limits.maxInFlight) return;
@@ -103,7 +107,8 @@ export class Batcher<Item, Result> {
   #fillSlots(): void {
     const { maxInFlight, minRows } = this.#limits;
     while (this.#inFlight < maxInFlight && (this.#inFlight === 0 || this.waiting >= minRows)) {
-      // What waits is shared among the free slots: the server works on one part while the next is being prepared.
+      // The waiting items are divided among the free slots, so that the server runs one part while the next is
+      // prepared.
       const share = Math.ceil(this.waiting / (maxInFlight - this.#inFlight));
       const batch = this.#takePart() ?? this.#take(Math.max(share, minRows));
       if (batch.length === 0) return;
@@ -111,6 +116,7 @@ export class Batcher<Item, Result> {
     }
   }
 
+  /** Takes a part of a failed batch, without items whose deadline has passed. */
   #takePart(): Waiting<Item, Result>[] | undefined {
     for (let part = this.#parts.shift(); part; part = this.#parts.shift()) {
       const now = performance.now();
@@ -122,10 +128,11 @@ export class Batcher<Item, Result> {
 
   #take(most: number): Waiting<Item, Result>[] {
     const now = performance.now();
-    // `at` reads no index of `Object.prototype`, should somebody have put one there.
+    // Unlike an index, `at` cannot find a property of a polluted `Object.prototype`.
     const oldest = () => this.#queue.at(this.#head);
     for (let first = oldest(); first && rejectIfLate(first, now); first = oldest()) this.#head++;
-    // Under overload, oldest first, every answer would come too late; newest first, those that can come in time do.
+    // Under overload, which shows when an item has used up half of its time, the newest items are taken first: they can
+    // still be answered in time. If the oldest were taken first, every answer would come too late.
     const first = oldest();
     const isOverloaded = first !== undefined && now - first.since > first.deadline - now;
     const batch: Waiting<Item, Result>[] = [];
@@ -140,7 +147,7 @@ export class Batcher<Item, Result> {
       bytes += next.bytes;
       batch.push(next);
     }
-    // What was taken is cut off once it is most of the array: so each item is moved once on average.
+    // The taken items are cut off once they are half of the array, so that each item is copied about once.
     if (this.#head * 2 >= this.#queue.length) {
       this.#queue = this.#queue.slice(this.#head);
       this.#head = 0;
@@ -152,7 +159,8 @@ export class Batcher<Item, Result> {
     this.#inFlight++;
     this.#lastBatchSize = batch.length;
     const items = batch.map(({ item }) => item);
-    // The earliest: what has failed with `TIMEOUT` is not done later for the sake of others.
+    // The batch has the earliest of its items' deadlines, so that no item is written after its call failed by
+    // `TIMEOUT`.
     const deadline = batch.reduce(
       (earliest, waiting) => Math.min(earliest, waiting.deadline),
       Number.POSITIVE_INFINITY,
@@ -170,7 +178,7 @@ export class Batcher<Item, Result> {
     if (this.waiting > 0) this.#schedule();
   }
 
-  /** Sends those again that have time left when their batch is late; with hardly any left, an item is late too. */
+  /** After a batch has timed out, rejects the items whose deadline is not after `until`, and sends the others again. */
   #sendAgain(batch: Waiting<Item, Result>[], until: number, error: unknown): void {
     for (const waiting of batch) if (waiting.deadline <= until) waiting.reject(error);
     const inTime = batch.filter((waiting) => waiting.deadline > until);

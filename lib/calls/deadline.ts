@@ -1,13 +1,13 @@
-/** Deadlines of calls and statements: one timer watches all of them. */
+/** Watches the deadlines of all calls and statements with a single timer. */
 
 import { timeoutError } from '../errors.js';
 import { clearTimeout, setImmediate, setTimeout } from './timers.js';
 
-/** A moment, and what is done when it has come. */
+/** A moment in time, and a callback for when it has come. */
 export interface Deadline {
   /** Milliseconds on the clock of `performance.now()`. */
   readonly time: number;
-  /** Its index in the list of those that are watched, or -1 when it no longer is. */
+  /** The index in the list of watched deadlines; -1 once it is not watched any more. */
   place: number;
   readonly onLate: () => void;
 }
@@ -17,13 +17,20 @@ export interface Deadline {
  * no timer of its own.
  */
 export class Deadlines {
-  /** An array, not a Set: V8's Set keeps deleted entries reachable until it is rebuilt. */
+  /**
+   * An array, not a Set: V8's Set keeps deleted entries reachable until it is rebuilt, so answered calls would stay in
+   * memory.
+   */
   readonly #watched: Deadline[] = [];
   #timer: NodeJS.Timeout | undefined;
   /** When the timer fires, on the clock of `performance.now()`. */
   #timerTime = Number.POSITIVE_INFINITY;
 
-  /** @param time on the clock of `performance.now()`, in milliseconds; Infinity is never late */
+  /**
+   * Calls `onLate` once the time has come, unless the watch is ended before that.
+   *
+   * @param time on the clock of `performance.now()`, in milliseconds; with Infinity `onLate` is never called
+   */
   watch(time: number, onLate: () => void): Deadline {
     const deadline = { time, place: this.#watched.length, onLate };
     this.#watched.push(deadline);
@@ -31,7 +38,7 @@ export class Deadlines {
     return deadline;
   }
 
-  /** Ends the watch. @returns whether it was still watched: false where it was late or has been ended before */
+  /** Ends a watch. @returns `false` if `onLate` was called already, or the watch was ended before */
   end(deadline: Deadline): boolean {
     const { place } = deadline;
     if (place < 0) return false;
@@ -44,7 +51,7 @@ export class Deadlines {
     return true;
   }
 
-  /** Resolves or rejects as `answer` does; rejects with what `late` returns once the time has come. */
+  /** Settles as `answer` does. If the time comes first, it rejects with the error that `late` returns. */
   race<T>(time: number, answer: Promise<T>, late: () => Error = timeoutError): Promise<T> {
     return new Promise((resolve, reject) => {
       const deadline = this.watch(time, () => reject(late()));
@@ -69,15 +76,16 @@ export class Deadlines {
   }
 
   /**
-   * After the event loop has stood still, answers may wait in sockets that it has not read yet: timers come before
-   * sockets. So it reads them first.
+   * Checks the deadlines only after the event loop has read its sockets. When the event loop was blocked, answers may
+   * have arrived in time that it has not read yet, because timers run before sockets are read.
    */
   #lookAfterPoll(): void {
     setImmediate(() => setImmediate(() => this.#look()));
   }
 
   #look(): void {
-    // The timer counts as well: an app's tests may have put a clock in place of this one that stands still.
+    // The time of the timer is taken into account, because tests of an app may have replaced `performance.now` by a
+    // clock that stands still.
     const now = Math.max(performance.now(), this.#timerTime);
     this.#timerTime = Number.POSITIVE_INFINITY;
     for (const deadline of this.#watched.filter(({ time }) => time <= now)) {

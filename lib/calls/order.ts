@@ -1,4 +1,4 @@
-/** The order of calls: calls on one session ID take effect in call order. */
+/** Keeps calls on one session ID in the order in which they were made. */
 
 type Start = () => void;
 
@@ -9,9 +9,10 @@ interface LockState {
 }
 
 /**
- * Runs tasks of one key in call order; tasks of different keys do not wait for each other.
+ * Runs the tasks of one key in the order of the calls. Tasks of different keys do not wait for each other.
  *
- * Reads of one key may run side by side; a write runs alone. A key costs memory only while it has tasks.
+ * Reads of one key may run at the same time, and a write runs alone (a readers-writer lock). A key takes up memory only
+ * while it has tasks.
  */
 export class KeyedReadWriteLock {
   readonly #locks = new Map<string, LockState>();
@@ -24,7 +25,7 @@ export class KeyedReadWriteLock {
     return this.#enter(key, true, task);
   }
 
-  /** Resolves when the tasks that the key has now have ended. */
+  /** Resolves when all tasks have ended that the key has at this moment. */
   async idle(key: string): Promise<void> {
     if (this.#locks.has(key)) await this.#enter(key, true, async () => {});
   }

@@ -1,30 +1,31 @@
-/** What an error means for the call that met it, and the pause before the next attempt. */
+/** Decides whether a statement is repeated after an error, and how long to wait before that. */
 
 import { codeOf } from '../errors.js';
 import { sleep } from './timers.js';
 
 /** How transient errors are retried. */
 export interface RetryOptions {
-  /** Tries in all, the first included. Default 6. */
+  /** The largest number of attempts, the first one included. Default 6. */
   readonly attempts: number;
   /**
-   * Milliseconds before the second try, doubled for each further one. Default 100: 3 to 5 s in all.
+   * Milliseconds before the second attempt. Before each further one they are doubled, and up to half is added at
+   * random. Default 100, which is 3 to 5 s for all six attempts.
    */
   readonly delay: number;
 }
 
 /**
- * What an error means. `transient`: the same statement may succeed a moment later. `unfit`: it may succeed on another
- * connection, and this one is dropped. `final`: it would fail again.
+ * What an error says about the next attempt. `transient`: the same statement may succeed a moment later. `unfit`: it
+ * may succeed on another connection, and this one is closed. `final`: it would fail again.
  */
 export type Verdict = 'transient' | 'unfit' | 'final';
 
 /**
- * Errors that pass, by code: SQLSTATEs of PostgreSQL's Appendix A, codes of Postgres.js and of the store for
- * connections, and of the operating system. Every other error is final. docs/errors.md has the same table.
+ * Errors that are not final, by code: SQLSTATEs (PostgreSQL's Appendix A), codes of Postgres.js and of the store about
+ * connections, and codes of the operating system. docs/errors.md has the same table.
  */
 const PASSING: Readonly<Record<string, Verdict>> = {
-  // Class 08, connection exceptions; poolers use 08P01 for a server that they cannot reach.
+  // Class 08 are connection exceptions. Poolers report 08P01 for a server that they cannot reach.
   '08000': 'transient',
   '08001': 'transient',
   '08003': 'transient',
@@ -32,29 +33,29 @@ const PASSING: Readonly<Record<string, Verdict>> = {
   '08006': 'transient',
   '08007': 'transient',
   '08P01': 'unfit',
-  // A transaction that somebody has left open on the connection: it has failed, or it was ended for its idleness.
+  // Somebody has left a transaction open on the connection, and it has failed, or was ended because it was idle.
   '25P02': 'unfit',
   '25P03': 'unfit',
-  // The server takes no writes: after a failover this connection still leads to the old primary.
+  // The server accepts no writes: after a failover, this connection still leads to the old primary.
   '25006': 'unfit',
-  // Transactions that the server asks to repeat, and one whose end is unknown.
+  // Transactions that PostgreSQL asks clients to repeat, and one whose outcome is unknown.
   '40001': 'transient',
   '40003': 'transient',
   '40P01': 'transient',
   // Too many connections.
   '53300': 'transient',
-  // The server shuts down, has crashed, starts; the session was idle for too long.
+  // The server shuts down, has crashed, or starts up; or it ended a session that was idle for too long.
   '57P01': 'transient',
   '57P02': 'transient',
   '57P03': 'transient',
   '57P05': 'unfit',
-  // The connection broke, or there was none.
+  // The connection broke, or could not be opened.
   CONNECTION_CLOSED: 'transient',
   CONNECTION_DESTROYED: 'transient',
   CONNECTION_ENDED: 'transient',
   CONNECT_TIMEOUT: 'transient',
   HOST_UNFIT: 'transient',
-  // A client of the app's in the middle of a COPY.
+  // The app's own client is in the middle of a COPY.
   COPY_IN_PROGRESS: 'transient',
   ECONNABORTED: 'transient',
   ECONNREFUSED: 'transient',
@@ -64,7 +65,7 @@ const PASSING: Readonly<Record<string, Verdict>> = {
   ERR_SOCKET_CLOSED: 'transient',
   ERR_STREAM_DESTROYED: 'transient',
   ERR_STREAM_WRITE_AFTER_END: 'transient',
-  // No way to the host, or no name of it.
+  // The host cannot be reached, or its name cannot be resolved.
   EAI_AGAIN: 'transient',
   EHOSTDOWN: 'transient',
   EHOSTUNREACH: 'transient',
@@ -84,12 +85,12 @@ const PASSING: Readonly<Record<string, Verdict>> = {
   ENOBUFS: 'transient',
 };
 
-/** The codes that pass, for the spec that compares them with docs/errors.md. */
+/** The codes of errors that are not final, for the spec that compares them with docs/errors.md. */
 export const PASSING_CODES = Object.keys(PASSING);
 
 /**
- * A Citus coordinator says the first of its connection to a worker that has restarted, pgpool-II the second while the
- * server behind it is down; both with SQLSTATE XX000, an internal error.
+ * Messages about lost connections that have the SQLSTATE XX000 of internal errors. A Citus coordinator reports the
+ * first one about a worker that has restarted, and pgpool-II the second one while the server behind it is down.
  */
 const LOST_BEHIND = /^(failure on connection marked as essential|failed to create a backend \d+ connection)/;
 
@@ -100,29 +101,29 @@ export function verdictOn(error: unknown): Verdict {
   return isLostBehind ? 'transient' : 'final';
 }
 
-/** Whether the statement may be repeated. */
+/** Whether the statement that failed with this error may be repeated. */
 export function isTransient(error: unknown): boolean {
   return verdictOn(error) !== 'final';
 }
 
-/** Whether the connection that it came from must not be used again. */
+/** Whether the connection from which the error came must not be used again. */
 export function needsNewConnection(error: unknown): boolean {
   return verdictOn(error) === 'unfit';
 }
 
 /**
- * Milliseconds to wait after the given attempt (1 for the first): doubling, and up to half as much
- * again at random, so that processes which failed together do not come back together.
+ * The milliseconds to wait after an attempt (1 for the first): doubled each time, and up to half as much longer at
+ * random, so that processes which failed at the same time do not try again at the same time.
  */
 export function backoffDelay(attempt: number, { delay }: RetryOptions, random = Math.random): number {
   return delay * 2 ** (attempt - 1) * (1 + random() / 2);
 }
 
-/** The attempts at one piece of work. */
+/** Counts the attempts at a task, and says how long to wait before the next one. */
 export class Attempts {
   readonly #retry: RetryOptions;
   readonly #deadline: number;
-  /** How many have been made. */
+  /** How many attempts have been made. */
   made = 0;
 
   /** @param deadline on the clock of `performance.now()`, in milliseconds; nothing is tried again after it */
@@ -131,7 +132,7 @@ export class Attempts {
     this.#deadline = deadline;
   }
 
-  /** Milliseconds until the next attempt after one that failed, or nothing where no other follows. */
+  /** Notes that an attempt failed. @returns milliseconds until the next one; `undefined` if there is none */
   pauseAfter(error: unknown): number | undefined {
     this.made++;
     if (!isTransient(error) || this.made >= this.#retry.attempts) return undefined;
@@ -140,7 +141,7 @@ export class Attempts {
   }
 }
 
-/** Runs `work`, again after transient errors: it must be safe to repeat. The parameters are those of `Attempts`. */
+/** Runs `work`, and repeats it after transient errors, so it must be safe to repeat. */
 export async function withRetries<T>(
   retry: RetryOptions,
   deadline: number,
@@ -161,12 +162,12 @@ export async function withRetries<T>(
 }
 
 /**
- * Whether a statement of many rows may have failed because of one of them. Not so where the
- * statement as such could not run: connection, rights, missing table or column, resources.
+ * Whether a statement for many rows may have failed because of one of these rows. That is not so if the statement could
+ * not run at all: because of the connection, privileges, a missing table or column, or resources.
  */
 export function isRowLevelError(error: unknown): boolean {
   const code = codeOf(error);
   if (isTransient(error) || code === 'TIMEOUT') return false;
-  // 42501 is also a row that row-level security refuses.
+  // Row-level security refuses a single row with 42501 too, which otherwise means a missing privilege.
   return !/^(0|25|26|28|3|42(?!501)|53|57P|58|F0)/.test(code);
 }

@@ -1,4 +1,4 @@
-/** A counting semaphore: at most so many at once, first come first served. */
+/** A counting semaphore. Those who wait for a slot get one in the order of their calls. */
 
 export class Semaphore {
   #free: number;
@@ -8,7 +8,7 @@ export class Semaphore {
     this.#free = slots;
   }
 
-  /** @returns a function that gives the slot back, to be called once */
+  /** Waits for a slot. @returns a function that gives the slot back; it must be called exactly once */
   async acquire(): Promise<() => void> {
     if (this.#free > 0) this.#free--;
     else await new Promise<void>((resolve) => this.#waiting.push(resolve));

@@ -1,9 +1,9 @@
 /**
- * Node.js's timers as they were when the store was loaded.
+ * Node.js's timers, as they were when the store was loaded.
  *
- * Tests of apps replace the timers, and the store's own must go on. In the CommonJS build an imported function is
- * looked up in its module at each call, and @sinonjs/fake-timers replaces the functions of these modules too; a
- * constant stays.
+ * The store's timers must work while tests of an app have replaced Node.js's timers. In the CommonJS build, an imported
+ * function is looked up in its module at each call, and @sinonjs/fake-timers replaces the functions of these modules
+ * too. The constants of this file are not replaced.
  */
 
 import process from 'node:process';

@@ -1,4 +1,4 @@
-/** Calls under way: each is answered once, within the timeout, by callback or promise. */
+/** Answers each call exactly once, within its time limit, by callback or promise, and knows which are under way. */
 
 import { PgStoreError, timeoutError, toPgStoreError } from '../errors.js';
 import { deadlines } from './deadline.js';
@@ -7,17 +7,19 @@ import { nextTick } from './timers.js';
 /** `error` is null or undefined after success, as with any Node callback. */
 export type Callback<T> = (error?: any, result?: T) => void;
 
-/** A call of many statements: each of them has a deadline of its own, the call has none. */
+/**
+ * The deadline of a call that sends many statements. Each of these has a deadline of its own, and the call has none.
+ */
 export const NO_DEADLINE = Number.POSITIVE_INFINITY;
 
-/** Runs the calls, and knows which are under way. */
+/** Runs the calls of a store. */
 export class CallTracker {
   readonly #timeout: number;
   #underWay = 0;
   #isClosed = false;
   #whenDone: (() => void) | undefined;
 
-  /** @param timeout milliseconds that a call may take */
+  /** @param timeout how many milliseconds a call may take */
   constructor(timeout: number) {
     this.#timeout = timeout;
   }
@@ -28,10 +30,11 @@ export class CallTracker {
   }
 
   /**
-   * Runs a call. With a callback it returns nothing and calls back later, never in the same tick; what the callback
-   * throws is the app's own uncaught exception. Without one it returns a promise.
+   * Runs a call. Without a callback it returns a promise. With one it returns nothing and calls back in a later tick,
+   * so an error that the callback throws is an uncaught exception of the app.
    *
-   * @param work gets the call's deadline; the call fails then
+   * @param name the method, as errors name it
+   * @param work gets the deadline, after which the call fails with `TIMEOUT`
    * @throws TypeError for a callback that is not a function
    */
   run<T>(
@@ -52,8 +55,8 @@ export class CallTracker {
   /** Runs a call that returns a promise. */
   promise<T>(name: string, work: (deadline: number) => Promise<T>, deadline = this.deadline()): Promise<T> {
     const answer = new Promise<T>((resolve, reject) => this.#start(name, deadline, work, resolve, reject));
-    // Perhaps nobody awaits it, as with `req.session.destroy()` without a callback: a failed call never ends the
-    // process.
+    // Perhaps nobody awaits the promise, as with `req.session.destroy()` without a callback. A call that fails must not
+    // end the process with an unhandled rejection.
     answer.catch(() => {});
     return answer;
   }
@@ -76,8 +79,8 @@ export class CallTracker {
       return;
     }
     let beLate!: () => void;
-    // A promise, so that the answer comes in the async context of this call: one timer watches the calls of all
-    // requests.
+    // One timer watches the calls of all requests, and would call back in the async context of any of them. Through
+    // this promise, the answer comes in the context of this call.
     const late = new Promise<void>((resolve) => {
       beLate = resolve;
     });
@@ -108,9 +111,9 @@ export class CallTracker {
 }
 
 /**
- * Refuses callbacks of methods that return promises alone.
+ * Refuses a callback that was passed to a method which only returns a promise.
  *
- * @param given the arguments that may be one
+ * @param given the arguments among which a callback may be
  * @throws TypeError
  */
 export function refuseCallback(name: string, ...given: readonly unknown[]): void {

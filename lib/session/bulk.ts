@@ -5,24 +5,23 @@ import type { UnderWay } from '../calls/under-way.js';
 import type { Deletion, RowName, Statements, UserRow, WrittenRow } from './row.js';
 import { handleOf, type SessionIds } from './session-id.js';
 
-/**
- * How many rows of one call may be in statements at the same time, so that those of other calls have room beside them.
- */
+/** How many rows of one call may be in statements at the same time, which leaves room for the rows of other calls. */
 const ROWS_AT_ONCE = 512;
 
-/** The store in option `previous`, as far as it takes part. */
+/** The calls of `PreviousSessions` that destroy sessions. */
 export interface PreviousDestroyer {
+  /** Destroys all sessions in the previous store. */
   clear(): Promise<void>;
-  /** Destroys the session of a row in both stores. @returns whether it is gone here */
+  /** Destroys the session of a row in both stores. */
   destroyRow(row: Pick<RowName, 'key' | 'shard'>): Promise<void>;
 }
 
-/** The session that a `set` saves which is under way. */
+/** A session that a `set` is saving. */
 export class SavedSession {
   readonly sid: string;
   readonly shard: number | undefined;
   readonly #readUser: () => string | null;
-  /** `undefined` until a call on many sessions has asked: reading it means parsing the session. */
+  /** `undefined` until a bulk call has asked for it, because finding the user means parsing the session. */
   #user: string | null | undefined;
 
   constructor(sid: string, shard: number | undefined, readUser: () => string | null) {
@@ -36,7 +35,7 @@ export class SavedSession {
     return this.#user === user;
   }
 
-  /** Where option `user` throws, the save itself fails with that error, and writes nothing. */
+  /** Nobody, if option `user` throws: the save itself then fails with that error, and writes nothing. */
   #userOrNobody(): string | null {
     try {
       return this.#readUser();
@@ -46,12 +45,13 @@ export class SavedSession {
   }
 }
 
+/** The calls of `set` of this process that are under way, with the rows that they write. */
 export type Saves = UnderWay<SavedSession, WrittenRow | undefined>;
 
 /**
- * Each of these calls finds the rows that are there at the moment of its statement, and deletes exactly these: found by
- * key and time of creation, so a session that is created later under the same ID stays. It waits for no call on a
- * session and no such call waits for it. Locked rows are skipped, and tried again.
+ * The calls that destroy many sessions. Each of them finds the rows that exist when its statement runs, and deletes
+ * exactly these, by key and time of creation, so a session that is created later under the same ID stays. It does not
+ * wait for calls on single sessions, nor do these wait for it. A row that is locked is tried again.
  */
 export class BulkDestruction {
   readonly #statements: Statements;
@@ -62,8 +62,8 @@ export class BulkDestruction {
   readonly #onDestroyed: (key: string) => void;
 
   /**
-   * @param saves calls of `set` of this process that are under way
-   * @param deadline of a statement that starts now; a row that is locked until then fails the call
+   * @param saves the calls of `set` of this process that are under way
+   * @param deadline returns the deadline of a statement that starts now. The call fails if a row is still locked then.
    * @param onDestroyed gets the key of each row that was deleted
    */
   constructor(
@@ -96,7 +96,7 @@ export class BulkDestruction {
   /**
    * Destroys a user's sessions.
    *
-   * @param except the session ID of one that stays
+   * @param except the ID of a session that stays
    * @returns how many rows were deleted, expired ones included
    */
   async ofUser(user: string, except: string | undefined): Promise<number> {
@@ -108,9 +108,9 @@ export class BulkDestruction {
   }
 
   /**
-   * Destroys a user's sessions, all but the excepted one and the most recently active others.
+   * Destroys a user's sessions, except the one in `except` and the most recently active others.
    *
-   * @param most how many stay in all
+   * @param most how many sessions stay, the one in `except` included
    * @returns how many rows were deleted, expired ones included
    */
   async limitOfUser(user: string, most: number, except: string | undefined): Promise<number> {
@@ -122,7 +122,7 @@ export class BulkDestruction {
     return this.#destroy(others.filter((row) => !staying.has(row)));
   }
 
-  /** Destroys the user's session with this handle. @returns whether there was one */
+  /** Destroys the user's session with this handle. @returns whether a session was destroyed */
   async byHandle(handle: string, user: string): Promise<boolean> {
     const saves = this.#saves.now((save) => save.isOf(user) && this.#hasHandle(save, handle));
     const rows = await this.#statements.findOfUser(user, this.#deadline());
@@ -134,6 +134,7 @@ export class BulkDestruction {
     return this.#ids.rowKeysFor(sid).some((key) => handleOf(key) === handle);
   }
 
+  /** The row keys that the session may have. */
   #keysOf(sid: string | undefined): readonly string[] {
     return sid === undefined ? [] : this.#ids.rowKeysFor(sid);
   }
@@ -145,7 +146,10 @@ export class BulkDestruction {
     return deletions.finish();
   }
 
-  /** Deletes the rows, some at a time; those that are locked are still being deleted when it resolves. */
+  /**
+   * Deletes the rows, some at a time. When it resolves, each of them was deleted or has turned out to be locked;
+   * `deletions` waits for the locked ones.
+   */
   async #start(rows: readonly RowName[], deletions: Deletions): Promise<void> {
     for (let start = 0; start < rows.length; start += ROWS_AT_ONCE) {
       const chunk = rows.slice(start, start + ROWS_AT_ONCE);
@@ -160,7 +164,7 @@ export class BulkDestruction {
       return true;
     }
     const { destroyNamed } = this.#statements.onShard(row.shard);
-    // A save may have moved it to the key of a newer secret since it was found.
+    // After a rotation of `secret`, a save may have moved the row to another key since it was found.
     for (const key of [row.key, ...this.#ids.otherKeysOf(row.key)]) {
       const destroy = (deadline: number) => destroyNamed({ ...row, key }, deadline);
       if (await this.#untilUnlocked(key, destroy, onLocked)) return true;
@@ -169,8 +173,11 @@ export class BulkDestruction {
   }
 
   /**
-   * Waits for saves that were under way when the call was made, and deletes exactly what they wrote: so a `save()` that
-   * the app did not await before the call is destroyed too, and what is saved later stays.
+   * Waits for the saves that were under way when the call was made, and deletes exactly the rows that they wrote. So a
+   * session is destroyed too whose `save()` the app did not await before the call, while later saves stay.
+   *
+   * @param concerns whether a row that was written is one of those to be destroyed
+   * @returns how many rows were deleted
    */
   async #destroyWritten(saves: ReturnType<Saves['now']>, concerns: (row: WrittenRow) => boolean): Promise<number> {
     const deletions = saves.map(async ({ subject, ended }) => {
@@ -184,7 +191,12 @@ export class BulkDestruction {
     return (await Promise.all(deletions)).filter((isDeleted) => isDeleted).length;
   }
 
-  /** Tries a deletion again while its row is locked. @returns whether it deleted the row */
+  /**
+   * Repeats a deletion while its row is locked.
+   *
+   * @param onLocked is called each time that the row was found locked
+   * @returns whether the row was deleted
+   */
   async #untilUnlocked(
     key: string,
     destroy: (deadline: number) => Promise<Deletion>,
@@ -201,15 +213,15 @@ export class BulkDestruction {
   }
 }
 
-/** The deletions of one call. Those of locked rows go on beside the others, which do not wait for them. */
+/** The deletions of one call. Rows that are locked do not delay the other rows. */
 class Deletions {
   #deleted = 0;
   readonly #ofLockedRows = new Set<Promise<boolean>>();
 
   /**
-   * Starts a deletion. Resolves once it is done, or its row has turned out to be locked.
+   * Starts a deletion. Resolves once the row was deleted or has turned out to be locked.
    *
-   * @param destroy resolves with whether it deleted the row; it calls `onLocked` where it has to try again
+   * @param destroy resolves with whether it deleted the row, and calls `onLocked` if it found the row locked
    */
   start(destroy: (onLocked: () => void) => Promise<boolean>): Promise<void> {
     return new Promise((resolve, reject) => {
@@ -225,10 +237,10 @@ class Deletions {
   }
 
   /**
-   * Waits for the rows that are locked.
+   * Waits for the deletions of locked rows.
    *
-   * @returns how many rows were deleted
-   * @throws PgStoreError `TIMEOUT` where one stayed locked; all others are deleted
+   * @returns how many rows were deleted in all
+   * @throws PgStoreError `TIMEOUT` if a row stayed locked; the other rows are deleted nevertheless
    */
   async finish(): Promise<number> {
     const results = await Promise.allSettled(this.#ofLockedRows);
@@ -238,7 +250,7 @@ class Deletions {
   }
 }
 
-/** Newest activity first; by key where a batch gave two sessions the same time. */
+/** The most recently active session first. Sessions of one batch may have equal times, and are ordered by key. */
 function byActivity(one: UserRow, other: UserRow): number {
   if (one.updatedAt !== other.updatedAt) return other.updatedAt - one.updatedAt;
   return one.key < other.key ? -1 : 1;

@@ -1,4 +1,4 @@
-/** From a session to the columns of its row and back, as options `encryptionKey`, `ttl` and `user` say. */
+/** Converts a session to the columns of its row and back, according to options `encryptionKey`, `ttl` and `user`. */
 
 import type { SessionData } from 'express-session';
 import { PgStoreError, UnreadableRowError } from '../errors.js';
@@ -12,41 +12,44 @@ import type { ChangedRow, NewRow, StoredRow } from './row.js';
 import { handleOf, type RowKeys } from './session-id.js';
 import { userOf } from './user.js';
 
-/** A session as texts: what is compared, merged and stored. */
+/** A session as two texts, in which form it is compared, merged and stored. */
 export interface Content {
   /** JSON of the session without its cookie. */
   readonly data: string;
   /**
-   * JSON of the cookie, its `expires` replaced by `true`: that changes with each request, and has a column of its own.
-   * `null` for a session without a cookie.
+   * JSON of the cookie; `null` for a session without one. `expires` is replaced by `true`, because it changes with each
+   * request, and has a column of its own.
    */
   readonly cookie: string | null;
 }
 
-/** What is in a row: the session, and the texts that it was parsed from. */
+/** The session in a row, and the texts from which it was parsed. */
 export interface OpenedRow {
   readonly session: SessionData;
   readonly content: Content;
 }
 
-/** When a session expires. Both are milliseconds since 1970 by the app's clock. */
+/** When a session, and its cookie, expire. Both times are milliseconds since 1970 by the app's clock. */
 export type Expiry = Pick<NewRow, 'cookieExpires' | 'expires'>;
 
 export interface EncodedSession extends Content, Expiry {}
 
-/** PostgreSQL's timestamps end in the year 294276, JavaScript's dates in 275760. */
+/**
+ * The latest expiry that is stored, in milliseconds since 1970 (the year 255479). PostgreSQL's timestamps end in the
+ * year 294276, and JavaScript's dates in 275760.
+ */
 const LATEST_MS = 8e15;
 
 /**
- * A cookie's `expires` is given back as it was set where the clocks of app and database agree within so many
- * milliseconds.
+ * If the clocks of app and database agree within so many milliseconds, `get` returns a cookie's `expires` as the app
+ * had set it.
  */
 const CLOCKS_AGREE_MS = 5000;
 
 export class Codec {
   readonly #options: Options;
   readonly #encryption: Encryption | undefined;
-  /** What encrypts rows; `undefined` while they are still written without encryption (option `allowPlaintext`). */
+  /** Encrypts new rows; `undefined` while they are written without encryption (`allowPlaintext: 'write'`). */
   readonly #sealing: Encryption | undefined;
 
   constructor(options: Options) {
@@ -57,11 +60,11 @@ export class Codec {
   }
 
   /**
-   * The session as it is now: what the app changes later is not part of it.
+   * Encodes the session as it is now, so that later changes of the app have no effect.
    *
-   * @param lifetime in milliseconds, instead of what the cookie says
-   * @throws PgStoreError `INVALID_SESSION` for what is not a session, and what JSON.stringify throws: TypeError for
-   * cycles and BigInt, RangeError for too deep nesting
+   * @param lifetime milliseconds that the session lives, whatever its cookie says
+   * @throws PgStoreError `INVALID_SESSION` if it is not a session; and the errors of JSON.stringify: a TypeError for a
+   * cycle or a BigInt, a RangeError for nesting that is too deep
    */
   encode(session: unknown, lifetime?: number): EncodedSession {
     const { data, cookie, cookieExpires, expires } = encodeWithoutTtl(session);
@@ -70,15 +73,15 @@ export class Codec {
     return { data, cookie, cookieExpires, expires: due };
   }
 
-  /** What a touch stores: without the data, unless a function in option `ttl` looks at them. */
+  /** Encodes what a touch stores. The data are left out, unless a function in option `ttl` needs them. */
   encodeForTouch(session: SessionData | undefined): EncodedSession {
     const seesData = typeof this.#options.ttl === 'function';
     return this.encode(seesData ? session : { cookie: session?.cookie });
   }
 
   /**
-   * A session that another store has kept. Its cookie's `expires` may be past, since most stores' touch leaves the JSON
-   * as it is; so it lives as long as if it had just been touched.
+   * Encodes a session that another store has kept. Its cookie's `expires` may be in the past, because the touch of most
+   * stores does not change the stored JSON. So the session lives as long as if it had just been touched.
    */
   encodeForeign(session: unknown): EncodedSession {
     const encoded = encodeWithoutTtl(session);
@@ -96,7 +99,7 @@ export class Codec {
     return { session, content };
   }
 
-  /** Content as a session object. @throws UnreadableRowError */
+  /** A session object with this content. @param expires of its cookie, if that has one. @throws UnreadableRowError */
   sessionOf(content: Content, expires: number): SessionData {
     return decode(content, expires);
   }
@@ -108,7 +111,7 @@ export class Codec {
 
   /** The JSON in a row's `data` column. @throws UnreadableRowError */
   open({ key, data }: Pick<StoredRow, 'key' | 'data'>): string {
-    // Somebody has dropped the column's `not null`.
+    // The data can only be null if somebody has dropped the column's `not null`.
     if (data === '') throw new UnreadableRowError('the row has no data');
     if (!this.#encryption) return data;
     if (data.startsWith('"')) return this.#encryption.open(key, data.slice(1, -1));
@@ -117,39 +120,39 @@ export class Codec {
   }
 
   /**
-   * Whether the row still has the key of an older secret, or data that are not as `seal` would return them now:
-   * encrypted with the newest key, or not encrypted.
+   * Whether a save should rewrite the row even if the session has not changed: because it has the key of an older
+   * `secret`, or its data are not encrypted as `seal` does it now.
    */
   needsRekey({ key, data }: Pick<StoredRow, 'key' | 'data'>, [newestKey]: RowKeys): boolean {
     return key !== newestKey || (this.#sealing ? !data.startsWith(this.#sealing.newestHead, 1) : data.startsWith('"'));
   }
 
-  /** The row that holds a session. @throws whatever option `user` throws */
+  /** A row for the session. @throws whatever option `user` throws */
   newRow(key: string, { data, cookie, cookieExpires, expires }: EncodedSession, version: number): NewRow {
     const user = this.userOf({ data, cookie }, expires);
     return { key, data: this.seal(key, data), cookie, cookieExpires, user, version, expires };
   }
 
-  /** How many milliseconds a session lives whose cookie has no expiry. */
+  /** The lifetime of a session whose cookie has no expiry, in milliseconds. @throws PgStoreError `INVALID_SESSION` */
   ttl(session: () => SessionData): number {
     const { ttl } = this.#options;
     const seconds: unknown = typeof ttl === 'function' ? ttl(session()) : ttl;
     if (typeof seconds === 'number' && seconds >= 0 && seconds <= 1e11) return seconds * 1000;
-    throw new PgStoreError('option `ttl` returned no number of seconds', 'INVALID_SESSION');
+    throw new PgStoreError('option `ttl` did not return a number of seconds', 'INVALID_SESSION');
   }
 
   /** Whose session it is, as the table stores it; `null`: nobody's. @throws whatever option `user` throws */
   userOf(content: Content, expires: number = Date.now()): string | null {
     const { user } = this.#options;
-    // Nothing is parsed where there cannot be a user of Passport's: parsing is the larger part of the work.
+    // Without option `user`, only a session that contains "passport" can have a user. All others need not be parsed.
     if (!user && !content.data.includes('"passport"')) return null;
     return userOf(decode(content, expires), user);
   }
 }
 
 /**
- * The change of a row that is under this key and has this version. Property by property: V8 takes microseconds for a
- * spread of an object that holds times.
+ * The change of a row that has this key and this version. The object is written out property by property, because V8
+ * needs microseconds to spread an object that contains times.
  */
 export function changeOf(
   { key, data, cookie, cookieExpires, user, version, expires }: NewRow,
@@ -171,6 +174,7 @@ export function readRow(codec: Codec, row: StoredRow, emit: Emit): OpenedRow | u
   }
 }
 
+/** `expires` is `undefined` for a session whose cookie has no expiry. @throws as `encode` does */
 function encodeWithoutTtl(session: unknown): Content & { cookieExpires: number | null; expires: number | undefined } {
   const value = toPlain(session);
   if (!isObject(value)) throw new PgStoreError('the session is not an object', 'INVALID_SESSION');
@@ -191,7 +195,9 @@ function encodeWithoutTtl(session: unknown): Content & { cookieExpires: number |
   return { data: text, cookie: JSON.stringify(cookie), cookieExpires: null, expires: due };
 }
 
-/** A cookie's `expires`: a Date, the text of one, or milliseconds since 1970. */
+/**
+ * A cookie's `expires` in milliseconds since 1970. It may be a Date, a text or a number; anything else is no expiry.
+ */
 function timeOf(expires: unknown): number | undefined {
   const isTime = expires instanceof Date || typeof expires === 'string' || typeof expires === 'number';
   const time = isTime ? new Date(expires).getTime() : Number.NaN;
@@ -199,13 +205,16 @@ function timeOf(expires: unknown): number | undefined {
 }
 
 /**
- * @param expires of the cookie, where it has one
- * @param flawOf says why a cookie that was read from the table is not fit to be used, if it is not
+ * Parses a session.
+ *
+ * @param expires the cookie's expiry, in milliseconds since 1970, if it has one
+ * @param flawOf says why a cookie from the table cannot be used, or returns `undefined`
+ * @throws UnreadableRowError
  */
 function decode({ data, cookie }: Content, expires: number, flawOf: typeof cookieFlaw = () => undefined): SessionData {
   const session = parse(data, 'data');
   if (!isObject(session)) throw new UnreadableRowError('the data is not an object');
-  // It has a column of its own: in the data it can only have been written by hand.
+  // The cookie has a column of its own. A key `cookie` in the data was written by hand.
   if (Object.hasOwn(session, 'cookie')) delete session.cookie;
   if (cookie === null) return session as unknown as SessionData;
   const parsed = parse(cookie, 'cookie');
@@ -217,15 +226,16 @@ function decode({ data, cookie }: Content, expires: number, flawOf: typeof cooki
 }
 
 /**
- * When the row's cookie expires, by the app's clock: as the app had set it, unless the clocks disagree, the answer took
- * long, or somebody has changed `expires_at`. Then what is left counts.
+ * When the row's cookie expires, in milliseconds since 1970 by the app's clock. That is the time which the app had set.
+ * If the clocks disagree, the answer took long, or somebody has changed `expires_at`, it is the present time plus the
+ * time that the row has left.
  */
 function expiryOf({ cookieExpires, expiresInMs }: StoredRow): number {
   const due = Date.now() + expiresInMs;
   return cookieExpires !== null && Math.abs(cookieExpires - due) <= CLOCKS_AGREE_MS ? cookieExpires : due;
 }
 
-/** What JSON.stringify would see: the app may have given the session or its cookie a `toJSON`. */
+/** The value that JSON.stringify serializes: that of `toJSON`, if the app has given the session or its cookie one. */
 function toPlain(value: unknown): unknown {
   const object = value as { toJSON?: () => unknown } | null | undefined;
   return typeof object?.toJSON === 'function' ? object.toJSON() : value;

@@ -1,4 +1,4 @@
-/** What each call on one session does with its row: optimistic concurrency control with a three-way merge. */
+/** Calls on one session: optimistic concurrency control with a three-way merge. */
 
 import type { SessionData } from 'express-session';
 import { backOffFromLockedRow } from '../calls/backoff.js';
@@ -21,7 +21,10 @@ import {
   snapshotForTouch,
 } from './snapshot.js';
 
-/** With more saves than this in a row without an answer, the oldest is taken for one that was not written. */
+/**
+ * The largest number of consecutive saves without an answer that a snapshot remembers. An older one is taken for a save
+ * that was not written.
+ */
 const MAX_IN_DOUBT = 8;
 
 /** A call on one session. */
@@ -33,20 +36,20 @@ interface Call {
   readonly deadline: number;
 }
 
-/** What the row says after a save was sent. */
+/** What has become of a save, as the row shows it. The table in docs/architecture.md says what follows from each. */
 type Looked =
-  /** The save was done: now, or by an earlier attempt at this very statement whose answer was lost. */
+  /** The save was written, now or by an earlier attempt at the same statement whose answer was lost. */
   | { readonly finding: 'is ours' }
-  /** The row is not there any more, or has expired: the session was destroyed. */
+  /** The row does not exist any more, or has expired: the session was destroyed. */
   | { readonly finding: 'is gone' }
-  /** It is as it was: another transaction has locked it. */
+  /** The row has not changed, so another transaction has locked it. */
   | { readonly finding: 'is locked' }
-  /** Another request, or an earlier save of this one, has changed it. */
+  /** Another request, or an earlier save of this request, has changed the row. */
   | { readonly finding: 'has changed'; readonly row: StoredRow };
 
 /**
- * What each call on one session does with its row. Knows neither SQL nor Express. The caller runs the calls on one
- * session ID one after the other.
+ * The calls on one session. It knows neither SQL nor Express. The caller runs calls on the same session ID one after
+ * the other.
  */
 export class ConcurrentSessions {
   readonly #statements: Statements;
@@ -65,7 +68,7 @@ export class ConcurrentSessions {
     this.#reconciler = new Reconciler(options, codec);
   }
 
-  /** The session, with the snapshot of its row; `null` where there is none, or it cannot be read. */
+  /** Loads a session, with the snapshot of its row; `null` if there is none, or its row cannot be read. */
   async load(sid: string, deadline: number): Promise<SessionData | null> {
     const keys = this.#ids.rowKeysFor(sid);
     const { read } = this.#statements.onShard(this.#ids.shardOf(sid));
@@ -78,10 +81,10 @@ export class ConcurrentSessions {
   }
 
   /**
-   * Saves a session: what its request changed, if it was loaded, or all of it.
+   * Saves a session: the changes of its request if it was loaded, otherwise all of it.
    *
-   * @param session the object whose snapshot says what was loaded
-   * @returns the row, where one was written
+   * @param session the object that has the snapshot, if the session was loaded
+   * @returns the row that was written, or `undefined` if none was
    */
   async save(sid: string, encoded: EncodedSession, session: object, deadline: number): Promise<WrittenRow | undefined> {
     const call = this.#callOn('set', sid, deadline);
@@ -99,14 +102,14 @@ export class ConcurrentSessions {
     const call = this.#callOn('touch', sid, deadline);
     const snapshot = snapshotForTouch(session, sid, call.keys);
     if (!snapshot) return this.#overwriteCookie(call, encoded);
-    // Whatever the request has changed in the data is not part of a touch.
+    // A touch does not save the data, even if the request has changed them.
     const { cookie, cookieExpires, expires } = encoded;
     const touched = { data: snapshot.seen.data, cookie, cookieExpires, expires };
     if (isSameCookie(snapshot.seen.cookie, cookie)) return this.#putOffExpiry(call, snapshot, touched);
     await this.#saveChanges(call, snapshot, touched, session);
   }
 
-  /** Deletes the session's row, under whichever key it is. */
+  /** Deletes the session's row, under whichever of its keys it is. */
   async destroy(sid: string, deadline: number): Promise<void> {
     const keys = this.#ids.rowKeysFor(sid);
     const statements = this.#statements.onShard(this.#ids.shardOf(sid));
@@ -121,7 +124,7 @@ export class ConcurrentSessions {
     }
   }
 
-  /** Destroys the session under each of its keys, and leaves a tombstone under the first one. */
+  /** Destroys the session under all of its keys, and leaves a tombstone under the first one (option `previous`). */
   async bury([key, ...olderKeys]: RowKeys, shard: number | undefined, deadline: number): Promise<void> {
     const { read, destroy, bury } = this.#statements.onShard(shard);
     for (let tries = 1; ; tries++) {
@@ -132,7 +135,7 @@ export class ConcurrentSessions {
     }
   }
 
-  /** Keeps a session of another store, unless the session ID has a row. @returns whether it was kept */
+  /** Inserts a session of another store, unless its session ID has a row. @returns whether it was inserted */
   async adopt(sid: string, session: unknown, deadline: number): Promise<boolean> {
     const keys = this.#ids.rowKeysFor(sid);
     const { read, insert } = this.#statements.onShard(this.#ids.shardOf(sid));
@@ -151,7 +154,7 @@ export class ConcurrentSessions {
     return { name, sid, keys: this.#ids.rowKeysFor(sid), statements, deadline };
   }
 
-  /** Whether there is nothing to save but the expiry. */
+  /** Whether a save has nothing to write but the expiry. */
   #isTouch({ statements }: Call, snapshot: Snapshot, encoded: EncodedSession): boolean {
     return (
       isUnchanged(snapshot.seen, encoded) &&
@@ -161,14 +164,15 @@ export class ConcurrentSessions {
     );
   }
 
-  /** Replaces whatever is there, without a look at it, as MemoryStore does. */
+  /** Stores the session in place of the row, whatever that contains, as MemoryStore does. */
   async #replace(call: Call, encoded: EncodedSession, session: object): Promise<WrittenRow> {
     const { sid, keys, statements, deadline } = call;
     const row = this.#codec.newRow(keys[0], encoded, randomVersion());
     for (let tries = 1; ; tries++) {
       const old = keys.length > 1 ? await statements.read(keys, deadline) : undefined;
       if (old && old.key !== row.key) {
-        // A row under an older secret's key: it moves, or goes if it has expired, since the new session is not as old.
+        // The row has the key of an older secret. It is moved to the new key; if it has expired it is destroyed,
+        // because the new session must not inherit its time of creation.
         const moved = changeOf(row, old.key, old.version, true);
         if (old.expiresInMs <= 0) await statements.destroy(old.key, deadline);
         else if (await statements.update(moved, deadline)) break;
@@ -182,7 +186,7 @@ export class ConcurrentSessions {
     return row;
   }
 
-  /** Saves what the request has changed, merged with what others have saved meanwhile. */
+  /** Saves the changes of a request, merged with the changes that others have saved meanwhile. */
   async #saveChanges(
     call: Call,
     snapshot: Snapshot,
@@ -214,7 +218,7 @@ export class ConcurrentSessions {
     }
   }
 
-  /** Sends a save, and looks at the row where it was not done. Until it is answered, the save is in doubt. */
+  /** Sends a save, and reads the row if it was not written. If there is no answer, the save stays in doubt. */
   async #send(call: Call, snapshot: Snapshot, attempt: Save, change: ChangedRow): Promise<Looked> {
     const { statements, keys, deadline } = call;
     const earlier = snapshot.inDoubt;
@@ -225,7 +229,7 @@ export class ConcurrentSessions {
     return isWritten ? { finding: 'is ours' } : findingOn(row, attempt, snapshot);
   }
 
-  /** The row holds all of it already: only the expiry may be written. */
+  /** The row already has the content that was to be saved, so only the expiry may be written. */
   async #adoptStored(call: Call, snapshot: Snapshot, { seen }: Save, encoded: EncodedSession): Promise<undefined> {
     snapshot.seen = seen;
     noteKnown(call, snapshot);
@@ -237,19 +241,21 @@ export class ConcurrentSessions {
   }
 
   /**
-   * What a save is to write; `undefined` where the session has changed hands, so that the save is dropped.
+   * The content that a save is to write; `undefined` if the save must be dropped because the session has changed hands.
    *
-   * The row may hold what any save in doubt wrote, also with another request's changes on top: so the request's changes
-   * are reconciled with it one save after the other, as if none of these had been written. The version is random, so
-   * that a save whose answer was lost is recognised later, by whichever process, and a row that was destroyed and
-   * created again is not taken for its predecessor (the ABA problem).
+   * The row may contain the changes of any save in doubt, and other requests' changes on top of these. So the contents
+   * of the saves in doubt are reconciled with the row one after the other, and this save's content last. That gives the
+   * same result whether or not each of them was written.
+   *
+   * The version is random, so that a save whose answer was lost can be recognised later by any process, and a row that
+   * was destroyed and created again is not taken for the earlier one (the ABA problem).
    */
   #attemptOf(snapshot: Snapshot, encoded: EncodedSession): Save | undefined {
     const ours = { data: encoded.data, cookie: encoded.cookie };
     let { seen } = snapshot;
     let stored: Content | undefined = snapshot.stored;
     for (const next of [...snapshot.inDoubt.map((save) => save.seen), ours]) {
-      // Nobody else has saved: what the request holds is what is stored.
+      // Nobody else has saved, so the row gets the request's content.
       if (isSame(stored, seen)) stored = next;
       else if (!isUnchanged(seen, next)) stored = this.#reconciler.reconcile(seen, next, stored);
       if (!stored) return undefined;
@@ -262,14 +268,14 @@ export class ConcurrentSessions {
     const { data, cookie } = stored;
     const { cookieExpires, expires } = encoded;
     const row = this.#codec.newRow(keys[0], { data, cookie, cookieExpires, expires }, version);
-    // A lifetime that another request has set stays, with its expiry.
+    // If another request has set another lifetime, the row keeps its expiry.
     return changeOf(row, snapshot.key, snapshot.version, hasSameLifetime(cookie, encoded.cookie));
   }
 
   /**
    * Brings a snapshot up to date with a row that has changed.
    *
-   * @returns whether another request has changed it, and not a save of this one in doubt
+   * @returns `false` if a save in doubt has changed the row, `true` if another request has
    * @throws PgStoreError `UNREADABLE`
    */
   #catchUp(snapshot: Snapshot, row: StoredRow, keys: RowKeys): boolean {
@@ -288,8 +294,8 @@ export class ConcurrentSessions {
   }
 
   /**
-   * The session has no row here: it was destroyed. Unless another store has loaded it, and its row is still in the
-   * table of that store: then it is a new session here.
+   * The session has no row in this table. If another store loaded it, and its row still exists in that store's table,
+   * it is stored here as a new session. Otherwise it was destroyed, and the save is dropped.
    */
   async #saveElsewhere(
     call: Call,
@@ -304,7 +310,7 @@ export class ConcurrentSessions {
     return this.#drop(call, snapshot, 'destroyed');
   }
 
-  /** Writes the expiry, if that cannot wait (option `touchAfter`). */
+  /** Writes the expiry, unless the stored one is near enough (option `touchAfter`). */
   async #putOffExpiry(call: Call, snapshot: Snapshot, encoded: EncodedSession): Promise<void> {
     if (this.#isFresh(snapshot, encoded.expires)) return;
     const { keys, statements, deadline } = call;
@@ -312,7 +318,7 @@ export class ConcurrentSessions {
     let { key } = snapshot;
     let { cookie } = snapshot.stored;
     for (let tries = 1; ; tries++) {
-      // The lifetime that another request has given the session counts.
+      // If another request has given the session another lifetime, that one stays.
       if (!hasSameLifetime(cookie, encoded.cookie)) return;
       const touched = { key, cookie, cookieExpires, version: 0, overwritesCookie: false, expires };
       if (await statements.touch(touched, deadline)) break;
@@ -325,7 +331,7 @@ export class ConcurrentSessions {
     noteExpiry(snapshot, expires);
   }
 
-  /** A touch with an object that was not loaded: the row gets its cookie, whatever it has. */
+  /** Touches a session with an object that was not loaded. The row gets its cookie, whatever cookie it has. */
   async #overwriteCookie({ keys, statements, deadline }: Call, encoded: EncodedSession): Promise<void> {
     const { cookie, cookieExpires, expires } = encoded;
     const touched = { cookie, cookieExpires, expires, version: randomVersion(), overwritesCookie: true };
@@ -339,7 +345,7 @@ export class ConcurrentSessions {
     }
   }
 
-  /** Whether the row expires so nearly when it should that writing it can wait. */
+  /** Whether the stored expiry is so near the right one that it need not be written. */
   #isFresh(snapshot: Snapshot, expires: number): boolean {
     const expiresIn = expires - Date.now();
     const due = Math.min(performance.now() + expiresIn, snapshot.endsAt);
@@ -347,7 +353,7 @@ export class ConcurrentSessions {
   }
 }
 
-/** What the row says after a save was not done; what follows from it stands in `#saveChanges`. */
+/** What the row shows after a save was not written. `#saveChanges` says what follows from it. */
 function findingOn(row: StoredRow | undefined, attempt: Save, snapshot: Snapshot): Looked {
   if (!isLive(row)) return { finding: 'is gone' };
   if (row.version === attempt.version) return { finding: 'is ours' };
@@ -355,11 +361,12 @@ function findingOn(row: StoredRow | undefined, attempt: Save, snapshot: Snapshot
   return { finding: 'has changed', row };
 }
 
-/** Whether the row holds already what a save would write. */
+/** Whether the row already has the content that a save would write. */
 function isStored(snapshot: Snapshot, { stored }: Save): boolean {
   return isSame(stored, snapshot.stored) && !snapshot.needsRekey;
 }
 
+/** Notes in the snapshot that a save was written. */
 function noteSaved(call: Call, snapshot: Snapshot, { version, seen, stored }: Save, change: ChangedRow): void {
   snapshot.key = change.key;
   snapshot.version = version;
@@ -370,12 +377,13 @@ function noteSaved(call: Call, snapshot: Snapshot, { version, seen, stored }: Sa
   if (change.movesExpiry) noteExpiry(snapshot, change.expires);
 }
 
-/** The row is as the request knows it now: no save is in doubt any more. */
+/** Updates the snapshot with the state of the row. No save is in doubt any more. */
 function noteKnown({ statements }: Call, snapshot: Snapshot): void {
   snapshot.readFrom = statements.read;
   snapshot.inDoubt = [];
 }
 
+/** Whether the row exists and has not expired. */
 export function isLive(row: StoredRow | undefined): row is StoredRow {
   return row !== undefined && row.expiresInMs > 0;
 }
@@ -388,6 +396,7 @@ function isUnchanged(seen: Content, now: Content): boolean {
   return seen.data === now.data && isSameCookie(seen.cookie, now.cookie);
 }
 
+/** A version for a row: a random number from 1 to 2^31 - 1, the largest `integer` of PostgreSQL. */
 export function randomVersion(): number {
   return 1 + Math.floor(Math.random() * 2_147_483_647);
 }

@@ -1,4 +1,4 @@
-/** Cookies as texts: whether two are the same, and how they are merged. Pure. */
+/** Compares and merges cookies in the form of JSON texts. Has no side effects. */
 
 import { isObject, merge } from './merge.js';
 import { property } from './property.js';
@@ -6,21 +6,21 @@ import { property } from './property.js';
 type Cookie = Record<string, unknown>;
 
 /**
- * express-session resets `maxAge` with each request, and its Cookie's `expires` setter thereby sometimes takes a
- * millisecond off `originalMaxAge`. A difference of so many milliseconds is not a change.
+ * express-session sets `maxAge` anew in each request, which sometimes makes `originalMaxAge` a millisecond shorter. So
+ * a difference of so many milliseconds does not count as a change.
  */
 const DRIFT_MS = 10;
 
-/** JavaScript's dates end there. */
+/** The latest time of JavaScript's dates, in milliseconds since 1970. */
 const LATEST_MS = 8.64e15;
 
-/** The latest time of JavaScript's dates, in milliseconds since 1970. */
-const LAST_DATE = 8.64e15;
-
-/** As in the package `cookie`, which express-session uses. */
+/** The domains that the package `cookie` accepts, which express-session uses. */
 const DOMAIN = /^\.?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$/i;
 
-/** What express-session can make a `Set-Cookie` header of, by attribute; it leaves out what is falsy. */
+/**
+ * For each attribute, whether express-session can write the value into a `Set-Cookie` header. Falsy values are not
+ * checked, because it leaves them out.
+ */
 const FIT: ReadonlyMap<string, (value: unknown) => boolean> = new Map([
   ['path', (value) => typeof value === 'string' && /^[\x20-\x3a\x3d-\x7e]*$/.test(value)],
   ['domain', (value) => typeof value === 'string' && DOMAIN.test(value)],
@@ -31,12 +31,12 @@ const FIT: ReadonlyMap<string, (value: unknown) => boolean> = new Map([
   ['expires', (value) => value === true || (typeof value === 'string' && isDate(Date.parse(value)))],
 ]);
 
-/** Names that express-session's `Cookie` keeps for itself, or that every object has. */
+/** Attributes with names that express-session's class `Cookie` uses itself. */
 const RESERVED = new Set(['__proto__', '_expires', 'data', 'serialize', 'toJSON']);
 
 /**
- * Why express-session would fail each request that comes with this cookie, if it would. No app of express-session's
- * stores such a cookie: somebody has written it into the row.
+ * Says why express-session would fail each request of a session with this cookie; `undefined` if it would not.
+ * express-session never stores such a cookie, so somebody has written it into the row by hand.
  *
  * @param cookie as it stands in the row, its `expires` replaced by `true`
  */
@@ -50,10 +50,10 @@ export function cookieFlaw(cookie: Cookie): string | undefined {
 }
 
 function isDate(time: number): boolean {
-  return Math.abs(time) <= LAST_DATE;
+  return Math.abs(time) <= LATEST_MS;
 }
 
-/** Whether two cookies' JSON say the same. */
+/** Whether two cookies are the same, apart from the drift of `originalMaxAge`. */
 export function isSameCookie(before: string | null, after: string | null): boolean {
   if (before === after) return true;
   if (before === null || after === null) return false;
@@ -69,7 +69,7 @@ export function mergeCookies(base: string | null, ours: string | null, theirs: s
   return isObject(merged) ? JSON.stringify(merged) : null;
 }
 
-/** Whether two cookies give their session the same lifetime: then the expiry of one is right for the other. */
+/** Whether two cookies give their session the same lifetime, so that the expiry of one is right for the other. */
 export function hasSameLifetime(one: string | null, other: string | null): boolean {
   if (one === other) return true;
   const a = parse(one) ?? {};
@@ -78,8 +78,8 @@ export function hasSameLifetime(one: string | null, other: string | null): boole
 }
 
 /**
- * A plain cookie that the app has changed, as express-session's Cookie is after the same assignments: `maxAge`, and
- * also `expires`, says how long the session lives from now on, and with each later request again.
+ * Completes a plain cookie that the app has changed, as express-session's class `Cookie` does after the same
+ * assignments: `maxAge` or `expires` says how long the session lives from now on, and again after each later request.
  */
 export function settledCookie(cookie: unknown, before: unknown): unknown {
   if (!isObject(cookie)) return cookie;
@@ -95,6 +95,7 @@ export function settledCookie(cookie: unknown, before: unknown): unknown {
   return { ...cookie, originalMaxAge: Number.isNaN(time) ? null : time - Date.now() };
 }
 
+/** The cookie `after`, with the `originalMaxAge` of `before` if the two differ only by drift. */
 function withoutDrift(before: Cookie | null, after: Cookie): Cookie;
 function withoutDrift(before: Cookie | null, after: Cookie | null): Cookie | null;
 function withoutDrift(before: Cookie | null, after: Cookie | null): Cookie | null {

@@ -1,36 +1,40 @@
-/** Encryption at rest: AES-256-GCM, bound to the row. */
+/** Encrypts the sessions' data with AES-256-GCM, and binds them to their rows. */
 
 import { createCipheriv, createDecipheriv, hkdfSync, randomFillSync } from 'node:crypto';
 import { UnreadableRowError } from '../errors.js';
 
-/** Envelope, before base64url: version (1 byte), key id (4), nonce (12), tag (16), ciphertext. */
+/**
+ * An envelope is the base64url form of: version (1 byte), key ID (4 bytes), nonce (12), authentication tag (16),
+ * ciphertext.
+ */
 const VERSION = 1;
 const KEY_ID_END = 5;
 const NONCE_END = 17;
 const TAG_END = 33;
 
 interface Key {
-  /** Says in an envelope which key opens it. */
+  /** Says in an envelope with which key it was sealed. */
   readonly id: Buffer;
   readonly secret: Buffer;
 }
 
 /**
- * AES-256-GCM (NIST SP 800-38D) with a fresh random nonce per write, and the row key as additional
- * data: an envelope that was changed, cut or moved to another row does not open.
+ * AES-256-GCM (NIST SP 800-38D) with a new random nonce for each write. The row key is its additional data, so an
+ * envelope that was changed, cut or moved to another row cannot be opened.
  */
 export class Encryption {
-  /** How envelopes of the newest key begin: version and most of the key id. */
+  /** The first characters of every envelope that was sealed with the newest key. */
   readonly newestHead: string;
   readonly #keys: readonly [Key, ...Key[]];
-  /** Random bytes for nonces, drawn in bulk: one call to the generator for many nonces. */
+  /** Random bytes for 256 nonces, so that one call of the generator serves many nonces. */
   readonly #random = Buffer.alloc(12 * 256);
   #used = this.#random.length;
 
-  /** @param keys newest first: the first one seals, all of them open */
+  /** @param keys newest first. The first one seals, and all of them open. */
   constructor(keys: readonly [string, ...string[]]) {
     this.#keys = keys.map(deriveKey) as [Key, ...Key[]];
-    // Six characters are 36 of the 40 bits; the seventh has bits of the nonce.
+    // Version and key ID are 40 bits. Six characters of base64url are the first 36 of them; the seventh character also
+    // has bits of the nonce.
     this.newestHead = Buffer.of(VERSION, ...this.#keys[0].id)
       .toString('base64url')
       .slice(0, 6);
@@ -49,7 +53,7 @@ export class Encryption {
   /** @throws UnreadableRowError */
   open(rowKey: string, envelope: string): string {
     const bytes = Buffer.from(envelope, 'base64url');
-    // Buffer's decoder passes over what is not base64url.
+    // Buffer's decoder ignores characters that are not base64url, so the text is compared with its encoding.
     if (bytes.length < TAG_END || bytes[0] !== VERSION || bytes.toString('base64url') !== envelope)
       throw new UnreadableRowError('not an envelope of this version');
     const id = bytes.subarray(1, KEY_ID_END);
@@ -61,8 +65,7 @@ export class Encryption {
     decipher.setAAD(Buffer.from(rowKey));
     decipher.setAuthTag(bytes.subarray(NONCE_END, TAG_END));
     try {
-      // GCM is a stream: `update` gives all of the text, `final` only says whether it may be
-      // believed.
+      // `update` returns all of the text, and `final` throws if the authentication tag is wrong.
       const text = decipher.update(bytes.subarray(TAG_END));
       decipher.final();
       return text.toString();
@@ -83,7 +86,7 @@ export class Encryption {
 }
 
 /**
- * HKDF-SHA-256 (RFC 5869), no salt: the key's own 32 bytes, and an id that says nothing about them.
+ * Derives a key of 32 bytes, and an ID that reveals nothing about it, with HKDF-SHA-256 (RFC 5869) without salt.
  */
 function deriveKey(keyMaterial: string): Key {
   const derive = (info: string, bytes: number) => Buffer.from(hkdfSync('sha256', keyMaterial, '', info, bytes));

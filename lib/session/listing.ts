@@ -1,26 +1,11 @@
 /** Lists sessions: those of the prefix, and those of a user. */
 
-import type { SessionData } from 'express-session';
 import { PgStoreError } from '../errors.js';
 import type { Emit } from '../events.js';
 import { type Codec, type OpenedRow, readRow } from './codec.js';
+import type { ListedSession, UserSession } from './public-types.js';
 import type { ListedRow, Statements } from './row.js';
 import { handleOf, type SessionIds } from './session-id.js';
-
-/** A session of `all()` or `sessions()`. `id` is its session ID; it is absent with `hashIds`, where nobody knows it. */
-export type ListedSession = SessionData & { id?: string };
-
-/** One of a user's sessions, fit to be shown to that user. */
-export interface UserSession {
-  /** Opaque name of the session, for `destroyByHandle`; of no use as a session ID. */
-  handle: string;
-  createdAt: Date;
-  /** Its last save or touch; touches within `touchAfter` are not written. */
-  lastSeenAt: Date;
-  expiresAt: Date;
-  /** The session's data and cookie, without its ID. */
-  session: SessionData;
-}
 
 /** PostgreSQL's `integer` ends there. */
 const MOST_ROWS = 2 ** 31 - 1;
@@ -38,7 +23,7 @@ export class SessionListing {
     this.#emit = emit;
   }
 
-  /** The sessions of the prefix, page after page. */
+  /** The sessions of the prefix, page after page. @param kind the call, as diagnostics name it */
   async *pages(kind: string): AsyncGenerator<ListedSession[]> {
     for await (const rows of this.#statements.pages(kind)) {
       yield rows.flatMap((row) => {
@@ -49,7 +34,7 @@ export class SessionListing {
     }
   }
 
-  /** @throws PgStoreError `INVALID_SID` with option `hashIds` */
+  /** The IDs of all sessions of the prefix. @throws PgStoreError `INVALID_SID` with option `hashIds` */
   async ids(): Promise<string[]> {
     if (!this.#ids.isReversible) {
       throw new PgStoreError('with option `hashIds` the table holds no session IDs', 'INVALID_SID');
@@ -62,8 +47,8 @@ export class SessionListing {
   }
 
   /**
-   * A user's sessions, newest activity first: those whose own data belong to that user. Whoever may write the table
-   * could put any name into column `user_id`, but cannot change encrypted data.
+   * A user's sessions, the most recently active first. Option `user` is applied to the data of each row. The column
+   * `user_id` alone is not trusted: somebody who can write to the table could set it, but cannot change encrypted data.
    */
   async ofUser(user: string, limit: number): Promise<UserSession[]> {
     const rows = await this.#statements.listOfUser(user, Math.min(limit, MOST_ROWS));
@@ -82,7 +67,7 @@ export class SessionListing {
     });
   }
 
-  /** The session of a row; `undefined` where the row is not signed with the secret, or cannot be read. */
+  /** The session of a row; `undefined` if the row is not signed with a secret, or cannot be read. */
   #open(row: ListedRow): (OpenedRow & { readonly sid: string | undefined }) | undefined {
     const sid = this.#ids.sessionIdFrom(row.key);
     if (this.#ids.isReversible && sid === undefined) return undefined;

@@ -1,32 +1,33 @@
-/** Option `merge` as rules by path: what becomes of a value that two requests have both changed. Pure. */
+/** The rules by path of option `merge`, for values that two requests have both changed. Has no side effects. */
 
 import { isDeepStrictEqual } from 'node:util';
 
 /**
- * What becomes of a value that two requests have both changed. A value that only one of them changed takes that side.
+ * How a value is merged that two requests have both changed. A value that only one of them has changed gets that
+ * request's value.
  *
- * - `sum`: both differences are added to the number. A number that was not there counts as 0.
- * - `max`, `min`: the larger or smaller number.
- * - `append`: what each side added at the end of the array, in order of saving, without what either took from its
- *   start. An array that is not there counts as empty.
- * - `ours`: the later save, as a whole.
- * - `theirs`: the earlier save, as a whole.
+ * - `sum`: the changes of both sides are added to the number. A missing number counts as 0.
+ * - `max`, `min`: the larger or the smaller number.
+ * - `append`: the array with the elements that each side has added at its end, in the order of the saves, and without
+ *   those that either side has removed from its start. A missing array counts as empty.
+ * - `ours`: the value of the later save.
+ * - `theirs`: the value of the earlier save.
  */
 export type MergeRule = 'sum' | 'max' | 'min' | 'append' | 'ours' | 'theirs';
 
 /**
- * Rules by path. The keys of a path are joined by dots: `'stats.seen'`. A path with a key that contains a dot or is
- * empty is a JSON array of its keys: `'["a.b","c"]'`.
+ * Rules by path. The keys of a path are joined by dots, as in `'stats.seen'`. If a key contains a dot or is empty, the
+ * path is written as a JSON array of its keys, as in `'["a.b","c"]'`.
  */
 export type MergeRules = Readonly<Record<string, MergeRule>>;
 
-/** A value of a session's JSON; `undefined` where there is none. */
+/** A value of a session's JSON; `undefined` if it is missing. */
 type Value = unknown;
 
-/** @returns the value to store, or `DEFAULT` where the values are not of the rule's type */
+/** Merges a value by a rule. @returns the value to store, or `DEFAULT` if the values do not have the rule's type */
 type Resolve = (base: Value, ours: Value, theirs: Value) => Value;
 
-/** The rule does not fit the values: they are merged as values without a rule are. */
+/** Returned by a rule that does not fit the values, which are then merged as values without a rule are. */
 export const DEFAULT = Symbol('default');
 
 const RULES: Record<MergeRule, Resolve> = {
@@ -38,7 +39,7 @@ const RULES: Record<MergeRule, Resolve> = {
   theirs: (_base, _ours, theirs) => theirs,
 };
 
-/** The rules of a value and of the values in it. */
+/** The rule of a value, and the rules of the values inside it. */
 export class RuleNode {
   readonly #inner = new Map<string, RuleNode>();
   rule: MergeRule | undefined;
@@ -57,8 +58,7 @@ export class RuleNode {
   }
 
   /**
-   * What this value's rule makes of three values; `DEFAULT` where there is none, or one side alone has changed the
-   * value.
+   * Applies the value's rule; `DEFAULT` if there is no rule, or only one side has changed the value.
    */
   resolve(base: Value, ours: Value, theirs: Value): Value {
     if (!this.rule || isDeepStrictEqual(base, ours) || isDeepStrictEqual(base, theirs)) return DEFAULT;
@@ -75,13 +75,13 @@ export function parseRules(rules: object): RuleNode {
     if (!Object.hasOwn(RULES, rule)) {
       throw new TypeError(`\`${path}\`: expected one of ${Object.keys(RULES).join(', ')}, got ${show(rule)}`);
     }
-    if (node.rule) throw new TypeError(`\`${path}\` is there twice`);
+    if (node.rule) throw new TypeError(`\`${path}\` has two rules`);
     node.rule = rule;
   }
   return root;
 }
 
-/** @throws TypeError */
+/** The keys of a path. @throws TypeError for a malformed path, and for one in the cookie */
 function keysOf(path: string): readonly string[] {
   const keys = path.startsWith('[') ? parseKeys(path) : path.split('.');
   const isPlain = !path.startsWith('[');
@@ -104,21 +104,24 @@ function parseKeys(path: string): unknown {
   }
 }
 
-/** Not the text itself: errors about options show none, as it may be anything. */
+/** Describes a wrong rule without quoting it, since an error about an option must not show what may be a secret. */
 function show(rule: unknown): string {
   return typeof rule === 'string' ? `a string of ${rule.length} characters` : typeof rule;
 }
 
-/** A number that was not there before counts as 0; one that a side has removed is not a number. */
+/**
+ * A rule for numbers. A number that was missing before counts as 0; if a side has removed it, the rule does not fit.
+ */
 function onNumbers(compute: (base: number, ours: number, theirs: number) => number): Resolve {
   return (base = 0, ours, theirs) => {
     if (typeof base !== 'number' || typeof ours !== 'number' || typeof theirs !== 'number') return DEFAULT;
     const result = compute(base, ours, theirs);
-    // JSON has no infinity: it would become null.
+    // Infinity would become null in JSON.
     return Number.isFinite(result) ? result : DEFAULT;
   };
 }
 
+/** The rule `append`. It does not fit if a side has removed elements from elsewhere than the start, or moved some. */
 function append(base: Value = [], ours: Value = [], theirs: Value = []): Value {
   if (!Array.isArray(base) || !Array.isArray(ours) || !Array.isArray(theirs)) return DEFAULT;
   const before = textsOf(base);
@@ -129,14 +132,14 @@ function append(base: Value = [], ours: Value = [], theirs: Value = []): Value {
   return [...base.slice(base.length - keptByBoth), ...theirs.slice(keptByThem), ...ours.slice(keptByUs)];
 }
 
-/** The elements in a form that can be compared. */
+/** The elements as JSON texts, which can be compared. */
 function textsOf(elements: readonly unknown[]): readonly string[] {
   return elements.map((element) => JSON.stringify(element));
 }
 
 /**
- * How many elements of the array before are still at the start of the array after, so that the others were taken from
- * its start; `undefined` where elements were taken from elsewhere, or moved.
+ * How many of the last elements of `before` are the first elements of `after`, so that only elements at the start were
+ * removed; `undefined` if elements were removed elsewhere, or moved.
  */
 function keptFrom(before: readonly string[], after: readonly string[]): number | undefined {
   const kept = longestOverlap(before, after);

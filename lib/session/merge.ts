@@ -1,4 +1,4 @@
-/** Three-way merge of JSON values. Pure. */
+/** Three-way merge of JSON values. Has no side effects. */
 
 import { isDeepStrictEqual } from 'node:util';
 import { DEFAULT, type RuleNode } from './merge-rules.js';
@@ -6,21 +6,21 @@ import { DEFAULT, type RuleNode } from './merge-rules.js';
 type JsonObject = Record<string, unknown>;
 
 /**
- * Replaces the default three-way merge, for counters, say.
+ * A function in option `merge`, which replaces the default three-way merge. It must be synchronous.
  *
  * @param base   the session's data as this request loaded it
  * @param ours   the data as this request wants to save it
  * @param theirs the data as other requests have saved it meanwhile
- * @returns the data to store. The arguments are copies; changing them does no harm.
+ * @returns the data to store, an object. It may be one of the arguments, which are copies and may be changed.
  */
 export type Merge = (base: unknown, ours: unknown, theirs: unknown) => unknown;
 
 /**
- * Three-way merge: objects key by key at any depth, arrays and scalars as whole values.
+ * Three-way merge. Objects are merged key by key at any depth, arrays and scalars as whole values.
  *
- * A key that one side changed takes that side; a key that both changed takes ours, the later save;
- * a key that one side removed goes, unless the other changed it. Never changes its arguments; keys
- * such as `__proto__` are data.
+ * A key that one side has changed gets that side's value. A key that both have changed gets ours, which is the later
+ * save. A key that one side has removed is removed, unless the other side has changed it. The arguments are not
+ * changed. Keys such as `__proto__` are data.
  *
  * @param rules of option `merge`, for values that both sides changed
  * @throws RangeError for values nested so deep that the stack ends (some thousands of levels)
@@ -37,14 +37,14 @@ export function merge(base: unknown, ours: unknown, theirs: unknown, rules?: Rul
 }
 
 /**
- * Merges the values of a key that is there on one side at least. `undefined`, which JSON does not have, is an absent
- * value.
+ * Merges the values of a key that at least one side has. `undefined` stands for a missing value, since JSON does not
+ * contain it.
  */
 function mergeKey(base: unknown, ours: unknown, theirs: unknown, rules: RuleNode | undefined): unknown {
   const resolved = rules ? rules.resolve(base, ours, theirs) : DEFAULT;
   if (resolved !== DEFAULT) return resolved;
   if (ours !== undefined && theirs !== undefined) return merge(base, ours, theirs, rules);
-  // Of one side alone: added there, or changed there, or else removed by the other.
+  // Only one side has the key: that side has added or changed it, or else the other side has removed it.
   const value = ours === undefined ? theirs : ours;
   return isDeepStrictEqual(base, value) ? undefined : value;
 }
@@ -57,7 +57,7 @@ function own(object: JsonObject, key: string): unknown {
   return Object.hasOwn(object, key) ? object[key] : undefined;
 }
 
-/** Assigning to `__proto__` would set the prototype instead of a key. */
+/** Sets a key. Assigning to `__proto__` would set the prototype instead. */
 function put(object: JsonObject, key: string, value: unknown): void {
   if (key === '__proto__') {
     Object.defineProperty(object, key, { value, configurable: true, enumerable: true, writable: true });

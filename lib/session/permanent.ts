@@ -1,15 +1,15 @@
-/** Option `permanent`: a new session gets an expiry that outlives the browser. */
+/** Option `permanent`: gives new sessions an expiry, so that they outlive the browser's session. */
 
 import type { SessionData, Store } from 'express-session';
 
 type Generate = (req: { session: SessionData }) => void;
 
 /**
- * Gives new sessions whose cookie has no `maxAge` one. express-session sets `generate` on its store
- * when the middleware is created, and the cookie must have its `maxAge` before it is sent: so the
- * setting is intercepted.
+ * Gives new sessions whose cookie has no `maxAge` one. The cookie must have it before it is sent, so it is set when
+ * express-session generates the session. express-session assigns the function `generate` to its store when the
+ * middleware is created, so this assignment is intercepted.
  *
- * @param ttl milliseconds for a session
+ * @param ttl returns the lifetime of a session in milliseconds
  */
 export function makePermanent(store: Store, ttl: (session: SessionData) => number): void {
   let generate: Generate | undefined;
@@ -23,7 +23,7 @@ export function makePermanent(store: Store, ttl: (session: SessionData) => numbe
         if (typeof cookie.maxAge === 'number') return;
         const maxAge = ttl(req.session);
         cookie.maxAge = maxAge;
-        // The setter counts back from the clock and may come out a millisecond short.
+        // The setter of `maxAge` computes `originalMaxAge` from the clock, which may be a millisecond less.
         cookie.originalMaxAge = maxAge;
       };
     },

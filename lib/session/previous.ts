@@ -1,4 +1,4 @@
-/** Option `previous`: sessions of the store that the app used before are taken over when they are first requested. */
+/** Option `previous`: takes over sessions of the store that the app used before, when they are first requested. */
 
 import type { SessionData } from 'express-session';
 import { deadlines } from '../calls/deadline.js';
@@ -15,19 +15,23 @@ import { handleOf, type SessionIds, validateSessionId } from './session-id.js';
 
 type Answer = (error?: any, result?: unknown) => void;
 
-/** Sessions that `takeOver` moves at a time. */
+/** How many sessions `takeOver` takes over at a time. */
 const PAGE = 256;
 
-/** What became of a session of the other store. `left`: it has a row here already, and is still there. */
+/**
+ * The result of taking over a session. `taken`: it was taken over. `left`: it has a row here already, and was left in
+ * the previous store as well. `none`: there is no session.
+ */
 type Move = 'taken' | 'left' | 'none';
 
 /** Runs a task in the order of the calls on a session ID. */
 type InOrder = (sid: string, task: () => Promise<Move>) => Promise<Move>;
 
 /**
- * The calls that concern both stores. No crash between two writes loses a session or brings one back: a session is kept
- * here before it is destroyed there, and destroyed there before it is destroyed here. Here it leaves a tombstone, since
- * a process of the old app that still has the session may save it there once more.
+ * The calls that concern both stores. The order of the writes ensures that no crash between two of them loses a session
+ * or brings one back: a session is inserted here before it is destroyed there, and destroyed there before it is
+ * destroyed here. A destroyed session leaves a tombstone here, because a process of the old app that still has the
+ * session may save it there once more.
  */
 export class PreviousSessions implements PreviousDestroyer {
   readonly #store: PreviousStore;
@@ -35,7 +39,7 @@ export class PreviousSessions implements PreviousDestroyer {
   readonly #ids: SessionIds;
   readonly #options: Options;
   readonly #emit: Emit;
-  /** By session ID: requests of one session that come in parallel take it over once. */
+  /** Takeovers under way, by session ID, so that parallel requests take a session over once. */
   readonly #underWay = new Map<string, Promise<Move>>();
 
   constructor(store: PreviousStore, sessions: ConcurrentSessions, ids: SessionIds, options: Options, emit: Emit) {
@@ -50,7 +54,7 @@ export class PreviousSessions implements PreviousDestroyer {
     const session = await this.#sessions.load(sid, deadline);
     if (session !== null) return session;
     await this.takeOver(sid, deadline);
-    // Also where there was nothing to take over: another request may have been faster.
+    // The row is read even if there was nothing to take over, because another process may have taken the session over.
     return this.#sessions.load(sid, deadline);
   }
 
@@ -59,7 +63,10 @@ export class PreviousSessions implements PreviousDestroyer {
     await this.#sessions.bury(this.#ids.rowKeysFor(sid), this.#ids.shardOf(sid), deadline);
   }
 
-  /** With `hashIds` nobody knows the session's ID, and only the tombstone keeps it from coming back. */
+  /**
+   * Destroys the session of a row in both stores. With option `hashIds` its ID is unknown, so it cannot be destroyed in
+   * the previous store, and only the tombstone prevents it from being taken over again.
+   */
   async destroyRow({ key, shard }: Pick<RowName, 'key' | 'shard'>): Promise<void> {
     const sid = this.#ids.sessionIdFrom(key);
     if (sid !== undefined) return this.destroy(sid, this.#newDeadline());
@@ -122,14 +129,15 @@ export class PreviousSessions implements PreviousDestroyer {
     const session = await this.#getThere(sid, deadline);
     if (typeof session !== 'object' || session === null) return 'none';
     if (!(await this.#sessions.adopt(sid, session, deadline))) {
-      // It has a row. If that is a session, the process that takes it over destroys it there; nobody else may, since
-      // that process looks there once more. If it is a tombstone, an old process has saved the session there again.
+      // The session ID has a row. If that is a session, the process that took it over destroys it there. Nobody else
+      // may do so, because that process looks there once more and would take its absence for a sign-out. If the row is
+      // a tombstone, a process of the old app has saved the session there again.
       if (await this.#sessions.has(sid, deadline)) return 'left';
       await this.#destroyThere(sid, deadline);
       return 'none';
     }
     if (!(await this.#getThere(sid, deadline))) {
-      // It was destroyed there since the first look, in a process of the old app: so it is here.
+      // A process of the old app has destroyed the session there since the first look, so it is destroyed here as well.
       await this.#sessions.bury(this.#ids.rowKeysFor(sid), this.#ids.shardOf(sid), deadline);
       return 'none';
     }
@@ -139,9 +147,9 @@ export class PreviousSessions implements PreviousDestroyer {
   }
 
   /**
-   * Destroys in the other store what this one has had already: where an earlier destruction failed, say. A process that
-   * takes such a session over at this moment may still look for it there, and would take its absence for a sign-out;
-   * after `timeout` its call has ended.
+   * Destroys sessions in the previous store that this store had already, for example because an earlier attempt to
+   * destroy them there failed. A process that is taking such a session over may still look for it there, and would take
+   * its absence for a sign-out. So this waits for `timeout`, after which such a call has ended.
    */
   async #destroyLeft(sids: readonly string[]): Promise<void> {
     await sleep(this.#options.timeout);
@@ -164,13 +172,13 @@ export class PreviousSessions implements PreviousDestroyer {
     const all = property(this.#store, 'all') as PreviousStore['all'];
     if (!all) throw unsupported('`all`, which lists its sessions; give `takeOver` their IDs in `sids`');
     const sessions = await this.#ask('all', this.#newDeadline(), (answer) => all.call(this.#store, answer));
-    // An object by session ID (MemoryStore), or an array of sessions with their `id` (connect-redis).
+    // MemoryStore returns an object whose keys are session IDs, and connect-redis an array of sessions with an `id`.
     const sids = Array.isArray(sessions) ? sessions.map((session) => session?.id) : Object.keys(sessions ?? {});
     if (sids.every((sid) => typeof sid === 'string')) return sids;
     throw unsupported('session IDs in the answer of `all`; give `takeOver` these in `sids`');
   }
 
-  /** Calls the other store, again after transient errors. */
+  /** Calls a method of the previous store, and repeats the call after transient errors. */
   async #ask(call: string, deadline: number, start: (answer: Answer) => unknown): Promise<unknown> {
     const name = `previous.${call}`;
     const onRetry = (attempt: number, error: unknown) => {
@@ -209,8 +217,9 @@ export function checkTakeOver({ sids, onProgress }: TakeOverOptions): void {
 }
 
 /**
- * What a store calls back with. A promise that it returns as well counts only where it is rejected. Stores that keep
- * files report a missing session as `ENOENT`; where a socket is missing, it is an error.
+ * The answer that a store passes to its callback. If the store also returns a promise, only its rejection matters.
+ * Stores that keep files report a missing session as `ENOENT`, which is no error unless it comes from connecting to a
+ * socket.
  */
 function answerOf(start: (answer: Answer) => unknown): Promise<unknown> {
   return new Promise((resolve, reject) => {

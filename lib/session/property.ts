@@ -1,8 +1,8 @@
-/** Reads a property that an object may not have. Pure. */
+/** Reads properties safely if `Object.prototype` is polluted. Has no side effects. */
 
 /**
- * The property of an object, or of its class: but not one that somebody has put into `Object.prototype`, where every
- * object would seem to have it.
+ * A property of an object or of its class, but not one of `Object.prototype`. If somebody has put a property there,
+ * every object seems to have it.
  */
 export function property(object: object, name: string): unknown {
   if (name in Object.prototype && !Object.hasOwn(object, name)) return undefined;

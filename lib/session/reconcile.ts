@@ -1,4 +1,4 @@
-/** What is stored where two requests have changed the same session: both changes, or one side's alone. */
+/** Decides what is stored if two requests have changed the same session: the changes of both, or of one side alone. */
 
 import { PgStoreError } from '../errors.js';
 import type { Options } from '../options.js';
@@ -10,11 +10,14 @@ import { type MergeRules, parseRules } from './merge-rules.js';
 /** A user as the table stores it; `null`: nobody. */
 type User = string | null;
 
-/** Whose content the row gets: both sides' changes, ours alone, or theirs alone, so that our save is dropped. */
+/**
+ * Which content the row gets: the changes of both sides, ours alone, or theirs alone, in which case our save is
+ * dropped.
+ */
 export type Side = 'both' | 'ours' | 'theirs';
 
 /**
- * Keeps the sessions of two users apart. The first line that matches decides.
+ * Makes sure that a merge never mixes the data of two users. The first condition that is true decides.
  *
  * @param base   the user of the session as the request loaded it
  * @param ours   its user as the request saves it
@@ -22,11 +25,11 @@ export type Side = 'both' | 'ours' | 'theirs';
  */
 export function sideThatCounts(base: User, ours: User, theirs: User): Side {
   if (ours === theirs) return 'both';
-  // A visitor's cart comes along when another request signs the visitor in.
+  // A visitor without a user is signed in by one of the requests: the visitor's data, such as a cart, are kept.
   if (base === null && (ours === null || theirs === null)) return 'both';
-  // The request ran for a user who has signed out, or in as somebody else, meanwhile.
+  // This request ran for a user who has signed out meanwhile, or for whom somebody else has signed in.
   if (ours === base) return 'theirs';
-  // This request itself signs somebody in or out.
+  // This request itself signs a user in or out.
   return 'ours';
 }
 
@@ -41,7 +44,7 @@ export class Reconciler {
   }
 
   /**
-   * @returns what the row is to hold; `undefined` where it stays as it is, since the session changed hands
+   * @returns the content for the row; `undefined` if the row stays as it is, because the session has changed hands
    * @throws whatever options `user` and `merge` throw
    */
   reconcile(base: Content, ours: Content, theirs: Content): Content | undefined {
@@ -64,9 +67,9 @@ export class Reconciler {
     if (theirs === base) return ours;
     const result: unknown = this.#merge(JSON.parse(base), JSON.parse(ours), JSON.parse(theirs));
     const text = JSON.stringify(result);
-    // Anything else, a promise for one, would be stored as an empty session.
+    // A result that is not an object, or a promise, would be stored as an empty session.
     if (!text?.startsWith('{') || typeof (result as { then?: unknown }).then === 'function') {
-      throw new PgStoreError('option `merge` returned no object', 'INVALID_SESSION');
+      throw new PgStoreError('option `merge` did not return an object', 'INVALID_SESSION');
     }
     return text;
   }

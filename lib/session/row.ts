@@ -1,4 +1,4 @@
-/** What the row of a session holds, and which statements read and write rows. Knows no SQL. */
+/** The rows of sessions, and the interface of the statements that read and write them. It knows no SQL. */
 
 /** A row as it was read. */
 export interface StoredRow {
@@ -11,57 +11,63 @@ export interface StoredRow {
   /** The cookie's `expires` as the app set it: milliseconds since 1970 by the app's clock. `null`: it has none. */
   readonly cookieExpires: number | null;
   readonly version: number;
-  /** Milliseconds from the statement's start until the row expires; zero or less: it has expired. */
+  /** Milliseconds from the start of the statement until the row expires. If it is 0 or less, the row has expired. */
   readonly expiresInMs: number;
-  /** Milliseconds until `maxLifetime` ends the session; Infinity without that option. */
+  /**
+   * Milliseconds from the start of the statement until `maxLifetime` ends the session; Infinity without that option.
+   */
   readonly endsInMs: number;
 }
 
-/** A row to be inserted, or put in the place of whatever is there. */
+/** A row to be inserted, or to replace an existing row. */
 export interface NewRow {
   readonly key: string;
   readonly data: string;
   readonly cookie: string | null;
   readonly cookieExpires: number | null;
-  /** Whose session it is, as the table stores it; `null`: nobody's. */
+  /** The user to whom the session belongs, as the table stores it; `null`: nobody. */
   readonly user: string | null;
   readonly version: number;
   /**
-   * When the row expires, in milliseconds since 1970 by the app's clock. The statement sends how much of that is left
-   * at that moment: the database's clock alone decides when a row has expired.
+   * When the row expires, in milliseconds since 1970 by the app's clock. The statement sends the time that is left when
+   * it is sent, because only the database's clock decides when a row has expired.
    */
   readonly expires: number;
 }
 
 /** A row to be changed, if it still has the version that the change is based on. */
 export interface ChangedRow extends NewRow {
-  /** The key under which the row is; `key` is the one that it gets. */
+  /** The row's present key. `key` is its new key, which differs only after a rotation of `secret`. */
   readonly oldKey: string;
+  /** The version that the row must have. `version` is the new one. */
   readonly oldVersion: number;
-  /** Whether the row gets this expiry, and its cookie this `expires`. `false`: both stay as they are. */
+  /** Whether `expires` and `cookieExpires` are written. If it is `false`, the row keeps both. */
   readonly movesExpiry: boolean;
 }
 
 /** A row whose expiry is to be put off. */
 export interface TouchedRow extends Pick<NewRow, 'key' | 'cookie' | 'cookieExpires' | 'version' | 'expires'> {
   /**
-   * `true`: the row gets this cookie and this version, whatever it has. `false`: only a row with exactly this cookie is
-   * touched, and keeps its version.
+   * With `true` the row gets this cookie and this version, whatever cookie it has. With `false` the row is touched only
+   * if it has exactly this cookie, and keeps its version.
    */
   readonly overwritesCookie: boolean;
 }
 
-/** Names one row for a deletion of many: a session that was created again under the same key is another one. */
+/**
+ * Identifies the row of one session for a bulk deletion. It has the time of creation, because a session that was
+ * destroyed and created again under the same key is another session.
+ */
 export interface RowName {
   readonly key: string;
   readonly shard: number | undefined;
-  /** When the session was created: seconds since 1970 as PostgreSQL prints them, exact to the microsecond. */
+  /** When the session was created: the text that PostgreSQL gives for the seconds since 1970, with microseconds. */
   readonly createdAt: string;
-  /** Only while the row is this user's; `undefined`: whoever's it is. */
+  /** The user to whom the row must belong; `undefined`: any user. */
   readonly user: string | undefined;
 }
 
-/** A row that was written, as a deletion that follows can name it. */
+/** Identifies a row that a save wrote, so that a bulk call can delete exactly this version of it. */
 export interface WrittenRow {
   readonly key: string;
   readonly version: number;
@@ -72,11 +78,11 @@ export interface WrittenRow {
 export interface UserRow extends RowName {
   readonly user: string;
   readonly isExpired: boolean;
-  /** When the session was last saved or touched: seconds since 1970. */
+  /** When the session was last saved or touched, in seconds since 1970. */
   readonly updatedAt: number;
 }
 
-/** A row with what a listing shows. Times are milliseconds since 1970. */
+/** A row in a listing. Its times are milliseconds since 1970 by the database's clock. */
 export interface ListedRow extends StoredRow {
   readonly shard: number | undefined;
   readonly createdAt: number;
@@ -88,45 +94,47 @@ export interface ListedRow extends StoredRow {
 export interface ExpiredRow {
   readonly key: string;
   readonly user: string | null;
-  /** `false`: it was a tombstone. */
+  /** Whether the row was a session. Otherwise it was a tombstone. */
   readonly wasSession: boolean;
 }
 
 /** A row that is watched. */
 export interface WatchedRow {
   readonly key: string;
-  /** When the session was created that was last seen there, as in `RowName`; `undefined`: none was seen yet. */
+  /** When the watched session was created, as in `RowName`; `undefined` if its row has not been seen yet. */
   readonly createdAt: string | undefined;
 }
 
-/** A watched row that is missing, is not as it was, or expires soon. */
+/** A watched row that is missing, belongs to another session now, or expires soon. */
 export interface CheckedRow {
   readonly key: string;
-  /** When the session was created that is there; `undefined`: there is none. */
+  /** When the session in the row was created; `undefined` if there is no row. */
   readonly createdAt: string | undefined;
   /** Milliseconds until the row expires; zero or less: it has expired. */
   readonly expiresInMs: number;
 }
 
-/** Row keys in the order of `collate "C"`: from the first one, to before the second one. */
+/** A range of row keys in the order of `collate "C"`, including the first one and excluding the second one. */
 export type KeyRange = readonly [string, string];
 
-/** What became of a row that was to be deleted. */
+/** The result of a row's deletion: it was deleted, was locked by another transaction, or did not exist. */
 export type Deletion = 'deleted' | 'locked' | 'gone';
 
 /**
- * @param deadline on the clock of `performance.now()`, in milliseconds: later than that nothing is sent or tried again
+ * Sends an item with the next statement of its kind.
+ *
+ * @param deadline on the clock of `performance.now()`, in milliseconds. Nothing is sent or repeated after it.
  */
 export type Send<Item, Result> = (item: Item, deadline: number) => Promise<Result>;
 
 /**
- * The statements on single rows, each batched with others of its kind.
+ * The statements on single rows. Calls of the same statement are batched.
  *
- * A write resolves with whether it was done. It was not where the row is missing, has expired, has another version or
- * cookie, or is locked; `read` tells which of these.
+ * A write resolves with whether the row was written. It is not written if the row is missing, has expired, has another
+ * version or cookie than expected, or is locked; `read` tells which of these is the case.
  */
 export interface RowStatements {
-  /** Reads the row under the first of a session's keys that has one; expired rows too, as long as they are there. */
+  /** Reads the row under the first of a session's keys that has a row, even if that row has expired. */
   readonly read: Send<readonly string[], StoredRow | undefined>;
   /** Inserts the row, or replaces the one that is there. */
   readonly replace: Send<NewRow, boolean>;
@@ -136,46 +144,49 @@ export interface RowStatements {
   readonly touch: Send<TouchedRow, boolean>;
   /** Deletes the row under this key. */
   readonly destroy: Send<string, boolean>;
-  /** Puts a tombstone in the place of the row under this key, or inserts one. */
+  /** Replaces the row under this key by a tombstone, or inserts one. */
   readonly bury: Send<string, boolean>;
+  /** Deletes the row if it is still the one that was found. */
   readonly destroyNamed: Send<RowName, Deletion>;
+  /** Deletes the row if it is still as a save wrote it. */
   readonly destroyWritten: Send<WrittenRow, Deletion>;
   /**
-   * Gives those of the rows, each of another key, that are missing, are not as they were, or expire soon. It is not
-   * batched: it is one statement.
+   * Returns those of the rows that are missing, belong to another session now, or expire soon. It is not batched.
    *
-   * @param soon seconds
+   * @param rows each with another key
+   * @param soon the time within which a row expires soon, in seconds
    */
   check(rows: readonly WatchedRow[], soon: number, deadline: number): Promise<CheckedRow[]>;
 }
 
-/** Which rows of a prefix were there when a call was made. */
+/** A moment by the database's clock, which tells the rows that existed when a call was made from later ones. */
 export interface Moment {
-  /** Seconds since 1970 by the database's clock. */
+  /** The text that PostgreSQL gives for the seconds since 1970, with microseconds. */
   readonly time: string;
 }
 
 /**
- * The statements on a table. Those on many rows send several statements where there is much to do; each of these has a
- * time limit of its own.
+ * The statements on a table. Those on many rows send several statements if there are more rows than one page. Each
+ * statement has a time limit of its own.
  */
 export interface Statements {
-  /** Those on single rows of a shard; of a table without shards, those of `undefined`. */
+  /** The statements on single rows of a shard; `undefined` for a table without shards. */
   onShard(shard: number | undefined): RowStatements;
-  /** A user's rows within the prefix, expired ones too; calls that are made together share a statement. */
+  /** Finds a user's rows within the prefix, including expired ones. Calls that are made together share a statement. */
   readonly findOfUser: Send<string, UserRow[]>;
-  /** The user's unexpired rows with their data, newest activity first. */
+  /** The user's unexpired rows with their data, the most recently active first. */
   listOfUser(user: string, limit: number): Promise<ListedRow[]>;
   /**
-   * The unexpired rows of the prefix, page after page, by shard and key.
+   * The unexpired rows of the prefix, page after page, ordered by shard and key.
    *
    * @param kind the call that they are for, as diagnostics name it
    */
   pages(kind: string): AsyncIterable<ListedRow[]>;
-  /** The rows of the prefix that were there at that moment, without data, page after page; no tombstones. */
+  /** The rows of the prefix that existed at a moment, without tombstones and without data, page after page. */
   names(moment: Moment): AsyncIterable<RowName[]>;
+  /** The number of unexpired rows of the prefix. */
   count(): Promise<number>;
   now(): Promise<Moment>;
-  /** Deletes expired rows of all prefixes, page after page; gives those that it deleted. */
+  /** Deletes the expired rows of all prefixes, and yields the deleted rows page after page. */
   deleteExpired(): AsyncIterable<ExpiredRow[]>;
 }

@@ -1,6 +1,7 @@
 /**
- * For frameworks that make session objects of their own from what `get` returns (Fastify, express-openid-connect, koa):
- * what `get` loaded is remembered for the code that runs afterwards in the same async context.
+ * Supports frameworks that create session objects of their own from the result of `get` (Fastify,
+ * express-openid-connect, koa): the store remembers what `get` has loaded for the code that runs afterwards in the same
+ * async context.
  */
 
 import { AsyncLocalStorage } from 'node:async_hooks';
@@ -9,16 +10,13 @@ import type { Callback } from '../calls/tracker.js';
 import { isObject } from './merge.js';
 import { hasSnapshot, LoadedSession, loadedSnapshot } from './snapshot.js';
 
-/** A loaded session is remembered for so many milliseconds after its `get`, or after its last `set`. */
+/** How long a loaded session is remembered after its `get`, or after its last `set` or `touch`, in milliseconds. */
 export const REMEMBERED_MS = 10 * 60 * 1000;
 
-/**
- * While there are calls of `get`, sessions that are remembered no more are dropped at least once in so many
- * milliseconds.
- */
+/** While `get` is called, sessions that are not remembered any more are dropped at least every so many milliseconds. */
 const SWEEP_MS = 60 * 1000;
 
-/** Below this number of contexts they are not looked through earlier than that. */
+/** With fewer contexts than this, a sweep comes only after `SWEEP_MS`. */
 const FEW_CONTEXTS = 1024;
 
 /**
@@ -29,9 +27,9 @@ const FEW_CONTEXTS = 1024;
 const MOST_SESSIONS = 100;
 
 /**
- * What the calls of `get` for a session ID loaded in a context: the first one, and the last one if there were several.
- * The framework's session may have been made from either, since the app may have looked at the session once more, or
- * reloaded it.
+ * What the first call of `get` for a session ID loaded in a context, and what the last one loaded if there were
+ * several. The framework's session may be made from either of them, since the app may have called `get` to read the
+ * session, or may have reloaded it.
  */
 type Loads = readonly LoadedSession[];
 
@@ -45,9 +43,9 @@ interface LoadsOfSession {
  * one has at this moment.
  */
 class Context {
-  /** Whether it is that of a request which ran through `store.scope`. */
+  /** Whether it is the context of a request that ran through `store.scope`. */
   readonly isRequest: boolean;
-  /** Whether `SessionScopes` looks through it. */
+  /** Whether it is in the list of contexts that `SessionScopes` sweeps. */
   isListed = false;
   /** An array that is replaced and never changed, so contexts can share it: copying a Map took most of a `get`. */
   #sessions: readonly LoadsOfSession[];
@@ -68,9 +66,9 @@ class Context {
   }
 
   /**
-   * The load from which the given session was made.
+   * Finds the load from which a session was made.
    *
-   * @param data JSON of the session, if it is to be saved; a touch does not need it
+   * @param data JSON of the session, if it is to be saved; `undefined` for a touch
    */
   find(sid: string, session: object, data: string | undefined): LoadedSession | undefined {
     const [first, last = first] = this.#remembered(sid);
@@ -79,7 +77,7 @@ class Context {
     if (loaded === last.loaded) return last;
     if (loaded === first.loaded) return first;
     if (data === undefined || isMadeFromLast(first.seen.data, last.seen.data, data)) return last;
-    // The app only looked at the last one.
+    // The session was not made from the last load, so the app has only read that one.
     last.forget();
     return first;
   }
@@ -90,7 +88,7 @@ class Context {
     this.#sessions = this.#sessions.filter((session) => session.sid !== sid);
   }
 
-  /** Drops what is not remembered any more. @returns whether anything is left */
+  /** Drops the loads that are not remembered any more. @returns whether any are left */
   sweep(): boolean {
     this.#sessions = this.#sessions
       .map(({ sid, loads }) => ({ sid, loads: stillRemembered(loads) }))
@@ -113,26 +111,26 @@ function stillRemembered(loads: Loads): Loads {
 }
 
 /**
- * Remembers what each `get` loaded, and finds it when a `set` of the same session ID follows in the same async context:
- * that is then a save of what was loaded, whichever object the framework passes.
+ * Remembers what each `get` has loaded, and finds it when a `set` of the same session ID follows in the same async
+ * context. That `set` then saves the loaded session, whichever object the framework passes.
  *
- * This is on from the start, and off for good once `createSession` was called: express-session's sessions carry their
- * snapshot with them. It is always on for requests that run through `store.scope`. While it is off, calls do not ask
- * for their context.
+ * It is on from the start, and is turned off for ever once `createSession` was called, because express-session's
+ * sessions carry their snapshot themselves. For requests that run through `store.scope` it is always on. While it is
+ * off, calls do not look at their async context, which would cost time.
  */
 export class SessionScopes {
   readonly #storage = new AsyncLocalStorage<Context>();
   #isAutomatic = true;
   #hasRequests = false;
   /**
-   * The contexts in which something is remembered. A timer may keep its context for ever, so that has to be dropped in
-   * time. The references are weak, since the context of a request is garbage once the request has ended.
+   * The contexts in which something is remembered. A timer may keep its context for ever, so old loads must be dropped
+   * from it. The references are weak, so that the context of a request becomes garbage when the request has ended.
    */
   #listed: WeakRef<Context>[] = [];
   #nextSweepLength = FEW_CONTEXTS;
   #nextSweepTime = performance.now() + SWEEP_MS;
 
-  /** Whether calls have to ask for their context. */
+  /** Whether calls have to look at their async context. */
   get isOn(): boolean {
     return this.#isAutomatic || this.#hasRequests;
   }
@@ -153,25 +151,25 @@ export class SessionScopes {
   }
 
   /**
-   * Makes a call of `get`, and remembers what it loads: for the whole request if that ran through `store.scope`,
-   * otherwise for what its callback starts.
+   * Makes a call of `get`, and remembers what it loads. In a request that ran through `store.scope` that is remembered
+   * for the whole request, otherwise for the code that the callback starts.
    */
   follow<T>(
     sid: string,
     callback: Callback<T> | undefined,
     get: (callback: Callback<T> | undefined) => Promise<T> | undefined,
   ): Promise<T> | undefined {
-    // Asked for now, since the callback of a call that timed out comes in the context of another one.
+    // The context is read now, because the callback of a call that timed out runs in the context of another call.
     const outer = this.#current();
     if (typeof callback === 'function')
       return get((error, session) => this.#call(outer, sid, callback, error, session));
     const answer = get(callback);
-    // Before the caller's own reaction to this promise.
+    // This handler is added first, so it runs before the caller's own handlers of the promise.
     if (outer) answer?.then((session) => this.#rememberAwaited(outer, sid, session), ignore);
     return answer;
   }
 
-  /** The object whose snapshot says what was loaded: the session itself, or what stands in for it in this context. */
+  /** The object that has the snapshot of the session: the session itself, or the load that is remembered for it. */
   standIn(sid: string, session: object, data?: string): object {
     if (hasSnapshot(session, sid)) return session;
     const load = this.#current()?.find(sid, session, data);
@@ -179,7 +177,7 @@ export class SessionScopes {
     return load ?? session;
   }
 
-  /** Forgets a session that is destroyed: a `set` that follows stores a new one. */
+  /** Forgets a session that is being destroyed, so that a `set` which follows stores a new session. */
   forget(sid: string): void {
     this.#current()?.forget(sid);
   }
@@ -197,7 +195,7 @@ export class SessionScopes {
     const context = outer?.isRequest ? outer : new Context(outer, false);
     const load = loadOf(session);
     if (load) this.#add(context, sid, load);
-    // The code that made the call may await the callback, and go on in the outer context.
+    // The code that made the call may wait for the callback, and continue in the outer context.
     if (load && outer !== context && outer?.has(sid)) this.#add(outer, sid, load);
     this.#storage.run(context, callback, error, session);
   }
@@ -216,7 +214,10 @@ export class SessionScopes {
     if (this.#listed.length >= this.#nextSweepLength || performance.now() >= this.#nextSweepTime) this.#sweep();
   }
 
-  /** Costs each `get` the same on average, since the list has at least doubled, or a minute has passed. */
+  /**
+   * Drops old loads, and contexts without loads. It runs when the list has doubled, or after `SWEEP_MS`, so its cost
+   * for each `get` is constant on average.
+   */
   #sweep(): void {
     this.#listed = this.#listed.filter((reference) => {
       const context = reference.deref();
@@ -228,19 +229,21 @@ export class SessionScopes {
   }
 }
 
+/** A load for data that `get` has returned; `undefined` if these have no snapshot. */
 function loadOf(session: unknown): LoadedSession | undefined {
   const loaded = loadedSnapshot(session);
   return loaded && new LoadedSession(loaded, REMEMBERED_MS);
 }
 
 /**
- * Whether a session that is to be saved was made from the last of two loads, and not from the first one: it shows
- * something that others changed between the two. All three are JSON.
+ * Whether a session that is to be saved was made from the last of two loads, not from the first one: it contains a
+ * change that others made between the two. All arguments are JSON.
  */
 function isMadeFromLast(first: string, last: string, session: string): boolean {
   return first === last || showsChange(JSON.parse(first), JSON.parse(last), JSON.parse(session));
 }
 
+/** Whether a value contains a change that lies between `before` and `after`. */
 function showsChange(before: unknown, after: unknown, session: unknown): boolean {
   if (isDeepStrictEqual(before, after)) return false;
   if (!isObject(before) || !isObject(after) || !isObject(session)) return isDeepStrictEqual(after, session);

@@ -1,4 +1,4 @@
-/** From a session ID to the keys of its row and back. Pure. */
+/** Converts session IDs to the keys of their rows and back. Has no side effects. */
 
 import { createHash, createHmac } from 'node:crypto';
 import { crc32 } from 'node:zlib';
@@ -8,16 +8,16 @@ import type { KeyRange } from './row.js';
 
 type SessionIdOptions = Pick<Options, 'prefix' | 'secrets' | 'hashIds'> & Partial<Pick<Options, 'shards'>>;
 
-/** The keys under which a session's row may be: the one to write first, then those of older secrets. */
+/** The keys under which a session's row may be: first the one that is written, then those of older secrets. */
 export type RowKeys = readonly [string, ...string[]];
 
-/** Bytes of a session ID or of a user: an entry of an index holds 2,704. */
+/** The largest length of a session ID or a user in bytes. An entry of a PostgreSQL index has at most 2,704 bytes. */
 const LONGEST_TEXT = 2000;
 
-/** Maps session IDs to row keys and back, as options `prefix`, `secret`, `hashIds` and `shards` say. */
+/** Maps session IDs to row keys and shards, according to options `prefix`, `secret`, `hashIds` and `shards`. */
 export class SessionIds {
   readonly #options: SessionIdOptions;
-  /** One for each secret, newest first. */
+  /** The signing key of each secret, newest first. */
   readonly #signingKeys: readonly Buffer[];
 
   constructor(options: SessionIdOptions) {
@@ -25,12 +25,12 @@ export class SessionIds {
     this.#signingKeys = options.secrets.map((secret) => signingKey(secret, options.prefix));
   }
 
-  /** Whether `sessionIdFrom` can tell a session ID from its row key. */
+  /** Whether `sessionIdFrom` can find the session ID of a row key, which is impossible with option `hashIds`. */
   get isReversible(): boolean {
     return !this.#options.hashIds;
   }
 
-  /** All keys that start with the prefix. */
+  /** The range of all row keys that begin with the prefix. */
   get range(): KeyRange {
     const { prefix } = this.#options;
     return [prefix, prefix + '\u{10FFFF}'.repeat(LONGEST_TEXT / 4 + 1)];
@@ -45,16 +45,16 @@ export class SessionIds {
   }
 
   /**
-   * The shard of a session: the CRC-32 (that of zlib and PNG) of prefix and session ID in UTF-8, modulo the number of
-   * shards. It is not computed from the row key, so a session stays in its shard when its key changes with `secret`,
-   * and one statement can move it.
+   * The shard of a session: the CRC-32 (as in zlib) of prefix and session ID in UTF-8, modulo the number of shards;
+   * `undefined` without option `shards`. It does not depend on the row key, so a session stays in its shard when its
+   * key changes after a rotation of `secret`, and one statement can change the key.
    */
   shardOf(sid: string): number | undefined {
     const { prefix, shards } = this.#options;
     return shards && crc32(prefix + sid) % shards;
   }
 
-  /** The session ID of a row; `undefined` where the row is not signed with one of the secrets, or IDs are hashed. */
+  /** The session ID of a row; `undefined` if the row is not signed with one of the secrets, or IDs are hashed. */
   sessionIdFrom(key: string): string | undefined {
     const { prefix, hashIds } = this.#options;
     if (hashIds || !key.startsWith(prefix)) return undefined;
@@ -68,8 +68,8 @@ export class SessionIds {
   }
 
   /**
-   * The other keys that the session of this row may have, after a rotation of `secret`. With `hashIds` nobody can tell
-   * them.
+   * The other keys that the session of this row may have after a rotation of `secret`. With option `hashIds` there are
+   * none, because they cannot be computed from a hash.
    */
   otherKeysOf(key: string): readonly string[] {
     const sid = this.#signingKeys.length > 1 ? this.sessionIdFrom(key) : undefined;
@@ -77,21 +77,21 @@ export class SessionIds {
   }
 
   /**
-   * Whether a handle names the session of this row. A handle is made from a row key, and after a rotation of `secret`
-   * the session has another one.
+   * Whether a handle names the session of this row. A handle is computed from a row key, so after a rotation of
+   * `secret` a session has several handles.
    */
   hasHandle(key: string, handle: string): boolean {
     return [key, ...this.otherKeysOf(key)].some((one) => handleOf(one) === handle);
   }
 }
 
-/** What keeps a session ID from being stored, if anything. */
+/** Says why a session ID cannot be stored; `undefined` if it can. */
 export function validateSessionId(sid: unknown): string | undefined {
   const flaw = typeof sid === 'string' ? textFlaw(sid) : typeof sid;
   return flaw && `expected a string as session ID, got ${flaw}`;
 }
 
-/** Why neither a column of type text nor its index can hold this text, if they cannot. */
+/** Says why a column of type `text` with an index cannot contain a text; `undefined` if it can. */
 export function textFlaw(text: string): string | undefined {
   if (text.includes('\0')) return 'one with a NUL character';
   if (!text.isWellFormed()) return 'one with half a surrogate pair';
@@ -99,17 +99,17 @@ export function textFlaw(text: string): string | undefined {
 }
 
 /**
- * An opaque name of a session for logs and pages. It is of no use as a session ID, and stays the same as long as the
- * row key does.
+ * The handle of a session: an opaque name for logs and pages, which cannot be used as a session ID. It changes only
+ * when the row key changes.
  */
 export function handleOf(key: string): string {
   return createHash('sha256').update('express-pg-store handle\0').update(key).digest('base64url').slice(0, 24);
 }
 
 /**
- * express-session signs its cookies with HMAC-SHA-256 too, and apps may well give both the same secret: a row key made
- * with the secret itself would be the signature of a cookie. So row keys are signed, or hashed, with a key of their
- * own, one for each prefix.
+ * The key with which row keys are signed or hashed. It is derived from the secret and the prefix. If row keys were
+ * signed with the secret itself, and the app gives express-session the same secret, a row key would be a valid cookie,
+ * because express-session signs its cookies with HMAC-SHA-256, too.
  */
 function signingKey(secret: string, prefix: string): Buffer {
   return createHmac('sha256', secret).update(`express-pg-store row key\0${prefix}`).digest();

@@ -1,36 +1,38 @@
-/** What a request saw when it loaded its session, and what the row has stored since. */
+/** Snapshots: what a request saw when it loaded its session, and what the row contains since then. */
 
 import type { Content } from './codec.js';
 import type { RowStatements, StoredRow } from './row.js';
 
-/** A save as it was sent: the version that it gives the row, and what a snapshot has `seen` and `stored` after it. */
+/** A save that was sent: the version that it gives the row, and the values of `seen` and `stored` after it. */
 export type Save = Pick<Snapshot, 'version' | 'seen' | 'stored'>;
 
-/** The state of a session's row as one `Session` object knows it. It changes with each of that object's saves. */
+/** The state of a session's row as far as one `Session` object knows it. Each save of that object updates it. */
 export interface Snapshot {
   readonly sid: string;
-  /** Reads the row where the session was last known to be: in the table of the store that loaded or saved it. */
+  /** Reads rows of the table from which the session was loaded, or into which it was saved last. */
   readFrom: RowStatements['read'];
   key: string;
   version: number;
-  /** What the request holds if it changed nothing. */
+  /** The content of the session object if the request has changed nothing since it was loaded or saved. */
   seen: Content;
-  /** What the row holds. It differs from `seen` after a merge brought in what others changed. */
+  /** The content of the row. It differs from `seen` after a merge with changes of other requests. */
   stored: Content;
-  /** Whether an old `secret` or `encryptionKey` wrote the row: the next save rewrites it, also with nothing changed. */
+  /** Whether the row was written with an older `secret` or `encryptionKey`. The next save rewrites it in any case. */
   needsRekey: boolean;
-  /** Saves that got no answer, oldest first: the row may be as any of them left it. */
+  /** Saves that got no answer, the oldest first. Each of them may or may not have been written. */
   inDoubt: readonly Save[];
   /** When the row expires, in milliseconds on the clock of `performance.now()`. */
   expiresAt: number;
-  /** When `maxLifetime` ends the session, on the same clock. */
+  /** When `maxLifetime` ends the session, on the same clock; Infinity without that option. */
   readonly endsAt: number;
 }
 
 /**
- * A snapshot is hidden in the object that it belongs to, so it travels with it, also through a Proxy and to another
- * store. A WeakMap would cost the garbage collector nearly as much as all the rest of a `get`. The symbols are
- * registered, so that the package's ES module and its CommonJS build know each other's.
+ * A snapshot is a hidden property of its session, so that it is found through a Proxy and by other stores. A WeakMap
+ * would not be, and would cost the garbage collector nearly as much time as the rest of a `get`. The symbols are
+ * registered (`Symbol.for`), so that the package's two builds find each other's snapshots.
+ *
+ * `LOADED` marks the data that `get` returns, `SNAPSHOT` a session that an app can change and save.
  */
 const LOADED = Symbol.for('express-pg-store.loaded');
 const SNAPSHOT = Symbol.for('express-pg-store.snapshot');
@@ -38,24 +40,27 @@ const SNAPSHOT = Symbol.for('express-pg-store.snapshot');
 type Holder = { [LOADED]?: Snapshot; [SNAPSHOT]?: Snapshot } | null | undefined;
 
 /**
- * Gives the data that `get` answers with its snapshot. The data are not yet anybody's session.
+ * Attaches a snapshot to the data that `get` returns. They become a session only when express-session calls
+ * `createSession`.
  *
- * JSON is kept as text and parsed again only where a save meets another one, so reading costs nothing more.
+ * The snapshot contains JSON texts, which are parsed again only if a save meets another one. So a `get` parses each
+ * session only once.
  */
 export function attachSnapshot(data: object, snapshot: Snapshot): void {
   Object.defineProperty(data, LOADED, { value: snapshot });
 }
 
-/** The snapshot of data that `get` has answered. */
+/** The snapshot of data that `get` has returned. */
 export function loadedSnapshot(data: unknown): Snapshot | undefined {
   return (data as Holder)?.[LOADED];
 }
 
 /**
- * Gives a session that `createSession` created from data of `get` the snapshot of these.
+ * Copies the snapshot of data to the session that `createSession` has created from these data.
  *
- * A `Session` adopts no key that it has already (`id`, `req`, `save`, `toString`, `__proto__`), and has those where
- * they are not enumerable. The request has not seen such keys, so their absence is not a removal.
+ * A `Session` does not take over keys that it has itself (`id`, `req`, `save`, `toString`, `__proto__`). The request
+ * does not see these keys of the data, so they are removed from `seen`. Otherwise a save would take their absence for a
+ * removal.
  */
 export function transferSnapshot(data: object, session: object): void {
   const snapshot = loadedSnapshot(data);
@@ -70,8 +75,8 @@ export function transferSnapshot(data: object, session: object): void {
 }
 
 /**
- * Remembers the row of a session that was saved without a snapshot. Plain objects stay without: they replace it each
- * time.
+ * Gives a session that was saved without a snapshot the snapshot of the row that it wrote. A plain object gets none, so
+ * that each save with it replaces the row.
  */
 export function recordSnapshot(session: object, snapshot: Snapshot): void {
   const prototype = Object.getPrototypeOf(session);
@@ -79,25 +84,29 @@ export function recordSnapshot(session: object, snapshot: Snapshot): void {
 }
 
 /**
- * The snapshot of a session, but only for the session ID and under a row key with which it was loaded: saved under
- * another one, a session is a new one.
+ * The snapshot of a session; `undefined` if it is saved under another session ID or row key than it was loaded with,
+ * because it is then a new session.
  */
 export function snapshotFor(session: unknown, sid: string, keys: readonly string[]): Snapshot | undefined {
   const snapshot = (session as Holder)?.[SNAPSHOT];
   return snapshot?.sid === sid && keys.includes(snapshot.key) ? snapshot : undefined;
 }
 
-/** Whether the session has a snapshot of its own, of this session ID. */
+/** Whether the session itself has a snapshot of this session ID. */
 export function hasSnapshot(session: unknown, sid: string): boolean {
   return (session as Holder)?.[SNAPSHOT]?.sid === sid;
 }
 
-/** Stands in for a session that a framework has made from data of `get` in a way of its own: it has their snapshot. */
+/**
+ * Has the snapshot of a session that a framework has created from data of `get` in its own way, without calling
+ * `createSession`.
+ */
 export class LoadedSession {
-  /** The snapshot of the data. */
+  /** The snapshot of the data that `get` returned. */
   readonly loaded: Snapshot;
+  /** A copy of it, which saves update. */
   readonly [SNAPSHOT]: Snapshot;
-  /** In milliseconds on the clock of `performance.now()`. */
+  /** Until when the load is remembered, in milliseconds on the clock of `performance.now()`. */
   rememberedUntil = 0;
 
   constructor(loaded: Snapshot, forMs: number) {
@@ -106,7 +115,7 @@ export class LoadedSession {
     this.remember(forMs);
   }
 
-  /** What the request holds if it changed nothing since its last save. */
+  /** The content of the session if the request has changed nothing since its last save. */
   get seen(): Content {
     return this[SNAPSHOT].seen;
   }
@@ -121,19 +130,20 @@ export class LoadedSession {
 }
 
 /**
- * The snapshot for a touch of a session. Data of `get` will do, too: a touch writes nothing that the request may have
- * changed in them.
+ * The snapshot for a touch of a session. Data that `get` has returned are good enough, because a touch does not write
+ * data that the request may have changed.
  */
 export function snapshotForTouch(session: unknown, sid: string, keys: readonly string[]): Snapshot | undefined {
   const snapshot = snapshotFor(session, sid, keys) ?? loadedSnapshot(session);
   return snapshot?.sid === sid && keys.includes(snapshot.key) ? snapshot : undefined;
 }
 
-/** Where the app has frozen the session, it stays without one. */
+/** Attaches a snapshot to a session. If the app has frozen the session, that fails silently. */
 function setSnapshot(session: object, snapshot: Snapshot): void {
   Reflect.defineProperty(session, SNAPSHOT, { value: snapshot, writable: true, configurable: true });
 }
 
+/** The snapshot of a row that was just read or written. @param content the content of the row and of the session */
 export function newSnapshot(
   sid: string,
   row: Pick<StoredRow, 'key' | 'version' | 'expiresInMs' | 'endsInMs'>,
@@ -156,7 +166,11 @@ export function newSnapshot(
   };
 }
 
-/** The row expires then: milliseconds since 1970 by the app's clock, or earlier by `maxLifetime`. */
+/**
+ * Notes that the row's expiry was written.
+ *
+ * @param expires in milliseconds since 1970 by the app's clock; `maxLifetime` may end the session earlier
+ */
 export function noteExpiry(snapshot: Snapshot, expires: number): void {
   snapshot.expiresAt = Math.min(performance.now() + expires - Date.now(), snapshot.endsAt);
 }

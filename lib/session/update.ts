@@ -9,20 +9,14 @@ import { type Codec, changeOf, type EncodedSession, type OpenedRow, readRow } fr
 import { isLive, randomVersion } from './concurrency.js';
 import { cookieFlaw, settledCookie } from './cookie.js';
 import { isObject } from './merge.js';
+import type { Change } from './public-types.js';
 import type { ChangedRow, RowStatements, Statements, StoredRow, UserRow } from './row.js';
 import type { RowKeys, SessionIds } from './session-id.js';
-
-/**
- * Changes a session in place, or returns another one to store in its place. It is synchronous, and may be called
- * several times, each time with the session parsed anew.
- */
-// biome-ignore lint/suspicious/noConfusingVoidType: a function without a return statement is the usual one
-export type Change = (session: SessionData) => SessionData | void;
 
 /** Runs a task in the order of the calls on a session ID. */
 type InOrder = (sid: string, task: () => Promise<Outcome>) => Promise<Outcome>;
 
-/** The store in option `previous`, as far as it takes part. */
+/** The call of `PreviousSessions` that takes a session over. */
 interface PreviousSource {
   takeOver(sid: string, deadline: number): Promise<boolean>;
 }
@@ -34,23 +28,26 @@ interface Target {
   /** The keys under which its row may be; the row gets the first of them. */
   readonly keys: RowKeys;
   readonly shard: number | undefined;
-  /** Only while its opened data are this user's; `undefined`: whoever's they are. */
+  /** The user to whom the session must belong by its data; `undefined`: any user. */
   readonly user: string | undefined;
 }
 
-/** What became of it: `session` is the session as it is stored. */
+/** The result of a change. `session` is the session as it is stored. */
 type Outcome =
   | { readonly kind: 'changed' | 'unchanged'; readonly session: SessionData }
   | { readonly kind: 'gone' | 'unreadable' | 'of another user' };
 
-/** What `change` made of a session. */
+/** The result of the app's function. */
 interface Applied {
+  /** The session as it will be stored. */
   readonly session: SessionData;
+  /** What is to be written; `undefined` if nothing has changed. */
   readonly encoded: EncodedSession | undefined;
+  /** Whether the expiry is written, because the function has changed the cookie. */
   readonly movesExpiry: boolean;
 }
 
-/** How many of a user's sessions are changed at a time. */
+/** How many of a user's sessions are changed at the same time. */
 const PAGE = 100;
 
 export class SessionUpdates {
@@ -61,7 +58,7 @@ export class SessionUpdates {
   readonly #deadline: () => number;
   readonly #emit: Emit;
 
-  /** @param deadline of a session's change that starts now */
+  /** @param deadline returns the deadline for the change of a session that starts now */
   constructor(
     statements: Statements,
     ids: SessionIds,
@@ -79,9 +76,9 @@ export class SessionUpdates {
   }
 
   /**
-   * Changes one session. The caller keeps the order of the calls on its session ID.
+   * Changes one session. The caller runs calls on the same session ID one after the other.
    *
-   * @returns the session as it is stored; `null` where there is none
+   * @returns the session as it is stored; `null` if there is none
    * @throws PgStoreError `UNREADABLE`
    */
   async one(sid: string, change: Change, deadline: number): Promise<SessionData | null> {
@@ -103,15 +100,16 @@ export class SessionUpdates {
   }
 
   /**
-   * Changes each unexpired session of a user whose opened data belong to that user.
+   * Changes each unexpired session of a user.
    *
-   * @returns how many were changed
+   * @param inOrder runs a task in the order of the calls on a session ID
+   * @returns how many sessions were changed
    */
   async ofUser(user: string, change: Change, inOrder: InOrder): Promise<number> {
     const found = await this.#find(user);
     const first = await this.#changeAll(found, change, inOrder);
-    // Another request has moved it to the key of a newer secret. With `hashIds` nobody knows that key, so it is found
-    // again.
+    // A session that has no row under its key any more may have been moved to the key of a newer secret by another
+    // request. With option `hashIds` that key cannot be computed, so the user's rows are looked for once more.
     const known = new Set(found.map(({ key }) => key));
     const gone = new Set(first.gone.map(({ createdAt }) => createdAt));
     const isMoved = ({ key, createdAt }: UserRow) => gone.has(createdAt) && !known.has(key);
@@ -120,11 +118,15 @@ export class SessionUpdates {
     return first.changed + second.changed;
   }
 
+  /** The user's unexpired rows. */
   async #find(user: string): Promise<UserRow[]> {
     return (await this.#statements.findOfUser(user, this.#deadline())).filter(({ isExpired }) => !isExpired);
   }
 
-  /** Changes the sessions of these rows, page after page. A change that fails ends it after its page. */
+  /**
+   * Changes the sessions of these rows, page after page. If a change fails, the other changes of its page are
+   * completed.
+   */
   async #changeAll(rows: readonly UserRow[], change: Change, inOrder: InOrder) {
     const gone: UserRow[] = [];
     let changed = 0;
@@ -142,14 +144,14 @@ export class SessionUpdates {
 
   async #changeRow({ key, shard, user }: UserRow, change: Change, inOrder: InOrder): Promise<Outcome> {
     const sid = this.#ids.sessionIdFrom(key);
-    // The row is not signed with one of the secrets.
+    // A row that is not signed with one of the secrets is not a session.
     if (sid === undefined && this.#ids.isReversible) return { kind: 'unreadable' };
     const keys: RowKeys = sid === undefined ? [key] : this.#ids.rowKeysFor(sid);
     const target = { method: 'updateSessionsOf', keys, shard, user };
     return inOrder(sid ?? key, () => this.#change(target, change, this.#deadline()));
   }
 
-  /** Reads the row, and changes its session until the row still has the version that was read. */
+  /** Reads the row and changes its session. It does so again if the row was changed before the change was written. */
   async #change({ method, keys, shard, user }: Target, change: Change, deadline: number): Promise<Outcome> {
     const statements = this.#statements.onShard(shard);
     let row = await statements.read(keys, deadline);
@@ -171,18 +173,17 @@ export class SessionUpdates {
   }
 
   /**
-   * What `change` makes of a session.
-   *
-   * @returns the session as it is stored then, and what to write; no `encoded` where nothing was changed
+   * Calls the app's function, and compares the result with the stored session.
    */
   #apply(method: string, change: Change, row: StoredRow, { session, content }: OpenedRow): Applied {
     const { cookie: _, ...dataBefore } = JSON.parse(content.data);
     const cookieBefore: unknown = session.cookie && copyOf(session.cookie);
     const result = copyOf(resultOf(method, change, session));
     if (!isObject(result))
-      throw new ArgumentError(method, '`change` made something of the session that is not an object');
+      throw new ArgumentError(method, '`change` gave the session a `toJSON` that does not return an object');
     const { cookie: cookieAfter, ...data } = result;
-    // A result without a cookie keeps the one that is there: express-session cannot load a session without.
+    // If the result has no cookie, the session keeps its own, because express-session cannot load a session without
+    // one.
     const cookie = cookieAfter ?? cookieBefore;
     if (!isDeepStrictEqual(cookie, cookieBefore)) {
       const encoded = this.#codec.encode({ ...data, cookie: settledCookie(cookie, cookieBefore) });
@@ -202,10 +203,10 @@ export class SessionUpdates {
 }
 
 /**
- * Writes a changed row, if it still has the version that the change is based on. While another transaction has locked
- * it, it is tried again.
+ * Writes a changed row, if it still has the version on which the change is based. While another transaction has locked
+ * the row, the statement is repeated.
  *
- * @returns whether it was written; if not, the row that is there instead
+ * @returns whether the row was written, and if not, the row as it is now
  */
 async function writeChanged(
   statements: RowStatements,
@@ -216,7 +217,7 @@ async function writeChanged(
   for (let tries = 1; ; tries++) {
     if (await statements.update(changed, deadline)) return { isDone: true };
     const row = await statements.read(keys, deadline);
-    // An earlier attempt at this very statement was done, and its answer lost.
+    // An earlier attempt at this statement was written, and its answer was lost.
     if (row?.version === changed.version) return { isDone: true };
     const isLocked = isLive(row) && row.key === changed.oldKey && row.version === changed.oldVersion;
     if (!isLocked) return { isDone: false, row };
@@ -239,7 +240,7 @@ function resultOf(method: string, change: Change, session: SessionData): unknown
   }
   if (result === undefined) return session;
   if (typeof (result as PromiseLike<unknown> | null)?.then === 'function') {
-    // Nobody else awaits it: if it is rejected, that must not end the process.
+    // Nobody awaits this promise. If it is rejected, that must not end the process.
     Promise.resolve(result).catch(() => {});
     throw new ArgumentError(
       method,
@@ -250,12 +251,13 @@ function resultOf(method: string, change: Change, session: SessionData): unknown
   throw new ArgumentError(method, `\`change\` returned ${nameOf(result)}; expected a session, or nothing`);
 }
 
+/** Describes the kind of a value. */
 function nameOf(value: unknown): string {
   if (value === null) return 'null';
   return Array.isArray(value) ? 'an array' : `a ${typeof value}`;
 }
 
-/** A copy as JSON has it. */
+/** A copy of a value by way of JSON. */
 function copyOf(value: unknown): unknown {
   const text = JSON.stringify(value);
   return text === undefined ? undefined : JSON.parse(text);

@@ -1,4 +1,4 @@
-/** Whose session it is: option `user`, and what a user may be. */
+/** Users: option `user` says to which one a session belongs. */
 
 import type { SessionData } from 'express-session';
 import { PgStoreError } from '../errors.js';
@@ -7,7 +7,7 @@ import { property } from './property.js';
 import { textFlaw } from './session-id.js';
 
 /**
- * Whose session it is, as the table stores it; `null`: nobody's.
+ * The user to whom a session belongs, as the table stores it; `null`: nobody.
  *
  * @throws PgStoreError `INVALID_USER`, and whatever option `user` throws
  */
@@ -17,8 +17,9 @@ export function userOf(session: SessionData, option: Options['user'] = passportU
 }
 
 /**
- * Checks a user that was passed to a method, and returns it as the table stores it.
+ * Checks a user, and returns it as the table stores it.
  *
+ * @param where goes before the error's message
  * @throws PgStoreError `INVALID_USER`
  */
 export function checkUser(user: unknown, where = ''): string {
@@ -29,8 +30,8 @@ export function checkUser(user: unknown, where = ''): string {
 }
 
 /**
- * Passport keeps what its `serializeUser` returned in `session.passport.user`; an object there does not say whose
- * session it is.
+ * The default of option `user`. Passport keeps the result of `serializeUser` in `session.passport.user`. If that is an
+ * object, it does not identify the user.
  */
 function passportUser(session: SessionData): string | number | undefined {
   const passport = property(session, 'passport');

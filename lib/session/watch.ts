@@ -1,35 +1,34 @@
-/** Calls back when a watched session has ended, whoever ended it. */
+/** Watches sessions, and calls back when one has ended, whoever ended it. */
 
 import { Interval, onlyShorter } from '../calls/interval.js';
 import type { KeyedReadWriteLock } from '../calls/order.js';
 import { nextTick, nextTurn, setImmediate } from '../calls/timers.js';
 import { codeOf } from '../errors.js';
 import type { Emit } from '../events.js';
+import type { SessionEnd } from './public-types.js';
 import type { CheckedRow, Statements, WatchedRow } from './row.js';
 import type { RowKeys, SessionIds } from './session-id.js';
 
-/** Why a watched session has ended. */
-export type SessionEnd = 'destroyed' | 'expired';
-
-/** The store in option `previous`, as far as it takes part. */
+/** The call of `PreviousSessions` that takes a session over. */
 interface PreviousSource {
   takeOver(sid: string, deadline: number): Promise<boolean>;
 }
 
-/** Runs a statement as a call of the store, which waits for it when it closes. */
+/** Runs work as a call of the store, so that `close()` waits for it. */
 type Call = <T>(work: (deadline: number) => Promise<T>) => Promise<T>;
 
-/** Row keys in one statement. With more of them PostgreSQL would rather read the whole table. */
+/** The largest number of row keys in a statement. With more of them PostgreSQL may read the whole table. */
 const PAGE = 1000;
 
-/** How many callbacks are called in a turn of the event loop. */
+/** The largest number of callbacks in a turn of the event loop, so that many ends do not block it. */
 const CALLBACKS_IN_A_TURN = 100;
 
 /**
- * A check learns the expiry of rows that expire within so many seconds, and two intervals: longer than until the next
- * check, so if the row is gone by then, it is known whether the session had expired.
+ * A check also returns rows that expire within so many seconds plus two intervals. That is longer than until the next
+ * check. So if such a row is missing at the next check, the store knows whether its session had expired or was
+ * destroyed.
  */
-const SOON = 60;
+const SOON_SECONDS = 60;
 
 /** A session that somebody watches. */
 interface Watch {
@@ -37,35 +36,39 @@ interface Watch {
   readonly keys: RowKeys;
   readonly shard: number | undefined;
   readonly onEnd: (reason: SessionEnd) => void;
-  /** The key under which its row was last seen; `undefined`: it is looked for under each of its keys. */
+  /** The key under which the row was last seen; `undefined`: the row is looked for under each of the session's keys. */
   key: string | undefined;
-  /** When the session was created, as the row says; `undefined` until it was seen for the first time. */
+  /** When the session was created, as in `RowName`; `undefined` until its row has been seen. */
   createdAt: string | undefined;
-  /** When it expires, on the clock of `performance.now()`, if the last check found that this is soon; else Infinity. */
+  /**
+   * When the session expires, in milliseconds on the clock of `performance.now()`; Infinity unless the last check found
+   * that it expires soon.
+   */
   expiresAt: number;
-  /** `false` before its first check may run: until the calls on the session ID have ended that were under way. */
+  /** Whether checks may run. They have to wait for the calls on the session ID that were under way at the start. */
   isReady: boolean;
-  /** Whether the store in option `previous` was asked for it. */
+  /** Whether the store in option `previous` has been asked for the session. */
   wasTakenOver: boolean;
-  /** It was stopped, or its end has been noticed. */
+  /** Whether the watch was stopped, or the session's end was noticed. */
   isOver: boolean;
+  /** Whether the app has stopped the watch, so that it is not called back. */
   isStopped: boolean;
 }
 
-/** The watches of a shard that wait for a check, and whether one is running. */
+/** The checks of a shard: the watches that are to be checked, and whether a check is running. */
 interface Checks {
   readonly due: Set<Watch>;
   isRunning: boolean;
-  /** How many checks in a row have failed. */
+  /** How many consecutive checks have failed. */
   failures: number;
 }
 
 /**
- * One timer checks all watched sessions, in statements of many rows. It polls, and does not `LISTEN`: a lost connection
- * loses nothing, poolers and Citus do not matter, and no writer pays for `NOTIFY`, which takes a lock of the whole
- * cluster at each commit.
+ * The watched sessions of a store. One timer checks all of them, in statements of many rows. Polling has advantages
+ * over `LISTEN`: a lost connection loses no event, poolers and Citus need no support for it, and writers need no
+ * `NOTIFY`, which takes a lock on the whole database cluster at each commit.
  *
- * A session is known by the time of its creation: one that was destroyed and created again between two checks has
+ * A session is identified by its time of creation. If it was destroyed and created again between two checks, it has
  * ended.
  */
 export class SessionWatches {
@@ -76,10 +79,10 @@ export class SessionWatches {
   readonly #call: Call;
   readonly #emit: Emit;
   readonly #seconds: number;
-  /** By each of the session's row keys. */
+  /** The watches by each of their session's row keys. */
   readonly #watches = new Map<string, Watch[]>();
   readonly #checks = new Map<number | undefined, Checks>();
-  /** Whose end was noticed, and who has not been called back yet. */
+  /** Watches whose session has ended and that have not been called back yet. */
   #ended: { readonly watch: Watch; readonly reason: SessionEnd }[] = [];
   #interval: Interval | undefined;
   #isClosed = false;
@@ -128,17 +131,17 @@ export class SessionWatches {
     };
   }
 
-  /** The watches that the session ID has now, for `end`. */
+  /** The present watches of a session ID, for a later call of `end`. */
   on(sid: string): readonly Watch[] {
     return this.#watches.size === 0 ? [] : [...(this.#watches.get(this.#ids.rowKeysFor(sid)[0]) ?? [])];
   }
 
-  /** The session of these watches was destroyed. */
+  /** Ends watches whose session was destroyed. */
   end(watches: readonly Watch[]): void {
     for (const watch of watches) this.#end(watch, 'destroyed');
   }
 
-  /** The row under this key was deleted: its watches are checked at once. */
+  /** Checks the watches of a row key at once, because the row was deleted. */
   checkKey(key: string): void {
     for (const watch of this.#watches.get(key) ?? []) if (watch.isReady) this.#checkSoon(watch);
   }
@@ -152,7 +155,7 @@ export class SessionWatches {
     this.#ended = [];
   }
 
-  /** What is being saved when `watch` is called is there by the first check. */
+  /** Checks a new watch for the first time, after the calls under way on its session ID, which may be saving it. */
   async #checkFirst(watch: Watch): Promise<void> {
     await this.#order.idle(watch.sid);
     watch.isReady = true;
@@ -165,7 +168,10 @@ export class SessionWatches {
     }
   }
 
-  /** Shards are checked side by side, since one of them may be on a server that does not answer. */
+  /**
+   * Adds a watch to the next check of its shard. Shards are checked independently, because one of them may be on a
+   * server that does not answer.
+   */
   #checkSoon(watch: Watch): void {
     if (watch.isOver) return;
     let checks = this.#checks.get(watch.shard);
@@ -179,13 +185,13 @@ export class SessionWatches {
 
   async #runChecks(checks: Checks, shard: number | undefined): Promise<void> {
     checks.isRunning = true;
-    // What becomes due in one turn of the event loop goes together.
+    // Watches that become due in the same turn of the event loop share a statement.
     await nextTurn();
     try {
       while (checks.due.size > 0) await this.#checkPage(takePage(checks.due), shard);
       checks.failures = 0;
     } catch (error) {
-      // They are checked again at the next interval, and what has ended meanwhile is reported then.
+      // The watches are checked again at the next interval, and ends until then are reported then.
       checks.due.clear();
       checks.failures++;
       if (codeOf(error) !== 'CLOSED') this.#emit('retry', 'watch', checks.failures, error as Error);
@@ -195,14 +201,16 @@ export class SessionWatches {
 
   async #checkPage(page: readonly Watch[], shard: number | undefined): Promise<void> {
     const rows = rowsOf(page);
-    const soon = SOON + 2 * this.#seconds;
+    const soon = SOON_SECONDS + 2 * this.#seconds;
     const checked = await this.#call((deadline) => this.#statements.onShard(shard).check(rows, soon, deadline));
     const found = new Map(checked.map((row) => [row.key, row]));
     for (const watch of page) if (!watch.isOver) this.#look(watch, found);
   }
 
   /**
-   * @param found the rows that are missing, are not as they were, or expire soon; all others are as they were
+   * Decides from the rows whether the session of a watch has ended.
+   *
+   * @param found the rows that are missing, belong to another session, or expire soon. All other rows are unchanged.
    */
   #look(watch: Watch, found: ReadonlyMap<string, CheckedRow>): void {
     const isThere = (key: string) => found.get(key)?.createdAt !== undefined || !found.has(key);
@@ -219,10 +227,10 @@ export class SessionWatches {
     else watch.expiresAt = row ? performance.now() + row.expiresInMs : Number.POSITIVE_INFINITY;
   }
 
-  /** The row is not where it was looked for. */
+  /** Looks for the session elsewhere, because it has no row under the keys that were checked. */
   #lookElsewhere(watch: Watch): void {
     if (watch.key !== undefined && watch.keys.length > 1) {
-      // Perhaps it has moved to the key of a newer secret. One statement sees it under the old key or the new one.
+      // Perhaps the row was moved to the key of a newer secret. The next statement looks for it under all keys.
       watch.key = undefined;
       this.#checkSoon(watch);
     } else if (watch.createdAt === undefined && !watch.wasTakenOver) {
@@ -231,7 +239,8 @@ export class SessionWatches {
   }
 
   /**
-   * The session may still be in the store in option `previous`. If that does not answer, the next check asks it again.
+   * Takes the session over if it is still in the store in option `previous`. If that store does not answer, the next
+   * check asks it again.
    */
   async #takeOver(watch: Watch): Promise<void> {
     watch.isReady = false;
@@ -248,8 +257,8 @@ export class SessionWatches {
   }
 
   /**
-   * The row is not there any more, or is another session's: after the expiry that was seen last, the session has
-   * expired.
+   * Ends a watch whose row is missing or belongs to another session. If the last known expiry has passed, the session
+   * has expired; otherwise it was destroyed.
    */
   #endOfRow(watch: Watch): void {
     this.#end(watch, performance.now() >= watch.expiresAt ? 'expired' : 'destroyed');
@@ -262,7 +271,9 @@ export class SessionWatches {
     if (this.#ended.length === 1) setImmediate(() => this.#callBack());
   }
 
-  /** What a callback throws is the app's own uncaught exception; the others are called all the same. */
+  /**
+   * Calls back. An error that a callback throws is an uncaught exception of the app, and does not prevent the others.
+   */
   #callBack(): void {
     const now = this.#ended.slice(0, CALLBACKS_IN_A_TURN);
     this.#ended = this.#ended.slice(CALLBACKS_IN_A_TURN);
@@ -292,7 +303,7 @@ export class SessionWatches {
   }
 }
 
-/** Takes as many watches as fit into a statement. */
+/** Removes as many watches from `due` as fit into one statement. */
 function takePage(due: Set<Watch>): Watch[] {
   const page: Watch[] = [];
   const keys = new Set<string>();
@@ -311,13 +322,13 @@ function keysOf(watch: Watch): readonly string[] {
   return watch.key === undefined ? watch.keys : [watch.key];
 }
 
-/** The rows to check, each once, however many watch it. */
+/** The rows to check. A row that several watches look for is contained once. */
 function rowsOf(page: readonly Watch[]): WatchedRow[] {
   const rows = new Map<string, WatchedRow>();
   for (const watch of page) {
     for (const key of keysOf(watch)) {
       const other = rows.get(key);
-      // Watches that know different sessions under one key all have to hear which one is there.
+      // If two watches know different sessions under this key, the check must return the row in any case.
       const createdAt = other && other.createdAt !== watch.createdAt ? undefined : watch.createdAt;
       rows.set(key, { key, createdAt });
     }

@@ -3,11 +3,12 @@
 import type { TableSql } from './table.js';
 
 /**
- * Deletes a page of the rows whose `delete_after` has come, from a time on: so the next page does not pass over the
- * index entries that this one left dead. Locked rows are left to the next run. A row that somebody has prolonged by
- * hand has not expired, and stays.
+ * Deletes a page of the rows whose `delete_after` has passed. $1 is the `delete_after` at which the last page ended, so
+ * that this one does not read the dead index entries of earlier pages. Locked rows are left to the next run. A row
+ * whose expiry somebody has put off by hand has not expired, and stays.
  *
- * The first row says how many rows the page has and the last `delete_after` in it, the others say which were deleted.
+ * The first row of the result contains the number of rows of the page and the last `delete_after` in it. Each further
+ * row is one that was deleted.
  */
 export function deleteExpiredSql({ name, isSharded }: TableSql): string {
   return `with page as (
@@ -29,8 +30,8 @@ export function deleteExpiredSql({ name, isSharded }: TableSql): string {
 }
 
 /**
- * Corrects the `delete_after` of the rows of a page that were prolonged by hand, so that autodelete does not find them
- * again. By page too: somebody may have prolonged every session of a large table.
+ * Corrects the `delete_after` of rows whose expiry was put off by hand, so that autodelete does not find them again. $1
+ * and $2 are the limits of a page, since somebody may have changed every row of a large table.
  */
 export function postponeSql({ name, isSharded }: TableSql): string {
   return `update ${name} s

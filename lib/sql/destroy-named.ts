@@ -1,4 +1,4 @@
-/** Deletes exactly the rows that a call on many sessions has found. */
+/** Deletes exactly the rows that a bulk call has found. */
 
 import type { Deletion, RowName, WrittenRow } from '../session/row.js';
 import { arrayLiteral, type BoundQuery, type Row } from './query.js';
@@ -6,8 +6,7 @@ import { FEW_EXPECTED } from './statement.js';
 import type { TableSql } from './table.js';
 
 /**
- * Rows as `listing` and `findOfUsers` found them: by key, time of creation and, where that matters, user. The times are
- * `numeric`, which is exact.
+ * Deletes rows by key, time of creation and, if the call concerns a user, by user. Times are `numeric`, which is exact.
  */
 export function destroyFoundSql({ name, isSharded }: TableSql): string {
   return `with i as materialized (
@@ -40,7 +39,7 @@ export function destroyFoundSql({ name, isSharded }: TableSql): string {
   from found f left join deleted d on d.sid = f.sid`;
 }
 
-/** Rows as a save of this process wrote them: by key and version. */
+/** Deletes rows that saves of this process have written, by key and version. */
 export function destroyWrittenSql({ name, isSharded }: TableSql): string {
   return `with i as materialized (
     select a.sid, a.version, a.n
@@ -98,7 +97,7 @@ export async function destroyWritten(
   return deletionsOf(rows.length, await query(text, values));
 }
 
-/** What became of each row. Where several calls of a batch name the same one, the first of them has deleted it. */
+/** The result for each item. If several calls of a batch delete the same row, the first of them counts it. */
 function deletionsOf(count: number, rows: readonly Row[]): Deletion[] {
   const deletions = Array<Deletion>(count).fill('gone');
   const counted = new Set<unknown>();

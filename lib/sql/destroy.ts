@@ -9,7 +9,8 @@ const MANY_ROWS = `with i as materialized (
   )`;
 
 /**
- * A deletion locks with `for update`: `skip locked` then skips a row that a foreign key's key-share lock holds, too.
+ * Deletes rows. They are locked with `for update`, so that `skip locked` also skips a row on which another table's
+ * foreign key holds a key-share lock. The deletion would otherwise wait for that lock.
  */
 export function destroyStatement({ name, isSharded }: TableSql): RowStatement<string> {
   const body = `
@@ -26,14 +27,14 @@ export function destroyStatement({ name, isSharded }: TableSql): RowStatement<st
 }
 
 /**
- * A tombstone is a row that has expired in 1970, so every statement ignores it. While it is there, the session is not
- * taken over again from the store in option `previous`. Autodelete deletes it after 400 days: no browser keeps a cookie
- * longer (RFC 6265bis).
+ * A tombstone is a row that expired in 1970, so every statement ignores it. While it exists, its session is not taken
+ * over again from the store in option `previous`. Autodelete deletes it after 400 days, the longest time for which
+ * browsers keep a cookie (RFC 6265bis).
  */
 const TOMBSTONE = `data = 'null', cookie = null, cookie_expires = null, user_id = null,
     expires_at = to_timestamp(0::float8), delete_after = now() + interval '400 days'`;
 
-/** Turns rows that are there into tombstones. */
+/** Turns existing rows into tombstones. */
 export function buryStatement({ name, isSharded }: TableSql): RowStatement<string> {
   const body = `
   update ${name} s
@@ -49,7 +50,7 @@ export function buryStatement({ name, isSharded }: TableSql): RowStatement<strin
   return { one: ONE_ROW + body, many: MANY_ROWS + body, values: (key) => [key], json: [] };
 }
 
-/** Inserts tombstones where there is no row. */
+/** Inserts tombstones for keys that have no row. */
 export function buryAbsentStatement({ name, isSharded }: TableSql): RowStatement<string> {
   const body = `
   insert into ${name} as s (${isSharded ? 'shard,' : ''} sid, data, expires_at, delete_after)

@@ -1,4 +1,4 @@
-/** `get`: reads rows. */
+/** `get`: reads rows by their keys. */
 
 import type { StoredRow } from '../session/row.js';
 import { arrayLiteral, type BoundQuery, type Row } from './query.js';
@@ -7,8 +7,8 @@ import { FEW_EXPECTED } from './statement.js';
 import type { TableSql } from './table.js';
 
 /**
- * Two forms, since the one for one row takes half of the time. One statement sees one moment: a row that moves from key
- * to key meanwhile is not missed.
+ * There are two forms, because the one for a single row takes half of the time. All keys of a session are read in one
+ * statement, which sees one moment, so a row that is moved from one key to another at the same time is not missed.
  */
 export function getStatement({ name, isSharded }: TableSql) {
   return {

@@ -1,4 +1,4 @@
-/** What a statement is made of: its text, its values as text, quoted identifiers and array literals. */
+/** Types and helpers for statements: values as text, quoted identifiers and array literals. */
 
 import format from 'pg-format';
 
@@ -13,20 +13,21 @@ export type Row = readonly unknown[];
  */
 export type Query = (text: string, values: Value[], deadline: number) => Promise<Row[]>;
 
-/** A `Query` that has its deadline already: what a statement is run with. */
+/** A `Query` to which the deadline has been bound. */
 export type BoundQuery = (text: string, values: Value[]) => Promise<Row[]>;
 
-/** What is known of a statement that carries several calls. */
+/** The batch of calls that share a statement. */
 export interface Batch {
+  /** How many calls there are. */
   readonly rows: number;
-  /** Milliseconds since its first call. */
+  /** Returns the milliseconds since the first of these calls. */
   waited(): number;
 }
 
 /** Runs the statements of a store: creates the table first, and repeats what failed with a transient error. */
 export interface StatementRunner {
   /**
-   * @param kind the call that it is for
+   * @param kind the call that the statements are for, as events and diagnostics name it
    * @param deadline on the clock of `performance.now()`, in milliseconds; nothing is sent or tried again after it
    * @param work must be safe to repeat
    */
@@ -36,26 +37,27 @@ export interface StatementRunner {
 export interface TableName {
   readonly schema: string;
   readonly table: string;
-  /** How many values the column `shard` has, where the table has one. Fixed when the table is created. */
+  /** The number of values of the column `shard`; `undefined` for a table without shards. It never changes. */
   readonly shards?: number | undefined;
 }
 
 /**
- * A quoted identifier. pg-format leaves plain lower-case words bare, and its list of reserved ones is older than
- * PostgreSQL.
+ * A quoted identifier. pg-format does not quote lower-case words that are not reserved, but its list of reserved words
+ * is older than the present versions of PostgreSQL, so these are quoted here.
  */
 export function identifier(name: string): string {
   const quoted = format.ident(name);
   return quoted.startsWith('"') ? quoted : `"${quoted}"`;
 }
 
+/** The quoted name of the table with its schema. */
 export function qualified({ schema, table }: TableName): string {
   return `${identifier(schema)}.${identifier(table)}`;
 }
 
 /**
- * PostgreSQL's text form of an array. It holds no `NULL`, which a role's setting `array_nulls` would turn into a text.
- * It is not left to the client, which infers an array's type from its first element.
+ * PostgreSQL's text form of an array. Nulls are not possible, because a role's setting `array_nulls` could turn `NULL`
+ * into a text. The client does not serialize arrays, because it infers their type from the first element.
  */
 export function arrayLiteral(values: readonly string[]): string {
   return `{${values.map((value) => `"${escaped(value)}"`).join()}}`;

@@ -1,4 +1,4 @@
-/** The statements on single rows of a table or a shard, each batched with others of its kind. */
+/** The statements on single rows of a table or of a shard. Calls of the same statement are batched. */
 
 import { Batcher, DEFAULT_LIMITS } from '../calls/batcher.js';
 import { isRowLevelError } from '../calls/retry.js';
@@ -28,7 +28,12 @@ import { touchStatement } from './touch.js';
 import { moveStatement, updateStatement } from './update.js';
 import { check, checkSql } from './watch.js';
 
-/** Batches the items of one kind of statement. */
+/**
+ * Makes a function that batches the calls of one statement.
+ *
+ * @param kind the call that the statement is for, as events and diagnostics name it
+ * @param bytes the approximate number of bytes that an item adds to the statement
+ */
 export function batched<Item, Result>(
   runner: StatementRunner,
   kind: string,
@@ -121,20 +126,20 @@ export class PgRowStatements implements RowStatements {
     return this.#runner.run('watch', deadline, (query) => check(query, this.#checkSql, rows, soon, this.#shard));
   }
 
-  /** A row that moves to another key never shares a statement with others. */
+  /** Moves a row to another key, in a statement of its own (see `moveStatement`). */
   async #moveAlone(row: ChangedRow, deadline: number): Promise<boolean> {
     try {
       const moved = await this.#runner.run('set', deadline, (query) => run(query, this.#move, [row], this.#shard));
       return moved.length > 0;
     } catch (error) {
-      // Unique violation: another process has put the session under the new key.
+      // The primary key is violated (unique_violation): another process has stored the session under the new key.
       if (codeOf(error) === '23505') return false;
       throw error;
     }
   }
 }
 
-/** The statements on single rows of each shard, made when they are first needed. */
+/** The statements on single rows of each shard. Those of a shard are created when they are first needed. */
 export class RowStatementsByShard {
   readonly #byShard = new Map<number | undefined, RowStatements>();
   readonly #newStatements: (shard: number | undefined) => RowStatements;
@@ -143,7 +148,7 @@ export class RowStatementsByShard {
     this.#newStatements = (shard) => new PgRowStatements(runner, table, reader, shard);
   }
 
-  /** Those of a shard; of a table without shards, those of `undefined`. */
+  /** The statements of a shard; `undefined` stands for a table without shards. */
   readonly onShard = (shard: number | undefined): RowStatements => {
     let statements = this.#byShard.get(shard);
     if (!statements) {
@@ -154,7 +159,12 @@ export class RowStatementsByShard {
   };
 }
 
-/** Does for the items that a first statement has left what a second statement does. */
+/**
+ * Runs a second statement for the items that a first statement has not written.
+ *
+ * @param isDone for each item, whether the first statement has written it
+ * @returns for each item, whether either statement has written it
+ */
 async function completed<Item>(
   items: readonly Item[],
   isDone: readonly boolean[],

@@ -1,25 +1,25 @@
-/** A row as one text, and back. */
+/** Reads a row as one text, and parses that text. */
 
 import type { ListedRow, StoredRow } from '../session/row.js';
 import type { Row } from './query.js';
 import { SEPARATOR, SEPARATOR_SQL } from './statement.js';
 
 /**
- * The columns of a row as one text, as each column that is cast, sent, received and decoded alone costs the server and
- * the client more than what is in it: 15 % more gets at 128 in flight. The key comes last, since it may contain the
- * separator.
+ * The columns of a row, joined to one text. Casting, sending, receiving and decoding each column separately would cost
+ * server and client more than its content; one text gave 15 % more gets at 128 in flight. The key comes last, because
+ * it may contain the separator.
  *
- * Times are `numeric`: their text does not depend on the role's settings `DateStyle` and `extra_float_digits`, and
- * there is one for `infinity`.
+ * Times are `numeric`, so that their text does not depend on the role's settings `DateStyle` and `extra_float_digits`,
+ * and because `numeric` can represent `infinity`.
  */
 export const ROW_TEXT = `pg_catalog.concat(version, ${SEPARATOR_SQL}, extract(epoch from created_at), ${SEPARATOR_SQL},
     extract(epoch from expires_at), ${SEPARATOR_SQL}, extract(epoch from now()), ${SEPARATOR_SQL},
     cookie_expires::numeric, ${SEPARATOR_SQL}, cookie, ${SEPARATOR_SQL}, data, ${SEPARATOR_SQL}, sid)`;
 
-/** The columns of a listed row. With shards, `shard::text` follows. */
+/** The columns of a row in a listing. On a table with shards, the column `shard::text` follows. */
 export const LISTED_COLUMNS = `${ROW_TEXT}, extract(epoch from updated_at)::text`;
 
-/** Turns rows to values. */
+/** Parses the rows of results. */
 export class RowReader {
   /** How long a session may live, in milliseconds. */
   readonly #maxLifetimeMs: number;

@@ -1,14 +1,15 @@
-/** The DDL of the table. */
+/** The DDL that creates the table. */
 
 import { createHash } from 'node:crypto';
 import format from 'pg-format';
 import { identifier, qualified, type TableName } from './query.js';
 
-/** One more with each additive change of the table; kept in the table's comment. */
+/** The version of the table, which the table's comment contains. Each additive change of the table increments it. */
 export const SCHEMA_VERSION = 1;
 
 /**
- * The table's columns, with their types as PostgreSQL's format_type() has them; `ready()` compares a table with these.
+ * The table's columns with their types, as PostgreSQL's function format_type() names them. The store compares an
+ * existing table with these.
  */
 export const COLUMNS: Readonly<Record<string, string>> = {
   sid: 'text',
@@ -23,13 +24,14 @@ export const COLUMNS: Readonly<Record<string, string>> = {
   delete_after: 'timestamp with time zone',
 };
 
-/** The column that a table with option `shards` has besides those. */
+/** The additional column of a table with shards. */
 export const SHARD_COLUMN: Readonly<Record<string, string>> = { shard: 'smallint' };
 
 /**
- * Lets one transaction after the other create what is missing, in all stores of the database: `create … if not exists`
- * of two at once fails on the catalog's unique indexes, or in a deadlock of its locks. The lock ends with the
- * transaction, so a pooler does not matter. The number is the beginning of the SHA-256 hash of "express-pg-store".
+ * Takes an advisory lock, so that the stores of a database create tables one after the other. Two transactions that run
+ * `create … if not exists` at the same time can fail by a violation of the catalog's unique indexes, or by a deadlock.
+ * The lock ends with the transaction, so it also works through a pooler. Its number is the beginning of the SHA-256
+ * hash of "express-pg-store".
  */
 export const CREATION_LOCK_SQL = 'select pg_catalog.pg_advisory_xact_lock(24430145236162994::bigint);\n';
 
@@ -37,15 +39,15 @@ export function createSchemaSql(schema: string): string {
   return `create schema if not exists ${identifier(schema)};\n`;
 }
 
-/** Leaves room in each page for the next version of some of its rows. */
+/** Keeps free space on each page, which heap-only updates need for the new versions of rows. */
 const STORAGE = ' with (fillfactor = 90)';
 
 /**
  * The table and its indexes.
  *
- * @param partitions how many to create: by hash of the row key or, with shards, by list of the
- *                   shard; 0 for a plain table
- * @param citus distributes the table by its shards
+ * @param partitions how many partitions to create: by hash of the row key, or by list of shards if there are shards; 0
+ * for a plain table
+ * @param citus whether to distribute the table by its shards with Citus
  */
 export function createTableSql(name: TableName, partitions = 0, citus = false): string {
   const { shards } = name;
@@ -75,7 +77,10 @@ comment on table ${table} is 'express-pg-store schema ${SCHEMA_VERSION}${shards 
 ${citus ? distributionSql(table) : ''}`;
 }
 
-/** Types match exactly: an administrator runs this, perhaps where others may create functions (CVE-2018-1058). */
+/**
+ * An administrator runs this, perhaps in a database where others may create functions. The arguments have exactly the
+ * types that Citus's function takes, so that no other function in the search path is a better match (CVE-2018-1058).
+ */
 function distributionSql(table: string): string {
   const name = `${format.literal(table)}::regclass`;
   return `select pg_catalog.create_distributed_table(${name}, 'shard'::text)
@@ -85,8 +90,8 @@ function distributionSql(table: string): string {
 }
 
 /**
- * A name derived from the table's, within PostgreSQL's 63 bytes: a longer one would be cut, meet
- * another table's, and `if not exists` would then silently skip the index.
+ * The name of an index or partition: the table's name and a suffix, in at most 63 bytes. PostgreSQL truncates longer
+ * names. Two tables could then get the same name for their indexes, and `if not exists` would silently leave one out.
  */
 export function indexName(table: string, suffix: string): string {
   const plain = `${table}_${suffix}`;

@@ -1,10 +1,10 @@
-/** `set` of a session that was not loaded: inserts its row, or replaces the one that is there. */
+/** `set` of a session that was not loaded: inserts its row, or replaces the existing one. */
 
 import type { NewRow } from '../session/row.js';
 import { FEW_EXPECTED, type RowStatement, SEPARATOR_SQL } from './statement.js';
 import { FIRST_DELETE_AFTER, NEXT_DELETE_AFTER, type TableSql } from './table.js';
 
-/** The input of the statements that write new rows, for one row and for many. */
+/** The input rows `i` of the statements in this file, in the form for one row and in the form for many. */
 const ONE_ROW = `with i as materialized (
     select $1::text as sid, $2::text as data, nullif($3::text, '') as cookie,
       nullif($4::text::float8, 'NaN'::float8) as cookie_expires,
@@ -36,12 +36,15 @@ function newRowValues(row: NewRow): readonly string[] {
     String(row.user !== null),
     row.user ?? '',
     String(row.version),
-    // What is left when the statement is sent: what the call has waited before is taken off.
+    // The milliseconds that are left when the statement is sent, so the time for which the call has waited counts.
     String(row.expires - Date.now()),
   ];
 }
 
-/** The part that inserts, by key: a statement that waits for another one's key holds only smaller keys then. */
+/**
+ * The part that inserts. It does so in the order of the keys, so a statement that waits for another transaction's key
+ * has inserted only smaller keys, and no two statements can wait for each other.
+ */
 function insertSql({ name, isSharded, firstExpiry }: TableSql): string {
   return `insert into ${name} as s
       (${isSharded ? 'shard,' : ''}
@@ -61,7 +64,7 @@ function insertSql({ name, isSharded, firstExpiry }: TableSql): string {
     returning s.sid`;
 }
 
-/** The part that replaces rows. What takes the place of an expired row is a new session. */
+/** The part that replaces existing rows. A session that replaces an expired row is a new one, and is created now. */
 function replaceSql({ name, isSharded, isLive, firstExpiry, newExpiry }: TableSql, condition = ''): string {
   return `update ${name} s
     set data = l.data, cookie = l.cookie, cookie_expires = l.cookie_expires, user_id = l.user_id,
@@ -84,15 +87,15 @@ function replaceSql({ name, isSharded, isLive, firstExpiry, newExpiry }: TableSq
     returning s.sid`;
 }
 
-/** Inserts rows, but none where there is one. */
+/** Inserts rows, except for keys that have a row. */
 export function insertStatement(table: TableSql): RowStatement<NewRow> {
   const insert = insertSql(table);
   return { one: `${ONE_ROW} ${insert}`, many: `${MANY_ROWS} ${insert}`, values: newRowValues, json: [1, 2] };
 }
 
 /**
- * Replaces rows that are there. Only a store with shards needs it apart: Citus runs no statement that both inserts and
- * updates.
+ * Replaces existing rows. Only stores with shards use it, because Citus does not support a statement that both inserts
+ * and updates.
  */
 export function replaceStatement(table: TableSql): RowStatement<NewRow> {
   const replace = replaceSql(table);
@@ -100,12 +103,12 @@ export function replaceStatement(table: TableSql): RowStatement<NewRow> {
 }
 
 /**
- * Inserts rows, or replaces those that are there, in one statement.
+ * Inserts rows, or replaces existing ones, in one statement.
  *
- * It inserts before it locks anything. Only an insert can wait: for another transaction that has just inserted the same
- * key. The store's own transactions are single statements, so that wait is short; and while the statement waits it
- * holds only smaller keys, so no circle of waiting statements, a deadlock, can close. PostgreSQL orders two statements
- * in `with` only if one reads the other's rows: hence the condition that counts them.
+ * It inserts before it locks any row. Only an insert can wait: for another transaction that has just inserted the same
+ * key. The store's own transactions are single statements, so that wait is short. While a statement waits, it has
+ * inserted only smaller keys and locked nothing, so a deadlock is impossible. PostgreSQL orders two statements in
+ * `with` only if one reads the other's rows, so the second one has a condition that counts the rows of the first.
  */
 export function setStatement(table: TableSql): RowStatement<NewRow> {
   const body = `, inserted as (

@@ -1,4 +1,4 @@
-/** A statement on rows, in a form for one row and a form for many, and how its input travels. */
+/** Statements on rows: their forms for one row and for many, and how their input is passed to PostgreSQL. */
 
 import type { BoundQuery, Row } from './query.js';
 import { arrayLiteral } from './query.js';
@@ -7,36 +7,36 @@ import { arrayLiteral } from './query.js';
  * A statement that takes rows as its input. The form for one row plans and runs faster; the form for many takes each
  * column of the input as an array.
  *
- * Both forms begin with the input rows as `i`, in a materialized CTE: so the planner does not know the values, and
- * plans a statement on a partitioned table once, not for each call. Types match exactly, and `unnest` has its schema,
- * so that nothing which others put into a schema of the search path is a better match (CVE-2018-1058).
+ * Both forms begin with the input rows as `i`, in a materialized CTE. The planner does not know the values in it, so it
+ * plans a statement on a partitioned table once, and not for each call. Types match exactly, and `unnest` is written
+ * with its schema, so that no function that others have created in the search path is a better match (CVE-2018-1058).
  */
 export interface RowStatement<Item> {
   readonly one: string;
   readonly many: string;
-  /** The values of an item, in the order of the parameters. None is null: SQL makes nulls of them. */
+  /** The values of an item, in the order of the parameters. None is null; the SQL converts some values to null. */
   values(item: Item): readonly string[];
-  /** Which of the values are JSON. */
+  /** The indexes of the values that are JSON. */
   readonly json: readonly number[];
 }
 
 /**
- * U+001F separates JSON texts that travel together: JSON.stringify escapes control characters, so none of them contains
- * it. In the text form of an array, each of JSON's many quotes would have to be escaped.
+ * U+001F separates JSON texts in one value. JSON.stringify escapes control characters, so no JSON text contains it. A
+ * PostgreSQL array would be slower, because each of JSON's many quotes would have to be escaped.
  */
 export const SEPARATOR = '\x1f';
 /** The same as an SQL literal. */
 export const SEPARATOR_SQL = "e'\\x1f'";
 
 /**
- * Ends the input rows of a form for many. It leaves none out, but makes the planner expect few: of a limit that it does
- * not know it expects a tenth of the rows. So it looks each row up by its key. A plan is kept as long as its
- * connection, or until the table is analyzed: planned for many rows while the table was small, a statement would read
- * the whole table each time, also when that has grown (7 ms instead of 2 ms with 10,000 rows).
+ * Ends the input rows of a form for many. The limit omits no row, but makes the planner expect few rows: it assumes a
+ * tenth of the rows for a limit whose value it does not know. So it plans to look up each row by its key. Without the
+ * limit, a statement that was planned while the table was small would read the whole table, and PostgreSQL keeps that
+ * plan until the connection ends or the table is analyzed (7 ms instead of 2 ms with 10,000 rows).
  */
 export const FEW_EXPECTED = 'limit (select pg_catalog.cardinality($1::text::text[]))';
 
-/** Runs a statement on items. With shards, the shard is its last parameter. */
+/** Runs a statement on items. On a table with shards, the shard is the last parameter. */
 export function run<Item>(
   query: BoundQuery,
   statement: RowStatement<Item>,

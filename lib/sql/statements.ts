@@ -1,4 +1,4 @@
-/** The statements of a store on its table: those on many rows, and for each shard those on single rows. */
+/** The statements of a store: those on many rows, and for each shard those on single rows. */
 
 import type {
   ExpiredRow,
@@ -18,12 +18,14 @@ import { batched, RowStatementsByShard } from './row-statements.js';
 import { RowReader } from './row-text.js';
 import { tableSql } from './table.js';
 
-/** Rows in one page of a listing or a deletion: some milliseconds of work, whatever the table's size. */
+/**
+ * The number of rows in a page of a listing or a deletion. A page takes some milliseconds, whatever the table's size.
+ */
 const PAGE = 500;
-/** Names in one page: they are small. */
+/** The number of rows in a page without data, which are small. */
 const NAMES_PAGE = 2000;
 
-/** The first key after a key, in the order of `collate "C"`: PostgreSQL's text has no NUL. */
+/** The next possible key in the order of `collate "C"`. It ends in U+0001, because PostgreSQL's text has no U+0000. */
 function nextKey(key: string): string {
   return `${key}\u0001`;
 }
@@ -42,13 +44,13 @@ export class PgStatements implements Statements {
   readonly #findOfUsersSql: string;
   readonly #deleteExpiredSql: string;
   readonly #postponeSql: string;
-  /** All shards; of a table without shards, `undefined` alone. */
+  /** All shards; only `undefined` for a table without shards. */
   readonly #shards: readonly (number | undefined)[];
 
   /**
-   * @param range the keys of the store's prefix
-   * @param maxLifetime seconds
-   * @param deadline of a statement that starts now
+   * @param range the range of the row keys that begin with the store's prefix
+   * @param maxLifetime the store's option, in seconds
+   * @param deadline returns the deadline of a statement that starts now
    */
   constructor(
     runner: StatementRunner,

@@ -1,4 +1,4 @@
-/** The pieces of SQL that several statements share, and why each is as it is. */
+/** Pieces of SQL that several statements share. */
 
 import { qualified, type TableName } from './query.js';
 
@@ -7,22 +7,23 @@ export interface TableSql {
   readonly name: string;
   /** Whether the table has a column `shard`. */
   readonly isSharded: boolean;
-  /** When the row `s` expires. */
+  /** The time at which the row `s` expires. */
   readonly expiry: string;
   /**
-   * A condition on `s`: the row has not expired. An expired session is destroyed for every call, its row there or not.
+   * The condition that the row `s` has not expired. Every call treats an expired session as destroyed, even if its row
+   * still exists.
    */
   readonly isLive: string;
   /**
-   * Within a join of `i` and `s`: when the row expires, if it is to live for `i.expires_in` milliseconds more. By the
-   * database's clock alone.
+   * The time at which a row expires that is to live for `i.expires_in` milliseconds from now, by the database's clock.
+   * It is used in a join of the input `i` and the table `s`.
    */
   readonly newExpiry: string;
-  /** The same where `i` is a session that begins now. */
+  /** The same for a session that is created now. */
   readonly firstExpiry: string;
 }
 
-/** @param maxLifetime seconds */
+/** The pieces for a table. @param maxLifetime the store's option, in seconds */
 export function tableSql(name: TableName, maxLifetime: number | undefined): TableSql {
   const due = `now() + i.expires_in * interval '1 millisecond'`;
   const shared = { name: qualified(name), isSharded: name.shards !== undefined };
@@ -41,17 +42,18 @@ export function tableSql(name: TableName, maxLifetime: number | undefined): Tabl
 }
 
 /**
- * When autodelete may delete a row: a tenth of its lifetime after it expires, at most half a year.
+ * When autodelete may delete a new row: a tenth of its lifetime after its expiry, and at most half a year after it.
  *
- * Within a join with `e`, the new expiry, and `i`.
+ * It is used in a join with the input `i` and with `e`, which has the expiry.
  */
 export const FIRST_DELETE_AFTER = `e.expires_at +
         least(greatest(i.expires_in, 0::float8) / 10::float8, 15778800000::float8) * interval '1 millisecond'`;
 
 /**
- * The same for a row `s` that is there: it keeps its `delete_after` while that lies between the new expiry and a fifth
- * of the lifetime later. So most updates change no indexed column, and stay heap-only (PostgreSQL: Heap-Only Tuples).
- * Measured with single-row updates: 97 % of them, against none with a `delete_after` that is computed anew each time.
+ * When autodelete may delete an existing row `s`. The row keeps its `delete_after` while that lies between the new
+ * expiry and a fifth of the lifetime later. So most updates change no indexed column, and are heap-only (PostgreSQL:
+ * Heap-Only Tuples): 97 % of single-row updates when it was measured, and none with a `delete_after` that is computed
+ * each time.
  */
 export const NEXT_DELETE_AFTER = `case
           when s.delete_after between e.expires_at and e.expires_at +

@@ -24,8 +24,8 @@ const MANY_ROWS = `with i as materialized (
   )`;
 
 /**
- * A row whose cookie another request has changed meanwhile is not touched, unless the touch overwrites cookies: then
- * the row gets a new version, so that a save which is based on the cookie before meets it.
+ * Touches rows. A row whose cookie another request has changed meanwhile is not touched, unless the touch overwrites
+ * cookies. Such a touch gives the row a new version, so that a save which is based on the old cookie is merged with it.
  */
 export function touchStatement({ name, isSharded, isLive, newExpiry }: TableSql): RowStatement<TouchedRow> {
   const body = `

@@ -1,4 +1,4 @@
-/** `set` of a session that was loaded: changes its row, if that still has the version that the change is based on. */
+/** `set` of a session that was loaded: changes its row, if it still has the version on which the change is based. */
 
 import type { ChangedRow } from '../session/row.js';
 import { FEW_EXPECTED, type RowStatement, SEPARATOR_SQL } from './statement.js';
@@ -46,15 +46,17 @@ export function updateStatement(table: TableSql): RowStatement<ChangedRow> {
 }
 
 /**
- * Changes a row and moves it to another key, after a rotation of `secret`. It is locked with `for update`: with `no key
- * update`, `skip locked` would not skip a row that only a key-share lock holds, and the statement would wait. So it
- * never shares a batch with other rows.
+ * Changes a row and moves it to another key, after a rotation of `secret`. A change of the key conflicts with key-share
+ * locks, so the row is locked with `for update`: with `for no key update`, a row that only a key-share lock holds would
+ * not be skipped, and the statement would wait. It also waits if another transaction has just inserted the new key, so
+ * it never shares a statement with other rows.
  */
 export function moveStatement(table: TableSql): RowStatement<ChangedRow> {
   const body = changeSql(table, 'update');
   return { one: ONE_ROW + body, many: MANY_ROWS + body, values: changedRowValues, json: [4, 5] };
 }
 
+/** @param lock the kind of row lock, `update` or `no key update`; only with `update` the key may change */
 function changeSql({ name, isSharded, isLive, newExpiry }: TableSql, lock: string): string {
   return `
   update ${name} s

@@ -1,18 +1,18 @@
-/** `watch`: finds out which of many watched sessions have ended. */
+/** `watch`: checks which of many watched sessions have ended. */
 
 import type { CheckedRow, WatchedRow } from '../session/row.js';
 import { arrayLiteral, type BoundQuery } from './query.js';
 import type { TableSql } from './table.js';
 
 /**
- * Returns the watched rows that are not as they were, or will expire soon, and those that are missing: so where nothing
- * happens, it returns nothing. A tombstone counts as missing.
+ * Returns the watched rows that are missing, belong to another session now, or expire soon. So while nothing happens,
+ * it returns no rows. A tombstone counts as missing.
  *
- * Within `select` the planner does not know how long the arrays are, and looks each row up by its key. It would
- * otherwise read the whole table for a thousand keys where it has 32 partitions, and the statement is not prepared: 64
- * ms instead of 6, among 100,000 rows.
+ * The arrays are inside `select`, so that the planner does not know their lengths and looks up each row by its key. For
+ * a thousand keys it would otherwise read the whole table if that has 32 partitions and the statement is not prepared:
+ * 64 ms instead of 6 ms, with 100,000 rows.
  *
- * The times of creation are `numeric`, which is exact. `NaN` stands for one that is not known yet: it equals no other.
+ * The times of creation are `numeric`, which is exact. `NaN` stands for an unknown time, and equals no other one.
  */
 export function checkSql({ name, isSharded, expiry }: TableSql): string {
   return `with i as materialized (
@@ -32,7 +32,7 @@ export function checkSql({ name, isSharded, expiry }: TableSql): string {
     or ${expiry} < now() + $3::text::float8 * interval '1 second'`;
 }
 
-/** @param soon seconds */
+/** @param soon the time within which a row expires soon, in seconds */
 export async function check(
   query: BoundQuery,
   text: string,

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { aroundIt, Interval } from '../../lib/calls/interval.js';
+import { Interval, shorterOrLonger } from '../../lib/calls/interval.js';
 
 /** Runs `work` with a `setInterval` that only writes down what it was asked for. */
 function withTimers(work: () => void): { run: () => Promise<void>; period: number; isUnref: boolean }[] {
@@ -41,7 +41,7 @@ describe('Interval', () => {
         ),
     );
     assert.equal(timer?.period, 2500);
-    assert(aroundIt(1000) >= 750 && aroundIt(1000) <= 1250);
+    assert(shorterOrLonger(1000) >= 750 && shorterOrLonger(1000) <= 1250);
   });
 
   it('has no timer where it is off, and none that keeps the process alive', () => {

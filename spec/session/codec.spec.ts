@@ -119,7 +119,7 @@ describe('codec', () => {
       assert(Math.abs(expires - Date.now() - seconds * 1000) < 1000);
     }
     for (const wrong of [undefined, null, '60', Number.NaN, -1, 1e12]) {
-      const message = 'option `ttl` returned no number of seconds';
+      const message = 'option `ttl` did not return a number of seconds';
       const broken = codecWith({ ttl: () => wrong as number });
       assert.throws(() => broken.encode({ cookie: {} }), { code: 'INVALID_SESSION', message });
     }

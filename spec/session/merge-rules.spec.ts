@@ -158,7 +158,7 @@ describe('rules of option `merge`', () => {
     refused({ visits: undefined }, /got undefined/);
     for (const path of ['', 'a.', '.a', 'a..b']) refused({ [path]: 'sum' }, /expected keys joined by dots, none empty/);
     for (const path of ['[]', '[1]', '[a]', '[', '["a"']) refused({ [path]: 'sum' }, /expected a JSON array of keys/);
-    refused({ a: 'sum', '["a"]': 'max' }, /is there twice/);
+    refused({ a: 'sum', '["a"]': 'max' }, /has two rules/);
     refused({ 'cookie.maxAge': 'max' }, /cookies are merged attribute by attribute/);
     for (const merge of [null, [], 'sum', 1]) refused(merge, /option `merge`: expected a function, or rules by path/);
     new PgStore({ merge: {} });

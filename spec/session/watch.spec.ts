@@ -4,9 +4,10 @@ import assert from 'node:assert/strict';
 import { setImmediate as tick } from 'node:timers/promises';
 import { onlyShorter } from '../../lib/calls/interval.js';
 import { KeyedReadWriteLock } from '../../lib/calls/order.js';
+import type { SessionEnd } from '../../lib/session/public-types.js';
 import type { CheckedRow, Statements, WatchedRow } from '../../lib/session/row.js';
 import { SessionIds } from '../../lib/session/session-id.js';
-import { type SessionEnd, SessionWatches } from '../../lib/session/watch.js';
+import { SessionWatches } from '../../lib/session/watch.js';
 import { eventually } from '../support/eventually.js';
 
 const NEVER = 1_000_000;
