@@ -60,6 +60,8 @@ export class BulkDestruction {
   readonly #previous: PreviousDestroyer | undefined;
   readonly #deadline: () => number;
   readonly #onDestroyed: (key: string) => void;
+  /** The deletions of rows that are in statements at this moment. */
+  readonly #deletions = new Map<string, Promise<Deletion>>();
 
   /**
    * @param saves the calls of `set` of this process that are under way
@@ -163,13 +165,34 @@ export class BulkDestruction {
       this.#onDestroyed(row.key);
       return true;
     }
-    const { destroyNamed } = this.#statements.onShard(row.shard);
     // After a rotation of `secret`, a save may have moved the row to another key since it was found.
     for (const key of [row.key, ...this.#ids.otherKeysOf(row.key)]) {
-      const destroy = (deadline: number) => destroyNamed({ ...row, key }, deadline);
+      const destroy = (deadline: number) => this.#destroyNamed({ ...row, key }, deadline);
       if (await this.#untilUnlocked(key, destroy, onLocked)) return true;
     }
     return false;
+  }
+
+  /**
+   * Deletes a row. If a statement of another call is deleting the same row, it waits for that one, so the number of
+   * statements does not grow with the number of calls on one user's sessions. The other call then counts the row.
+   */
+  #destroyNamed(row: RowName, deadline: number): Promise<Deletion> {
+    const { destroyNamed } = this.#statements.onShard(row.shard);
+    const id = JSON.stringify([row.shard, row.key, row.createdAt, row.user]);
+    const underWay = this.#deletions.get(id);
+    if (underWay) {
+      return underWay.then(
+        (deletion) => (deletion === 'deleted' ? 'gone' : deletion),
+        // That call may have had less time.
+        () => destroyNamed(row, deadline),
+      );
+    }
+    const deletion = destroyNamed(row, deadline);
+    this.#deletions.set(id, deletion);
+    const forget = () => this.#deletions.delete(id);
+    deletion.then(forget, forget);
+    return deletion;
   }
 
   /**

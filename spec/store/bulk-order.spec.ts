@@ -61,6 +61,29 @@ describe('calls on users and prefixes cost few statements', () => {
     assert(signOuts.length <= 100 * (SHARDS ?? 1), `${signOuts.length} statements`);
   });
 
+  it('sign-outs of one user at once share their deletions, and count each session once', async () => {
+    const { store, sent } = await openCountedStore({ user });
+    const count = 2000;
+    const signIn = () =>
+      Promise.all(Array.from({ length: count }, (_, n) => store.set(`s${n}`, plain({ user: 'ann' }))));
+    const deletionsOf = async (calls: number) => {
+      await signIn();
+      let destroyed: number[] = [];
+      const statements = await sent(async () => {
+        destroyed = await Promise.all(Array.from({ length: calls }, () => store.destroySessionsOf('ann')));
+      });
+      assert.equal(
+        destroyed.reduce((sum, n) => sum + n),
+        count,
+      );
+      assert.equal(await store.length(), 0);
+      return statements.filter(({ kind }) => kind === 'delete').length;
+    };
+    const alone = await deletionsOf(1);
+    const together = await deletionsOf(50);
+    assert(together <= 3 * alone, `${together} deletions, ${alone} for one call`);
+  });
+
   it('destroyByHandle reads no data, and no other user’s keys', async () => {
     const { store, sent } = await openCountedStore({ user });
     await Promise.all(['a', 'b', 'c'].map((sid) => store.set(sid, plain({ user: 'ann', text: 'the data' }))));
