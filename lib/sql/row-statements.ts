@@ -22,7 +22,7 @@ import { get, getStatement } from './get.js';
 import type { BoundQuery, StatementRunner } from './query.js';
 import type { RowReader } from './row-text.js';
 import { insertStatement, replaceStatement, setStatement } from './set.js';
-import { type RowStatement, run, write } from './statement.js';
+import { run, write } from './statement.js';
 import type { TableSql } from './table.js';
 import { touchStatement } from './touch.js';
 import { moveStatement, updateStatement } from './update.js';
@@ -52,7 +52,40 @@ export function batched<Item, Result>(
   };
 }
 
-export class PgRowStatements implements RowStatements {
+/** The texts of the statements. All shards of a table share them. */
+class RowSql {
+  readonly get;
+  readonly set;
+  readonly insert;
+  readonly replace;
+  readonly update;
+  readonly move;
+  readonly touch;
+  readonly destroy;
+  readonly bury;
+  readonly buryAbsent;
+  readonly destroyFound;
+  readonly destroyWritten;
+  readonly check;
+
+  constructor(table: TableSql) {
+    this.get = getStatement(table);
+    this.set = setStatement(table);
+    this.insert = insertStatement(table);
+    this.replace = replaceStatement(table);
+    this.update = updateStatement(table);
+    this.move = moveStatement(table);
+    this.touch = touchStatement(table);
+    this.destroy = destroyStatement(table);
+    this.bury = buryStatement(table);
+    this.buryAbsent = buryAbsentStatement(table);
+    this.destroyFound = destroyFoundSql(table);
+    this.destroyWritten = destroyWrittenSql(table);
+    this.check = checkSql(table);
+  }
+}
+
+class PgRowStatements implements RowStatements {
   readonly read: Send<readonly string[], StoredRow | undefined>;
   readonly replace: Send<NewRow, boolean>;
   readonly insert: Send<NewRow, boolean>;
@@ -63,58 +96,40 @@ export class PgRowStatements implements RowStatements {
   readonly destroyWritten: Send<WrittenRow, Deletion>;
   readonly #updateInPlace: Send<ChangedRow, boolean>;
   readonly #runner: StatementRunner;
+  readonly #sql: RowSql;
   readonly #shard: number | undefined;
-  readonly #move: RowStatement<ChangedRow>;
-  readonly #checkSql: string;
 
-  constructor(runner: StatementRunner, table: TableSql, reader: RowReader, shard: number | undefined) {
+  constructor(runner: StatementRunner, sql: RowSql, reader: RowReader, shard: number | undefined) {
     this.#runner = runner;
+    this.#sql = sql;
     this.#shard = shard;
-    this.#move = moveStatement(table);
-    this.#checkSql = checkSql(table);
-
-    const getTexts = getStatement(table);
-    this.read = batched(runner, 'get', sizeOfKeys, (query, sessions) => get(query, getTexts, sessions, shard, reader));
-
-    const set = setStatement(table);
-    const insert = insertStatement(table);
-    const replace = replaceStatement(table);
+    this.read = batched(runner, 'get', sizeOfKeys, (query, sessions) => get(query, sql.get, sessions, shard, reader));
     this.insert = batched<NewRow, boolean>(runner, 'takeOver', sizeOfData, (query, rows) =>
-      write(query, insert, rows, shard, keyOf),
+      write(query, sql.insert, rows, shard, keyOf),
     );
     this.replace = batched<NewRow, boolean>(runner, 'set', sizeOfData, async (query, rows) => {
-      if (shard === undefined) return write(query, set, rows, shard, keyOf);
-      const inserted = await write(query, insert, rows, shard, keyOf);
-      return completed(rows, inserted, (others) => write(query, replace, others, shard, keyOf));
+      if (shard === undefined) return write(query, sql.set, rows, shard, keyOf);
+      const inserted = await write(query, sql.insert, rows, shard, keyOf);
+      return completed(rows, inserted, (others) => write(query, sql.replace, others, shard, keyOf));
     });
-
-    const update = updateStatement(table);
     this.#updateInPlace = batched<ChangedRow, boolean>(runner, 'set', sizeOfData, (query, rows) =>
-      write(query, update, rows, shard, keyAndVersionOf),
+      write(query, sql.update, rows, shard, keyAndVersionOf),
     );
-
-    const touch = touchStatement(table);
     this.touch = batched<TouchedRow, boolean>(runner, 'touch', sizeOfRow, (query, rows) =>
-      write(query, touch, rows, shard, keyOf),
+      write(query, sql.touch, rows, shard, keyOf),
     );
-
-    const destroy = destroyStatement(table);
-    this.destroy = batched(runner, 'destroy', sizeOfKey, (query, keys) => write(query, destroy, keys, shard, itself));
-
-    const bury = buryStatement(table);
-    const buryAbsent = buryAbsentStatement(table);
+    this.destroy = batched(runner, 'destroy', sizeOfKey, (query, keys) =>
+      write(query, sql.destroy, keys, shard, itself),
+    );
     this.bury = batched(runner, 'destroy', sizeOfKey, async (query, keys) => {
-      const buried = await write(query, bury, keys, shard, itself);
-      return completed(keys, buried, (others) => write(query, buryAbsent, others, shard, itself));
+      const buried = await write(query, sql.bury, keys, shard, itself);
+      return completed(keys, buried, (others) => write(query, sql.buryAbsent, others, shard, itself));
     });
-
-    const foundSql = destroyFoundSql(table);
     this.destroyNamed = batched<RowName, Deletion>(runner, 'destroy', sizeOfRow, (query, rows) =>
-      destroyFound(query, foundSql, rows, shard),
+      destroyFound(query, sql.destroyFound, rows, shard),
     );
-    const writtenSql = destroyWrittenSql(table);
     this.destroyWritten = batched<WrittenRow, Deletion>(runner, 'destroy', sizeOfRow, (query, rows) =>
-      destroyWritten(query, writtenSql, rows, shard),
+      destroyWritten(query, sql.destroyWritten, rows, shard),
     );
   }
 
@@ -123,13 +138,13 @@ export class PgRowStatements implements RowStatements {
   }
 
   check(rows: readonly WatchedRow[], soon: number, deadline: number): Promise<CheckedRow[]> {
-    return this.#runner.run('watch', deadline, (query) => check(query, this.#checkSql, rows, soon, this.#shard));
+    return this.#runner.run('watch', deadline, (query) => check(query, this.#sql.check, rows, soon, this.#shard));
   }
 
   /** Moves a row to another key, in a statement of its own (see `moveStatement`). */
   async #moveAlone(row: ChangedRow, deadline: number): Promise<boolean> {
     try {
-      const moved = await this.#runner.run('set', deadline, (query) => run(query, this.#move, [row], this.#shard));
+      const moved = await this.#runner.run('set', deadline, (query) => run(query, this.#sql.move, [row], this.#shard));
       return moved.length > 0;
     } catch (error) {
       // The primary key is violated (unique_violation): another process has stored the session under the new key.
@@ -145,7 +160,8 @@ export class RowStatementsByShard {
   readonly #newStatements: (shard: number | undefined) => RowStatements;
 
   constructor(runner: StatementRunner, table: TableSql, reader: RowReader) {
-    this.#newStatements = (shard) => new PgRowStatements(runner, table, reader, shard);
+    const sql = new RowSql(table);
+    this.#newStatements = (shard) => new PgRowStatements(runner, sql, reader, shard);
   }
 
   /** The statements of a shard; `undefined` stands for a table without shards. */
