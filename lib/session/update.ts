@@ -180,7 +180,7 @@ export class SessionUpdates {
     const cookieBefore: unknown = session.cookie && copyOf(session.cookie);
     const result = copyOf(resultOf(method, change, session));
     if (!isObject(result))
-      throw new ArgumentError(method, '`change` gave the session a `toJSON` that does not return an object');
+      throw new ArgumentError(method, '`change` made the session something that is not an object');
     const { cookie: cookieAfter, ...data } = result;
     // If the result has no cookie, the session keeps its own, because express-session cannot load a session without
     // one.
