@@ -179,8 +179,7 @@ export class SessionUpdates {
     const { cookie: _, ...dataBefore } = JSON.parse(content.data);
     const cookieBefore: unknown = session.cookie && copyOf(session.cookie);
     const result = copyOf(resultOf(method, change, session));
-    if (!isObject(result))
-      throw new ArgumentError(method, '`change` made the session something that is not an object');
+    if (!isObject(result)) throw new ArgumentError(method, '`change` made the session something that is not an object');
     const { cookie: cookieAfter, ...data } = result;
     // If the result has no cookie, the session keeps its own, because express-session cannot load a session without
     // one.
