@@ -30,7 +30,7 @@ export interface OpenedRow {
 }
 
 /** When a session, and its cookie, expire. Both times are milliseconds since 1970 by the app's clock. */
-export type Expiry = Pick<NewRow, 'cookieExpires' | 'expires'>;
+type Expiry = Pick<NewRow, 'cookieExpires' | 'expires'>;
 
 export interface EncodedSession extends Content, Expiry {}
 

@@ -117,10 +117,10 @@ export class ConcurrentSessions {
     for (let tries = 1; ; tries++) {
       const isDeleted = await statements.destroy(key, deadline);
       if (isDeleted && keys.length === 1) return;
-      const left = await statements.read(keys, deadline);
-      if (!left) return;
-      if (left.key === key) await backOffFromLockedRow(tries, deadline);
-      key = left.key;
+      const row = await statements.read(keys, deadline);
+      if (!row) return;
+      if (row.key === key) await backOffFromLockedRow(tries, deadline);
+      key = row.key;
     }
   }
 
@@ -135,7 +135,7 @@ export class ConcurrentSessions {
     }
   }
 
-  /** Inserts a session of another store, unless its session ID has a row. @returns whether it was inserted */
+  /** Inserts a session of the previous store, unless its session ID has a row. @returns whether it was inserted */
   async adopt(sid: string, session: unknown, deadline: number): Promise<boolean> {
     const keys = this.#ids.rowKeysFor(sid);
     const { read, insert } = this.#statements.onShard(this.#ids.shardOf(sid));
@@ -246,9 +246,6 @@ export class ConcurrentSessions {
    * The row may contain the changes of any save in doubt, and other requests' changes on top of these. So the contents
    * of the saves in doubt are reconciled with the row one after the other, and this save's content last. That gives the
    * same result whether or not each of them was written.
-   *
-   * The version is random, so that a save whose answer was lost can be recognised later by any process, and a row that
-   * was destroyed and created again is not taken for the earlier one (the ABA problem).
    */
   #attemptOf(snapshot: Snapshot, encoded: EncodedSession): Save | undefined {
     const ours = { data: encoded.data, cookie: encoded.cookie };
@@ -303,8 +300,8 @@ export class ConcurrentSessions {
     encoded: EncodedSession,
     session: object,
   ): Promise<WrittenRow | undefined> {
-    const isForeign = snapshot.readFrom !== call.statements.read;
-    if (isForeign && isLive(await snapshot.readFrom([snapshot.key], call.deadline))) {
+    const wasLoadedElsewhere = snapshot.readFrom !== call.statements.read;
+    if (wasLoadedElsewhere && isLive(await snapshot.readFrom([snapshot.key], call.deadline))) {
       return this.#replace(call, encoded, session);
     }
     return this.#drop(call, snapshot, 'destroyed');
@@ -377,7 +374,7 @@ function noteSaved(call: Call, snapshot: Snapshot, { version, seen, stored }: Sa
   if (change.movesExpiry) noteExpiry(snapshot, change.expires);
 }
 
-/** Updates the snapshot with the state of the row. No save is in doubt any more. */
+/** Notes in the snapshot that this store has the row in its table, and that no save is in doubt any more. */
 function noteKnown({ statements }: Call, snapshot: Snapshot): void {
   snapshot.readFrom = statements.read;
   snapshot.inDoubt = [];
@@ -396,7 +393,10 @@ function isUnchanged(seen: Content, now: Content): boolean {
   return seen.data === now.data && isSameCookie(seen.cookie, now.cookie);
 }
 
-/** A version for a row: a random number from 1 to 2^31 - 1, the largest `integer` of PostgreSQL. */
+/**
+ * A version for a row: a random number from 1 to 2^31 - 1, the largest `integer` of PostgreSQL. docs/architecture.md
+ * says why it is random.
+ */
 export function randomVersion(): number {
   return 1 + Math.floor(Math.random() * 2_147_483_647);
 }

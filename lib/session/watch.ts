@@ -5,14 +5,13 @@ import type { KeyedReadWriteLock } from '../calls/order.js';
 import { nextTick, nextTurn, setImmediate } from '../calls/timers.js';
 import { codeOf } from '../errors.js';
 import type { Emit } from '../events.js';
+import type { PreviousSessions } from './previous.js';
 import type { SessionEnd } from './public-types.js';
 import type { CheckedRow, Statements, WatchedRow } from './row.js';
 import type { RowKeys, SessionIds } from './session-id.js';
 
 /** The call of `PreviousSessions` that takes a session over. */
-interface PreviousSource {
-  takeOver(sid: string, deadline: number): Promise<boolean>;
-}
+type PreviousSource = Pick<PreviousSessions, 'takeOver'>;
 
 /** Runs work as a call of the store, so that `close()` waits for it. */
 type Call = <T>(work: (deadline: number) => Promise<T>) => Promise<T>;
@@ -47,11 +46,11 @@ interface Watch {
   expiresAt: number;
   /** Whether checks may run. They have to wait for the calls on the session ID that were under way at the start. */
   isReady: boolean;
-  /** Whether the store in option `previous` has been asked for the session. */
-  wasTakenOver: boolean;
+  /** Whether the store in option `previous` has answered whether it has the session, or there is no such store. */
+  hasAskedPrevious: boolean;
   /** Whether the watch was stopped, or the session's end was noticed. */
   isOver: boolean;
-  /** Whether the app has stopped the watch, so that it is not called back. */
+  /** Whether the app, or `close()`, has stopped the watch, so that `onEnd` is not called. */
   isStopped: boolean;
 }
 
@@ -118,7 +117,7 @@ export class SessionWatches {
       createdAt: undefined,
       expiresAt: Number.POSITIVE_INFINITY,
       isReady: false,
-      wasTakenOver: this.#previous === undefined,
+      hasAskedPrevious: this.#previous === undefined,
       isOver: false,
       isStopped: false,
     };
@@ -213,8 +212,8 @@ export class SessionWatches {
    * @param found the rows that are missing, belong to another session, or expire soon. All other rows are unchanged.
    */
   #look(watch: Watch, found: ReadonlyMap<string, CheckedRow>): void {
-    const isThere = (key: string) => found.get(key)?.createdAt !== undefined || !found.has(key);
-    const key = keysOf(watch).find(isThere);
+    const hasRow = (key: string) => found.get(key)?.createdAt !== undefined || !found.has(key);
+    const key = keysOf(watch).find(hasRow);
     if (key === undefined) {
       this.#lookElsewhere(watch);
       return;
@@ -233,7 +232,7 @@ export class SessionWatches {
       // Perhaps the row was moved to the key of a newer secret. The next statement looks for it under all keys.
       watch.key = undefined;
       this.#checkSoon(watch);
-    } else if (watch.createdAt === undefined && !watch.wasTakenOver) {
+    } else if (watch.createdAt === undefined && !watch.hasAskedPrevious) {
       void this.#takeOver(watch);
     } else this.#endOfRow(watch);
   }
@@ -248,7 +247,7 @@ export class SessionWatches {
       await this.#call((deadline) =>
         this.#order.read(watch.sid, async () => this.#previous?.takeOver(watch.sid, deadline)),
       );
-      watch.wasTakenOver = true;
+      watch.hasAskedPrevious = true;
       this.#checkSoon(watch);
     } catch (error) {
       if (codeOf(error) !== 'CLOSED') this.#emit('retry', 'watch', 1, error as Error);
