@@ -90,7 +90,6 @@ function show(name: string, value: unknown): string {
 }
 
 /** The end of the message about an unknown option: the option that the app probably meant, if there is one. */
-/** The end of the message about an unknown option: the option that the app probably meant, if there is one. */
 function hint(path: string, name: string, known: string[]): string {
   const [, here] = OF_OTHER_STORES.find(([names]) => names.split(' ').includes(name)) ?? [];
   if (here && path === '') return `; here it is ${here.replace('NAME', name)}`;

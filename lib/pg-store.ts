@@ -475,7 +475,7 @@ export class PgStore extends EventStore {
   /**
    * Runs a call that sends many statements, each of which has a deadline of its own.
    *
-   * @param given the arguments after the expected ones, which must not contain a callback
+   * @param given the arguments among which a callback may be, which is refused
    */
   #inStatements<T>(name: string, given: readonly unknown[], work: () => Promise<T> | T): Promise<T> {
     refuseCallback(name, ...given);

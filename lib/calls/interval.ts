@@ -1,7 +1,7 @@
 /** Repeats a task at an interval. */
 
 /** Varies an interval at random, so that processes which were started together do not work at the same moments. */
-export type Jitter = (milliseconds: number) => number;
+type Jitter = (milliseconds: number) => number;
 
 /** Makes the interval up to a quarter shorter or longer. */
 export const shorterOrLonger: Jitter = (milliseconds) => milliseconds * (0.75 + Math.random() / 2);

@@ -210,7 +210,7 @@ function startedSocket(socket: net.Socket, messages: Buffer): net.Socket {
   return socket;
 }
 
-/** Hands on whole messages. One that does not keep to the protocol ends the connection with an error. */
+/** A listener that hands on complete messages. One that does not keep to the protocol ends the connection. */
 function filtered(socket: net.Socket, listener: (messages: Buffer) => void): (chunk: Buffer) => void {
   const filter = new MessageFilter();
   const onData = (chunk: Buffer) => {

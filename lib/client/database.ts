@@ -14,7 +14,7 @@ import { AppClient } from './postgres-js.js';
 import { traceStatement } from './trace.js';
 
 /** Is called before a statement for the call `kind` is repeated, with the number of attempts that have failed. */
-export type OnRetry = (kind: string, attempt: number, error: unknown) => void;
+type OnRetry = (kind: string, attempt: number, error: unknown) => void;
 
 /** The SQLSTATEs undefined_table and invalid_schema_name, for a table that was dropped while the store was running. */
 const UNDEFINED_TABLE = new Set(['42P01', '3F000']);

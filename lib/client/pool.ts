@@ -13,11 +13,11 @@ import { Connection, UNSENT } from './connection.js';
 import { parseSettings, type Settings } from './settings.js';
 
 /** A statement that needs a connection, or has one. */
-interface PooledStatement<T = any> {
+interface PooledStatement {
   /** In milliseconds on the clock of `performance.now()`. */
   readonly deadline: number;
-  send(connection: Connection): Promise<T>;
-  resolve(result: T): void;
+  send(connection: Connection): Promise<unknown>;
+  resolve(result: unknown): void;
   reject(error: unknown): void;
 }
 

@@ -12,10 +12,10 @@ import type { AuthMethod, Settings } from './settings.js';
 const PROTOCOL_3_0 = 196_608;
 /** The largest length of a message in bytes. No server sends a longer one before a connection is ready. */
 const LONGEST_MESSAGE = 100_000;
-/** Nor do all messages together need more bytes. */
+/** The largest number of bytes in all messages together, until a connection is ready. */
 const MOST_BYTES = 1_000_000;
-/** Bytes of the process ID and the secret in a backend's key, at least. */
-const KEY_LENGTH = 8;
+/** The smallest length in bytes of a backend's process ID and secret key together. */
+const LEAST_KEY_LENGTH = 8;
 
 /** The kinds of authentication messages (PostgreSQL: Message Formats). */
 const AUTHENTICATION_OK = 0;
@@ -68,7 +68,7 @@ export class Startup {
     this.#socket.write(startupMessage({ user, database, client_encoding: 'UTF8', ...serverSettings }));
     await this.#authenticate();
     const received: Buffer[] = [];
-    let cancelKey = Buffer.alloc(KEY_LENGTH);
+    let cancelKey = Buffer.alloc(LEAST_KEY_LENGTH);
     for (;;) {
       const message = await this.#messages.next();
       if (message.type === 'E') throw serverError(message.body);
@@ -184,7 +184,7 @@ interface Message {
 class MessageReader {
   readonly #socket: net.Socket;
   #received = Buffer.alloc(0);
-  /** Bytes of the messages that were read. */
+  /** The number of bytes in the messages that were read. */
   #read = 0;
   #wake: (() => void) | undefined;
 
@@ -223,7 +223,7 @@ class MessageReader {
 }
 
 function keyIn(body: Buffer): Buffer<ArrayBuffer> {
-  if (body.length < KEY_LENGTH) throw protocolError();
+  if (body.length < LEAST_KEY_LENGTH) throw protocolError();
   return Buffer.from(body);
 }
 
