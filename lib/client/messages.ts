@@ -20,10 +20,10 @@ const ROW_DESCRIPTION = 'T'.charCodeAt(0);
 const COLUMN_FIELDS = 18;
 
 /**
- * Cuts what a server sends into messages, and refuses those that Postgres.js (3.4) cannot take. It ends the process for
- * a suspended portal or a copy that it has not asked for; after the start it still answers a request to authenticate,
- * with the password of the environment or with an exception that nobody catches; it searches for ever for the end of a
- * column's name; and it prints to the console what it does not know.
+ * Cuts the bytes of a server into messages, and refuses those that Postgres.js 3.4 cannot take. Postgres.js ends the
+ * process for a suspended portal or a copy that it has not asked for; after the start it still answers a request to
+ * authenticate, with the password of the environment or with an exception that nobody catches; it searches for ever for
+ * the end of a column's name; and it prints messages that it does not know to the console.
  */
 export class MessageFilter {
   /** The beginning of a message whose end has not come yet. */

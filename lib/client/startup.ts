@@ -11,7 +11,7 @@ import type { AuthMethod, Settings } from './settings.js';
 
 const PROTOCOL_3_0 = 196_608;
 /** The largest length of a message in bytes. No server sends a longer one before a connection is ready. */
-const LONGEST_MESSAGE = 100_000;
+const LONGEST_START_MESSAGE = 100_000;
 /** The largest number of bytes in all messages together, until a connection is ready. */
 const MOST_BYTES = 1_000_000;
 /** The smallest length in bytes of a backend's process ID and secret key together. */
@@ -25,7 +25,7 @@ const SASL = 10;
 const SASL_CONTINUE = 11;
 const SASL_FINAL = 12;
 
-/** What the server has sent until the connection was ready. */
+/** The session of PostgreSQL that the server has started for a connection. */
 export interface StartedSession {
   /** The process ID of the backend, in decimal. */
   readonly pid: string;
@@ -196,7 +196,7 @@ class MessageReader {
   async next(): Promise<Message> {
     for (;;) {
       const length = this.#received.length < 5 ? undefined : this.#received.readUInt32BE(1);
-      if (length !== undefined && (length < 4 || length > LONGEST_MESSAGE)) throw protocolError();
+      if (length !== undefined && (length < 4 || length > LONGEST_START_MESSAGE)) throw protocolError();
       if (length !== undefined && this.#received.length > length) {
         const bytes = this.#received.subarray(0, length + 1);
         this.#received = this.#received.subarray(length + 1);

@@ -10,16 +10,16 @@ import type { Callback } from '../calls/tracker.js';
 import { isObject, ownValue } from './merge.js';
 import { hasSnapshot, LoadedSession, loadedSnapshot } from './snapshot.js';
 
-/** While `get` is called, sessions that are not remembered any more are dropped at least every so many milliseconds. */
+/** While `get` is called, loads that are not remembered any more are dropped at least every so many milliseconds. */
 const SWEEP_MS = 60 * 1000;
 
 /** With fewer contexts than this, a sweep comes only after `SWEEP_MS`. */
 const FEW_CONTEXTS = 1024;
 
 /**
- * Of how many sessions a context remembers what was loaded: those that were loaded last. A context begins with what the
+ * The largest number of sessions that a context remembers: those that were loaded last. A context begins with what the
  * outer one remembers, so a program that reads one session after another, each in the callback of the one before, would
- * remember ever more.
+ * otherwise remember ever more.
  */
 const MOST_SESSIONS = 100;
 

@@ -38,7 +38,7 @@ type Outcome =
 interface Applied {
   /** The session as it will be stored. */
   readonly session: SessionData;
-  /** What is to be written; `undefined` if nothing has changed. */
+  /** The session in the form that is to be written; `undefined` if nothing has changed. */
   readonly encoded: EncodedSession | undefined;
   /** Whether the expiry is written, because the function has changed the cookie. */
   readonly movesExpiry: boolean;
@@ -103,20 +103,19 @@ export class SessionUpdates {
    * @returns how many sessions were changed
    */
   async ofUser(user: string, change: Change, inOrder: InOrder<Outcome>): Promise<number> {
-    const found = await this.#find(user);
+    const found = await this.#unexpiredRowsOf(user);
     const first = await this.#changeAll(found, change, inOrder);
     // A session that has no row under its key any more may have been moved to the key of a newer secret by another
     // request. With option `hashIds` that key cannot be computed, so the user's rows are looked for once more.
     const known = new Set(found.map(({ key }) => key));
     const gone = new Set(first.gone.map(({ createdAt }) => createdAt));
     const isMoved = ({ key, createdAt }: UserRow) => gone.has(createdAt) && !known.has(key);
-    const moved = gone.size > 0 ? (await this.#find(user)).filter(isMoved) : [];
+    const moved = gone.size > 0 ? (await this.#unexpiredRowsOf(user)).filter(isMoved) : [];
     const second = await this.#changeAll(moved, change, inOrder);
     return first.changed + second.changed;
   }
 
-  /** The user's unexpired rows. */
-  async #find(user: string): Promise<UserRow[]> {
+  async #unexpiredRowsOf(user: string): Promise<UserRow[]> {
     return (await this.#statements.findOfUser(user, this.#deadline())).filter(({ isExpired }) => !isExpired);
   }
 

@@ -131,7 +131,8 @@ export class PgStatements implements Statements {
         yield deleted.map(([key, user, wasSession]) => {
           return { key: key as string, user: user as string | null, wasSession: wasSession === 'true' };
         });
-        // Rows that a trigger of the app's keeps would be found again and again, where they share a time.
+        // If a trigger of the app's prevents the deletion of a page whose rows share a `delete_after`, that page would
+        // be found again and again.
         const isStuck = deleted.length === 0 && last === from;
         if (Number(found) < PAGE || isStuck) break;
         from = String(last);
