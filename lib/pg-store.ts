@@ -171,7 +171,7 @@ export class PgStore extends EventStore {
       if (validateSessionId(sid)) return;
       if (this.#scopes.isOn) this.#scopes.forget(sid);
       // Only watches that began before this call end with it. A later one may be about a session that is saved later.
-      const watches = this.#watches.on(sid);
+      const watches = this.#watches.ofSession(sid);
       await this.#order.write(sid, () => (this.#previous ?? this.#sessions).destroy(sid, deadline));
       this.#watches.end(watches);
     });

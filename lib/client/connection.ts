@@ -233,9 +233,9 @@ async function passwordOf(settings: Settings, host: Host): Promise<string> {
     password = await settings.password(host);
   } catch (error) {
     const code = codeOf(error);
-    // express-session takes `ENOENT` for "no such session": where a file with a password is missing, it is an error.
-    const isOfNoUse = code === '' || code === 'ENOENT';
-    throw new PgStoreError('option `postgres.password` failed', isOfNoUse ? 'NO_PASSWORD' : code, error);
+    // express-session takes `ENOENT` for "no such session". Here it means that a file with the password is missing.
+    const needsOtherCode = code === '' || code === 'ENOENT';
+    throw new PgStoreError('option `postgres.password` failed', needsOtherCode ? 'NO_PASSWORD' : code, error);
   }
   if (typeof password === 'string') return password;
   throw new PgStoreError(`option \`postgres.password\` returned ${typeof password}, not a string`, 'NO_PASSWORD');

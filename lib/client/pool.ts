@@ -48,7 +48,7 @@ export class ConnectionPool implements Client {
    * statements until then.
    */
   #probeTime: number | undefined;
-  /** The index of the host to try first, which is the last one that was fit. */
+  /** The index of the host to try first: the last one that was fit, or the one after the last that was not. */
   #hostIndex = 0;
   /** Resolves the promise of `end`; it is set once `end` was called. */
   #whenEnded: (() => void) | undefined;

@@ -14,7 +14,7 @@ import type { RowKeys, SessionIds } from './session-id.js';
 type PreviousSource = Pick<PreviousSessions, 'takeOver'>;
 
 /** Runs work as a call of the store, so that `close()` waits for it. */
-type Call = <T>(work: (deadline: number) => Promise<T>) => Promise<T>;
+type RunAsCall = <T>(work: (deadline: number) => Promise<T>) => Promise<T>;
 
 /** The largest number of row keys in a statement. With more of them PostgreSQL may read the whole table. */
 const PAGE = 1000;
@@ -75,7 +75,7 @@ export class SessionWatches {
   readonly #ids: SessionIds;
   readonly #order: KeyedReadWriteLock;
   readonly #previous: PreviousSource | undefined;
-  readonly #call: Call;
+  readonly #runAsCall: RunAsCall;
   readonly #emit: Emit;
   readonly #seconds: number;
   /** The watches by each of their session's row keys. */
@@ -93,7 +93,7 @@ export class SessionWatches {
     order: KeyedReadWriteLock,
     previous: PreviousSource | undefined,
     seconds: number,
-    call: Call,
+    runAsCall: RunAsCall,
     emit: Emit,
   ) {
     this.#statements = statements;
@@ -101,7 +101,7 @@ export class SessionWatches {
     this.#order = order;
     this.#previous = previous;
     this.#seconds = seconds;
-    this.#call = call;
+    this.#runAsCall = runAsCall;
     this.#emit = emit;
   }
 
@@ -131,7 +131,7 @@ export class SessionWatches {
   }
 
   /** The present watches of a session ID, for a later call of `end`. */
-  on(sid: string): readonly Watch[] {
+  ofSession(sid: string): readonly Watch[] {
     return this.#watches.size === 0 ? [] : [...(this.#watches.get(this.#ids.rowKeysFor(sid)[0]) ?? [])];
   }
 
@@ -201,7 +201,7 @@ export class SessionWatches {
   async #checkPage(page: readonly Watch[], shard: number | undefined): Promise<void> {
     const rows = rowsOf(page);
     const soon = SOON_SECONDS + 2 * this.#seconds;
-    const checked = await this.#call((deadline) => this.#statements.onShard(shard).check(rows, soon, deadline));
+    const checked = await this.#runAsCall((deadline) => this.#statements.onShard(shard).check(rows, soon, deadline));
     const found = new Map(checked.map((row) => [row.key, row]));
     for (const watch of page) if (!watch.isOver) this.#look(watch, found);
   }
@@ -244,7 +244,7 @@ export class SessionWatches {
   async #takeOver(watch: Watch): Promise<void> {
     watch.isReady = false;
     try {
-      await this.#call((deadline) =>
+      await this.#runAsCall((deadline) =>
         this.#order.read(watch.sid, async () => this.#previous?.takeOver(watch.sid, deadline)),
       );
       watch.hasAskedPrevious = true;
