@@ -80,8 +80,8 @@ export class Codec {
   }
 
   /**
-   * Encodes a session that the previous store has kept. Its cookie's `expires` may be in the past, because the touch of most
-   * stores does not change the stored JSON. So the session lives as long as if it had just been touched.
+   * Encodes a session that the previous store has kept. Its cookie's `expires` may be in the past, because the touch of
+   * most stores does not change the stored JSON. So the session lives as long as if it had just been touched.
    */
   encodeForeign(session: unknown): EncodedSession {
     const encoded = encodeWithoutTtl(session);

@@ -218,8 +218,8 @@ export function checkTakeOver({ sids, onProgress }: TakeOverOptions): void {
 
 /**
  * The answer that a store passes to its callback. If the store also returns a promise, only its rejection matters.
- * Stores that keep files report a missing session as `ENOENT`, which is not an error unless it comes from connecting to a
- * socket.
+ * Stores that keep files report a missing session as `ENOENT`, which is not an error unless it comes from connecting to
+ * a socket.
  */
 function answerOf(start: (answer: Answer) => unknown): Promise<unknown> {
   return new Promise((resolve, reject) => {

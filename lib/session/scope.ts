@@ -198,7 +198,7 @@ export class SessionScopes {
     this.#storage.run(context, callback, error, session);
   }
 
-  /** Remembers what a promise of `get` resolved with, if the context is a request's or remembers the session already. */
+  /** Remembers what a promise of `get` has loaded, if the context is a request's or remembers the session already. */
   #rememberAwaited(context: Context, sid: string, session: unknown): void {
     const load = loadOf(session);
     if (load && (context.isRequest || context.has(sid))) this.#add(context, sid, load);
