@@ -17,7 +17,7 @@ export class Interval {
   readonly #timer: NodeJS.Timeout | undefined;
   #isRunning = false;
 
-  /** @param seconds between two starts; `jitter` varies them once, here. With `false` the task never runs */
+  /** @param seconds between two starts; `jitter` varies them once, here. With `false` the task never runs. */
   constructor(seconds: number | false, task: () => Promise<void>, jitter: Jitter = shorterOrLonger) {
     if (seconds === false) return;
     this.#timer = setInterval(() => this.#run(task), jitter(seconds * 1000));

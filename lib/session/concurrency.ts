@@ -37,15 +37,15 @@ interface Call {
 }
 
 /** What has become of a save, as the row shows it. The table in docs/architecture.md says what follows from each. */
-type Looked =
+type Finding =
   /** The save was written, now or by an earlier attempt at the same statement whose answer was lost. */
-  | { readonly finding: 'is ours' }
+  | { readonly kind: 'is ours' }
   /** The row does not exist any more, or has expired: the session was destroyed. */
-  | { readonly finding: 'is gone' }
+  | { readonly kind: 'is gone' }
   /** The row has not changed, so another transaction has locked it. */
-  | { readonly finding: 'is locked' }
+  | { readonly kind: 'is locked' }
   /** Another request, or an earlier save of this request, has changed the row. */
-  | { readonly finding: 'has changed'; readonly row: StoredRow };
+  | { readonly kind: 'has changed'; readonly row: StoredRow };
 
 /**
  * The calls on one session. It knows neither SQL nor Express. The caller runs calls on the same session ID one after
@@ -200,8 +200,8 @@ export class ConcurrentSessions {
       if (!attempt) return this.#drop(call, snapshot, 'changed hands');
       if (hasCaughtUp && isStored(snapshot, attempt)) return this.#adoptStored(call, snapshot, attempt, encoded);
       const change = this.#changeOf(call, snapshot, attempt, encoded);
-      const looked = await this.#send(call, snapshot, attempt, change);
-      switch (looked.finding) {
+      const finding = await this.#send(call, snapshot, attempt, change);
+      switch (finding.kind) {
         case 'is ours':
           noteSaved(call, snapshot, attempt, change);
           if (hasMetOthers) this.#emit('conflict', handleOf(snapshot.key), tries);
@@ -212,21 +212,21 @@ export class ConcurrentSessions {
           await backOffFromLockedRow(tries, call.deadline);
           break;
         case 'has changed':
-          if (this.#catchUp(snapshot, looked.row, call.keys)) hasMetOthers = !isUnchanged(snapshot.seen, encoded);
+          if (this.#catchUp(snapshot, finding.row, call.keys)) hasMetOthers = !isUnchanged(snapshot.seen, encoded);
           hasCaughtUp = true;
       }
     }
   }
 
   /** Sends a save, and reads the row if it was not written. If there is no answer, the save stays in doubt. */
-  async #send(call: Call, snapshot: Snapshot, attempt: Save, change: ChangedRow): Promise<Looked> {
+  async #send(call: Call, snapshot: Snapshot, attempt: Save, change: ChangedRow): Promise<Finding> {
     const { statements, keys, deadline } = call;
     const earlier = snapshot.inDoubt;
     snapshot.inDoubt = [...earlier, attempt].slice(-MAX_IN_DOUBT);
     const isWritten = await statements.update(change, deadline);
     const row = isWritten ? undefined : await statements.read(keys, deadline);
     snapshot.inDoubt = earlier;
-    return isWritten ? { finding: 'is ours' } : findingOn(row, attempt, snapshot);
+    return isWritten ? { kind: 'is ours' } : findingOn(row, attempt, snapshot);
   }
 
   /** The row already has the content that was to be saved, so only the expiry may be written. */
@@ -350,12 +350,12 @@ export class ConcurrentSessions {
   }
 }
 
-/** What the row shows after a save was not written. `#saveChanges` says what follows from it. */
-function findingOn(row: StoredRow | undefined, attempt: Save, snapshot: Snapshot): Looked {
-  if (!isLive(row)) return { finding: 'is gone' };
-  if (row.version === attempt.version) return { finding: 'is ours' };
-  if (row.key === snapshot.key && row.version === snapshot.version) return { finding: 'is locked' };
-  return { finding: 'has changed', row };
+/** What has become of a save whose statement wrote no row. */
+function findingOn(row: StoredRow | undefined, attempt: Save, snapshot: Snapshot): Finding {
+  if (!isLive(row)) return { kind: 'is gone' };
+  if (row.version === attempt.version) return { kind: 'is ours' };
+  if (row.key === snapshot.key && row.version === snapshot.version) return { kind: 'is locked' };
+  return { kind: 'has changed', row };
 }
 
 /** Whether the row already has the content that a save would write. */
