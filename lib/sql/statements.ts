@@ -141,7 +141,7 @@ export class PgStatements implements Statements {
   /**
    * Reads the rows of the prefix page after page, ordered by shard and key.
    *
-   * @param text a statement that takes the first key, the end of the range, the size of a page, and the values in `more`
+   * @param text a statement that takes the first key, the end of the range, the size of a page, and the values `more`
    */
   async *#pagesByKey<PageRow extends { readonly key: string }>(
     kind: string,
