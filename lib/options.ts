@@ -3,6 +3,7 @@
 import type { SessionData } from 'express-session';
 import type { Sql } from 'postgres';
 import type { RetryOptions } from './calls/retry.js';
+import { LONGEST_TIMER_MS } from './calls/timers.js';
 import type { NodePostgresPool } from './client/node-postgres.js';
 import {
   aBoolean,
@@ -205,9 +206,6 @@ const DEFAULTS: Options = {
   retry: { attempts: 6, delay: 100 },
   timeout: 10_000,
 };
-
-/** Node.js's timers take at most 2^31 - 1 milliseconds; a longer delay is replaced by 1 millisecond. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 const CHECKS: Record<keyof PgStoreOptions, Check> = {
   uri: expectation(

@@ -171,7 +171,7 @@ export class PgStore extends EventStore {
       if (validateSessionId(sid)) return;
       if (this.#scopes.isOn) this.#scopes.forget(sid);
       // Only watches that began before this call end with it. A later one may be about a session that is saved later.
-      const watches = this.#watches.on(sid);
+      const watches = this.#watches.ofSession(sid);
       await this.#order.write(sid, () => (this.#previous ?? this.#sessions).destroy(sid, deadline));
       this.#watches.end(watches);
     });
@@ -475,7 +475,7 @@ export class PgStore extends EventStore {
   /**
    * Runs a call that sends many statements, each of which has a deadline of its own.
    *
-   * @param given the arguments after the expected ones, which must not contain a callback
+   * @param given the arguments among which a callback may be, which is refused
    */
   #inStatements<T>(name: string, given: readonly unknown[], work: () => Promise<T> | T): Promise<T> {
     refuseCallback(name, ...given);

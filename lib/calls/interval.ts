@@ -1,7 +1,7 @@
 /** Repeats a task at an interval. */
 
 /** Varies an interval at random, so that processes which were started together do not work at the same moments. */
-export type Jitter = (milliseconds: number) => number;
+type Jitter = (milliseconds: number) => number;
 
 /** Makes the interval up to a quarter shorter or longer. */
 export const shorterOrLonger: Jitter = (milliseconds) => milliseconds * (0.75 + Math.random() / 2);
@@ -17,7 +17,7 @@ export class Interval {
   readonly #timer: NodeJS.Timeout | undefined;
   #isRunning = false;
 
-  /** @param seconds between two starts; `jitter` varies them once, here. With `false` the task never runs */
+  /** @param seconds between two starts; `jitter` varies them once, here. With `false` the task never runs. */
   constructor(seconds: number | false, task: () => Promise<void>, jitter: Jitter = shorterOrLonger) {
     if (seconds === false) return;
     this.#timer = setInterval(() => this.#run(task), jitter(seconds * 1000));

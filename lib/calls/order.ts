@@ -1,5 +1,8 @@
 /** Keeps calls on one session ID in the order in which they were made. */
 
+/** Runs a task in the order of the calls on a key, such as a session ID. */
+export type InOrder<T> = (key: string, task: () => Promise<T>) => Promise<T>;
+
 type Start = () => void;
 
 interface LockState {

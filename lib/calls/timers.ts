@@ -10,6 +10,9 @@ import process from 'node:process';
 import timers from 'node:timers';
 import promises from 'node:timers/promises';
 
+/** Node.js's timers take at most 2^31 - 1 milliseconds; a longer delay is replaced by 1 millisecond. */
+export const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 export const { nextTick } = process;
 export const { clearTimeout, setImmediate, setTimeout } = timers;
 export const { setTimeout: sleep, setImmediate: nextTurn } = promises;

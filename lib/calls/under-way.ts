@@ -1,6 +1,6 @@
 /** Keeps calls that have not ended yet. */
 
-export interface UnderWayCall<Subject, Result> {
+interface UnderWayCall<Subject, Result> {
   readonly subject: Subject;
   readonly ended: Promise<Result>;
 }

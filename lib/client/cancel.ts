@@ -1,10 +1,24 @@
-/** Asks a server to cancel the statement of a connection. */
+/** Cancels the statement of a connection that has got no answer in time. */
 
 import { deadlines } from '../calls/deadline.js';
 import { type Host, Transport, type TransportSettings } from './transport.js';
 
 /** The number that marks a cancel request (PostgreSQL: Message Formats, CancelRequest). */
 const CANCEL_REQUEST_CODE = 80_877_102;
+
+/** The largest number of milliseconds between a cancel request and the deadline. */
+const LONGEST_CANCELLATION_MS = 500;
+
+/**
+ * When a statement that starts now is cancelled: when a tenth of its time is left, but at most
+ * `LONGEST_CANCELLATION_MS` before its deadline. So the server can answer the cancel request in time.
+ *
+ * @param deadline on the clock of `performance.now()`, in milliseconds, as the result is
+ */
+export function cancelTime(deadline: number): number {
+  const timeLeft = Math.max(0, deadline - performance.now());
+  return deadline - Math.min(timeLeft / 10, LONGEST_CANCELLATION_MS);
+}
 
 /**
  * Sends a cancel request. PostgreSQL's protocol wants it on a connection of its own, which is secured like the one
@@ -33,4 +47,22 @@ export async function requestCancel(
   } catch {
     return false;
   }
+}
+
+/**
+ * Waits until the server has handled the cancel request and the statement has ended, so that the request cannot cancel
+ * the next statement of the connection. The statement's own result does not matter: a commit that waits for a standby
+ * succeeds when it is cancelled.
+ *
+ * @param request resolves with whether the server has handled the request
+ * @returns whether both happened before the deadline
+ */
+export async function isCancelled(
+  request: Promise<boolean>,
+  statement: Promise<unknown>,
+  deadline: number,
+): Promise<boolean> {
+  const ended = statement.catch(() => {});
+  const both = Promise.all([request, ended]).then(([isHandled]) => isHandled);
+  return deadlines.race(deadline, both).catch(() => false);
 }

@@ -5,7 +5,7 @@ import postgres, { type Sql } from 'postgres';
 import { deadlines } from '../calls/deadline.js';
 import { codeOf, PgStoreError, timeoutError } from '../errors.js';
 import type { Query } from '../sql/query.js';
-import { requestCancel } from './cancel.js';
+import { cancelTime, isCancelled, requestCancel } from './cancel.js';
 import { MessageFilter } from './messages.js';
 import { runQuery, runScript } from './postgres-js.js';
 import { type Settings, UNFIT_HOST } from './settings.js';
@@ -17,12 +17,6 @@ export const UNSENT = 'CONNECTION_ENDED';
 
 /** The server's message AuthenticationOk: it has accepted a connection. */
 const AUTHENTICATION_OK = Buffer.from([0x52, 0, 0, 0, 8, 0, 0, 0, 0]);
-
-/**
- * A statement is cancelled before its deadline, so that the server's answer to the cancel request comes in time: when a
- * tenth of its time is left, but at most so many milliseconds before the deadline.
- */
-const LONGEST_CANCELLATION_MS = 500;
 
 /**
  * Runs one statement at a time, and ends with its socket.
@@ -97,10 +91,9 @@ export class Connection {
    * and then the promise rejects with `TIMEOUT`.
    */
   #answer<T>(statement: Promise<T>, deadline: number): Promise<T> {
-    const timeLeft = deadline - performance.now();
-    const cancelTime = deadline - Math.min(timeLeft / 10, LONGEST_CANCELLATION_MS);
+    const whenCancelled = cancelTime(deadline);
     return new Promise((resolve, reject) => {
-      const watch = deadlines.watch(cancelTime, () => {
+      const watch = deadlines.watch(whenCancelled, () => {
         void this.#giveUp(statement, deadline).then(reject);
       });
       statement.then(
@@ -111,7 +104,7 @@ export class Connection {
           if (!deadlines.end(watch)) return;
           // If the event loop was blocked until now, the server's `statement_timeout` has ended the statement (57014,
           // query_canceled) before the store could cancel it.
-          const isLate = codeOf(error) === '57014' && performance.now() >= cancelTime;
+          const isLate = codeOf(error) === '57014' && performance.now() >= whenCancelled;
           reject(isLate ? timeoutError() : error);
         },
       );
@@ -119,20 +112,13 @@ export class Connection {
   }
 
   /**
-   * Cancels the statement. It waits until the statement has ended and until the server has handled the cancel request,
-   * so that this cannot cancel the next statement. The statement's own result does not matter: a commit that waits for
-   * a standby succeeds when it is cancelled. If there is no answer before the deadline, the connection is reset.
+   * Cancels the statement. If the server has not handled that before the deadline, the connection is reset.
    *
    * @returns the error with which the call fails
    */
   async #giveUp(statement: Promise<unknown>, deadline: number): Promise<Error> {
-    const cancelled = requestCancel(this.#settings, this.#host, this.#session.cancelKey, deadline);
-    const ended = statement.then(
-      () => true,
-      () => true,
-    );
-    const both = Promise.all([cancelled, ended]).then(([isCancelled]) => isCancelled);
-    if (!(await deadlines.race(deadline, both).catch(() => false))) {
+    const request = requestCancel(this.#settings, this.#host, this.#session.cancelKey, deadline);
+    if (!(await isCancelled(request, statement, deadline))) {
       this.isUnresponsive = true;
       await this.destroy();
     }
@@ -208,8 +194,7 @@ export class Connection {
 /**
  * Lets Postgres.js use a socket on which the store has started a session. The first message that Postgres.js writes
  * would start one, so that message is dropped, and Postgres.js reads the messages with which the server has answered
- * the store. It reads only messages that keep to the
- * protocol.
+ * the store. It reads only messages that keep to the protocol.
  */
 function startedSocket(socket: net.Socket, messages: Buffer): net.Socket {
   const { write } = socket;
@@ -225,7 +210,7 @@ function startedSocket(socket: net.Socket, messages: Buffer): net.Socket {
   return socket;
 }
 
-/** Hands on whole messages. One that does not keep to the protocol ends the connection with an error. */
+/** A listener that hands on complete messages. One that does not keep to the protocol ends the connection. */
 function filtered(socket: net.Socket, listener: (messages: Buffer) => void): (chunk: Buffer) => void {
   const filter = new MessageFilter();
   const onData = (chunk: Buffer) => {
@@ -237,7 +222,7 @@ function filtered(socket: net.Socket, listener: (messages: Buffer) => void): (ch
     }
     if (messages) listener(messages);
   };
-  // An EventEmitter removes a listener by that which it stands for.
+  // Postgres.js removes its own listener, and an EventEmitter finds `onData` by this property, as with `once`.
   return Object.assign(onData, { listener });
 }
 
@@ -248,9 +233,9 @@ async function passwordOf(settings: Settings, host: Host): Promise<string> {
     password = await settings.password(host);
   } catch (error) {
     const code = codeOf(error);
-    // express-session takes `ENOENT` for "no such session": where a file with a password is missing, it is an error.
-    const isOfNoUse = code === '' || code === 'ENOENT';
-    throw new PgStoreError('option `postgres.password` failed', isOfNoUse ? 'NO_PASSWORD' : code, error);
+    // express-session takes `ENOENT` for "no such session". Here it means that a file with the password is missing.
+    const needsOtherCode = code === '' || code === 'ENOENT';
+    throw new PgStoreError('option `postgres.password` failed', needsOtherCode ? 'NO_PASSWORD' : code, error);
   }
   if (typeof password === 'string') return password;
   throw new PgStoreError(`option \`postgres.password\` returned ${typeof password}, not a string`, 'NO_PASSWORD');

@@ -14,7 +14,7 @@ import { AppClient } from './postgres-js.js';
 import { traceStatement } from './trace.js';
 
 /** Is called before a statement for the call `kind` is repeated, with the number of attempts that have failed. */
-export type OnRetry = (kind: string, attempt: number, error: unknown) => void;
+type OnRetry = (kind: string, attempt: number, error: unknown) => void;
 
 /** The SQLSTATEs undefined_table and invalid_schema_name, for a table that was dropped while the store was running. */
 const UNDEFINED_TABLE = new Set(['42P01', '3F000']);
@@ -43,8 +43,6 @@ export class Database implements StatementRunner {
   /**
    * Runs statements, and repeats them after transient errors. If the table was dropped, it is created again once.
    *
-   * @param kind the call that the statements are for, as events and diagnostics name it
-   * @param deadline in milliseconds on the clock of `performance.now()`; nothing is repeated after it
    * @param work runs the statements with the function that it gets; it must be safe to repeat
    */
   async run<T>(kind: string, deadline: number, work: (query: BoundQuery) => Promise<T>, batch?: Batch): Promise<T> {
@@ -78,14 +76,14 @@ export class Database implements StatementRunner {
 
   /** Creates or checks the table now, and repeats that after transient errors. */
   ready(deadline: number): Promise<void> {
-    return this.run('ready', deadline, () => this.ensureTable());
+    return this.run('ready', deadline, () => this.#ensureTable());
   }
 
   /**
    * Checks the table, and creates it if it is missing and option `createTable` allows that. If it fails, the next
    * statement tries it again.
    */
-  ensureTable(): Promise<void> {
+  #ensureTable(): Promise<void> {
     const deadline = performance.now() + this.#options.timeout;
     this.#ensuring ??= ensureTable(this.#client, this.#options, deadline)
       .then(() => {
@@ -103,7 +101,7 @@ export class Database implements StatementRunner {
 
   /** Starts work once the table exists. If that is known already, as nearly always, it adds no promise to the call. */
   #start<T>(query: BoundQuery, work: (query: BoundQuery) => Promise<T>): Promise<T> {
-    return this.#tableExists ? work(query) : this.ensureTable().then(() => work(query));
+    return this.#tableExists ? work(query) : this.#ensureTable().then(() => work(query));
   }
 
   async #inSlot<T>(slots: Semaphore, deadline: number, start: () => Promise<T>): Promise<T> {

@@ -1,4 +1,4 @@
-/** Which messages of the server reach Postgres.js: whole ones, of the kinds that answer the store's statements. */
+/** Filters the server's messages for Postgres.js: whole ones of the kinds that answer the store's statements pass. */
 
 import { PgStoreError } from '../errors.js';
 
@@ -20,20 +20,20 @@ const ROW_DESCRIPTION = 'T'.charCodeAt(0);
 const COLUMN_FIELDS = 18;
 
 /**
- * Cuts what a server sends into messages, and refuses those that Postgres.js (3.4) cannot take. It ends the process for
- * a suspended portal or a copy that it has not asked for; after the start it still answers a request to authenticate,
- * with the password of the environment or with an exception that nobody catches; it searches for ever for the end of a
- * column's name; and it prints to the console what it does not know.
+ * Cuts the bytes of a server into messages, and refuses those that Postgres.js 3.4 cannot take. Postgres.js ends the
+ * process for a suspended portal or a copy that it has not asked for; after the start it still answers a request to
+ * authenticate, with the password of the environment or with an exception that nobody catches; it searches for ever for
+ * the end of a column's name; and it prints messages that it does not know to the console.
  */
 export class MessageFilter {
   /** The beginning of a message whose end has not come yet. */
   #parts: Buffer[] = [];
   #length = 0;
-  /** How many bytes there must be before a look at them is of use. */
+  /** With fewer bytes than this, the first message cannot be complete, so they are not looked at. */
   #needed = HEADER_LENGTH;
 
   /**
-   * @returns the messages that are whole with this chunk; nothing where none is
+   * @returns the messages that this chunk completes; `undefined` if it completes none
    * @throws PgStoreError for a message that does not keep to the protocol, or that the store has not asked for
    */
   take(chunk: Buffer): Buffer | undefined {
@@ -47,7 +47,7 @@ export class MessageFilter {
     return end === 0 ? undefined : bytes.subarray(0, end);
   }
 
-  /** Checks the messages, and finds out where the last whole one ends. */
+  /** Checks the messages. @returns the offset at which the last complete one ends */
   #endOfMessages(bytes: Buffer): number {
     let start = 0;
     this.#needed = HEADER_LENGTH;
@@ -89,5 +89,5 @@ function isRowDescription(message: Buffer): boolean {
 }
 
 export function protocolError(): PgStoreError {
-  return new PgStoreError("what answers does not speak PostgreSQL's protocol", '08P01');
+  return new PgStoreError("the answer does not keep to PostgreSQL's protocol", '08P01');
 }

@@ -6,7 +6,7 @@ import { deadlines } from '../calls/deadline.js';
 import { isTransient } from '../calls/retry.js';
 import { codeOf, timeoutError } from '../errors.js';
 import type { Query, Row } from '../sql/query.js';
-import { requestCancel } from './cancel.js';
+import { cancelTime, isCancelled, requestCancel } from './cancel.js';
 import type { Client } from './client.js';
 import type { Host } from './transport.js';
 
@@ -49,12 +49,6 @@ const AS_TEXT = { rowMode: 'array', types: { getTypeParser: () => String } } as 
  * not prepared it on this connection. Both happen behind a pooler, and the first one after `discard all`.
  */
 const NOT_PREPARED = /^(26000|42P05)$/;
-
-/**
- * A statement is cancelled before its deadline, so that the server's answer to the cancel request comes in time: when a
- * tenth of its time is left, but at most so many milliseconds before the deadline.
- */
-const LONGEST_CANCELLATION_MS = 500;
 
 /** The app's node-postgres pool as a client of the store. */
 export class PoolClient implements Client {
@@ -144,19 +138,15 @@ function ignore(): void {}
  * the promise rejects with `TIMEOUT`.
  */
 async function answerInTime<T>(client: NodePostgresClient, answer: Promise<T>, deadline: number): Promise<T> {
-  const timeLeft = Math.max(0, deadline - performance.now());
-  const cancelTime = deadline - Math.min(timeLeft / 10, LONGEST_CANCELLATION_MS);
   let isLate = false;
   try {
-    return await deadlines.race(cancelTime, answer, () => {
+    return await deadlines.race(cancelTime(deadline), answer, () => {
       isLate = true;
       return timeoutError();
     });
   } catch (error) {
     if (!isLate) throw error;
-    const cancelled = cancel(client, deadline);
-    const both = Promise.all([cancelled, answer.catch(() => {})]).then(([isCancelled]) => isCancelled);
-    if (!(await deadlines.race(deadline, both).catch(() => false))) resetSocket(client);
+    if (!(await isCancelled(cancel(client, deadline), answer, deadline))) resetSocket(client);
     throw error;
   }
 }

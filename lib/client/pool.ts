@@ -13,11 +13,11 @@ import { Connection, UNSENT } from './connection.js';
 import { parseSettings, type Settings } from './settings.js';
 
 /** A statement that needs a connection, or has one. */
-interface PooledStatement<T = any> {
+interface PooledStatement {
   /** In milliseconds on the clock of `performance.now()`. */
   readonly deadline: number;
-  send(connection: Connection): Promise<T>;
-  resolve(result: T): void;
+  send(connection: Connection): Promise<unknown>;
+  resolve(result: unknown): void;
   reject(error: unknown): void;
 }
 
@@ -48,7 +48,7 @@ export class ConnectionPool implements Client {
    * statements until then.
    */
   #probeTime: number | undefined;
-  /** The index of the host to try first, which is the last one that was fit. */
+  /** The index of the host to try first: the last one that was fit, or the one after the last that was not. */
   #hostIndex = 0;
   /** Resolves the promise of `end`; it is set once `end` was called. */
   #whenEnded: (() => void) | undefined;

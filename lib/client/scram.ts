@@ -57,7 +57,7 @@ export class ScramExchange {
    * Answers the server's first message with the client's proof that it knows the password.
    *
    * @throws PgStoreError `AUTHENTICATION_FAILED` for a malformed message, for too many iterations, and for a second
-   * message of this kind, each of which would cost as many iterations
+   * message of this kind, because each of them would cost that many iterations
    */
   async finalMessage(serverFirst: string): Promise<string> {
     const [, nonce = '', salt = '', count = ''] = FIRST_MESSAGE.exec(serverFirst) ?? [];

@@ -2,6 +2,7 @@
 
 import type net from 'node:net';
 import os from 'node:os';
+import { LONGEST_TIMER_MS } from '../calls/timers.js';
 import type { Options } from '../options.js';
 import { Parameters } from './parameters.js';
 import { type PasswordQuery, passwordFile, passwordFromFile } from './password-file.js';
@@ -308,8 +309,8 @@ function clientOptions(parameters: Parameters, given: GivenOptions): Record<stri
 /** Options in seconds after which Postgres.js ends a connection. */
 const TIMES: ReadonlySet<string> = new Set(['idle_timeout', 'max_lifetime']);
 
-/** setTimeout counts to 2^31 - 1 milliseconds and takes what is longer as 1: a connection would end at once. */
+/** Limits a time to the longest one of a timer. After a longer one, Postgres.js would end a connection at once. */
 function withinTimers(seconds: unknown): unknown {
-  const longest = Math.floor((2 ** 31 - 1) / 1000);
+  const longest = Math.floor(LONGEST_TIMER_MS / 1000);
   return Number(seconds) > longest ? longest : seconds;
 }

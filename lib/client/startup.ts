@@ -11,11 +11,11 @@ import type { AuthMethod, Settings } from './settings.js';
 
 const PROTOCOL_3_0 = 196_608;
 /** The largest length of a message in bytes. No server sends a longer one before a connection is ready. */
-const LONGEST_MESSAGE = 100_000;
-/** Nor do all messages together need more bytes. */
+const LONGEST_START_MESSAGE = 100_000;
+/** The largest number of bytes in all messages together, until a connection is ready. */
 const MOST_BYTES = 1_000_000;
-/** Bytes of the process ID and the secret in a backend's key, at least. */
-const KEY_LENGTH = 8;
+/** The smallest length in bytes of a backend's process ID and secret key together. */
+const LEAST_KEY_LENGTH = 8;
 
 /** The kinds of authentication messages (PostgreSQL: Message Formats). */
 const AUTHENTICATION_OK = 0;
@@ -25,7 +25,7 @@ const SASL = 10;
 const SASL_CONTINUE = 11;
 const SASL_FINAL = 12;
 
-/** What the server has sent until the connection was ready. */
+/** The session of PostgreSQL that the server has started for a connection. */
 export interface StartedSession {
   /** The process ID of the backend, in decimal. */
   readonly pid: string;
@@ -68,7 +68,7 @@ export class Startup {
     this.#socket.write(startupMessage({ user, database, client_encoding: 'UTF8', ...serverSettings }));
     await this.#authenticate();
     const received: Buffer[] = [];
-    let cancelKey = Buffer.alloc(KEY_LENGTH);
+    let cancelKey = Buffer.alloc(LEAST_KEY_LENGTH);
     for (;;) {
       const message = await this.#messages.next();
       if (message.type === 'E') throw serverError(message.body);
@@ -184,7 +184,7 @@ interface Message {
 class MessageReader {
   readonly #socket: net.Socket;
   #received = Buffer.alloc(0);
-  /** Bytes of the messages that were read. */
+  /** The number of bytes in the messages that were read. */
   #read = 0;
   #wake: (() => void) | undefined;
 
@@ -196,7 +196,7 @@ class MessageReader {
   async next(): Promise<Message> {
     for (;;) {
       const length = this.#received.length < 5 ? undefined : this.#received.readUInt32BE(1);
-      if (length !== undefined && (length < 4 || length > LONGEST_MESSAGE)) throw protocolError();
+      if (length !== undefined && (length < 4 || length > LONGEST_START_MESSAGE)) throw protocolError();
       if (length !== undefined && this.#received.length > length) {
         const bytes = this.#received.subarray(0, length + 1);
         this.#received = this.#received.subarray(length + 1);
@@ -223,7 +223,7 @@ class MessageReader {
 }
 
 function keyIn(body: Buffer): Buffer<ArrayBuffer> {
-  if (body.length < KEY_LENGTH) throw protocolError();
+  if (body.length < LEAST_KEY_LENGTH) throw protocolError();
   return Buffer.from(body);
 }
 

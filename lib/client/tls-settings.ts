@@ -25,7 +25,7 @@ type Mode = (typeof MODES)[number];
 const VERSIONS = ['TLSv1', 'TLSv1.1', 'TLSv1.2', 'TLSv1.3'] as const;
 
 /** The settings about TLS in option `postgres`, which take precedence over parameters. */
-export interface TlsOptions {
+interface TlsOptions {
   /** A value of `sslmode`, `true` for `verify-full`, `false` for `disable`, or options of `tls.connect`. */
   readonly ssl?: unknown;
   readonly sslnegotiation?: unknown;

@@ -2,6 +2,7 @@
 
 import { backOffFromLockedRow } from '../calls/backoff.js';
 import type { UnderWay } from '../calls/under-way.js';
+import type { PreviousSessions } from './previous.js';
 import type { Deletion, RowName, Statements, UserRow, WrittenRow } from './row.js';
 import { handleOf, type SessionIds } from './session-id.js';
 
@@ -9,12 +10,7 @@ import { handleOf, type SessionIds } from './session-id.js';
 const ROWS_AT_ONCE = 512;
 
 /** The calls of `PreviousSessions` that destroy sessions. */
-export interface PreviousDestroyer {
-  /** Destroys all sessions in the previous store. */
-  clear(): Promise<void>;
-  /** Destroys the session of a row in both stores. */
-  destroyRow(row: Pick<RowName, 'key' | 'shard'>): Promise<void>;
-}
+type PreviousDestroyer = Pick<PreviousSessions, 'clear' | 'destroyRow'>;
 
 /** A session that a `set` is saving. */
 export class SavedSession {
@@ -51,7 +47,7 @@ export type Saves = UnderWay<SavedSession, WrittenRow | undefined>;
 /**
  * The calls that destroy many sessions. Each of them finds the rows that exist when its statement runs, and deletes
  * exactly these, by key and time of creation, so a session that is created later under the same ID stays. It does not
- * wait for calls on single sessions, nor do these wait for it. A row that is locked is tried again.
+ * wait for calls on single sessions, nor do these wait for it. The deletion of a locked row is repeated.
  */
 export class BulkDestruction {
   readonly #statements: Statements;
@@ -160,6 +156,7 @@ export class BulkDestruction {
   }
 
   async #destroyRow(row: RowName, onLocked: () => void): Promise<boolean> {
+    // Only the rows of `clear()` have no user here, and it has cleared the previous store already.
     if (this.#previous && row.user !== undefined) {
       await this.#previous.destroyRow(row);
       this.#onDestroyed(row.key);

@@ -30,7 +30,7 @@ export interface OpenedRow {
 }
 
 /** When a session, and its cookie, expire. Both times are milliseconds since 1970 by the app's clock. */
-export type Expiry = Pick<NewRow, 'cookieExpires' | 'expires'>;
+type Expiry = Pick<NewRow, 'cookieExpires' | 'expires'>;
 
 export interface EncodedSession extends Content, Expiry {}
 
@@ -38,7 +38,7 @@ export interface EncodedSession extends Content, Expiry {}
  * The latest expiry that is stored, in milliseconds since 1970 (the year 255479). PostgreSQL's timestamps end in the
  * year 294276, and JavaScript's dates in 275760.
  */
-const LATEST_MS = 8e15;
+const LATEST_STORED_MS = 8e15;
 
 /**
  * If the clocks of app and database agree within so many milliseconds, `get` returns a cookie's `expires` as the app
@@ -80,8 +80,8 @@ export class Codec {
   }
 
   /**
-   * Encodes a session that another store has kept. Its cookie's `expires` may be in the past, because the touch of most
-   * stores does not change the stored JSON. So the session lives as long as if it had just been touched.
+   * Encodes a session that the previous store has kept. Its cookie's `expires` may be in the past, because the touch of
+   * most stores does not change the stored JSON. So the session lives as long as if it had just been touched.
    */
   encodeForeign(session: unknown): EncodedSession {
     const encoded = encodeWithoutTtl(session);
@@ -250,6 +250,7 @@ function parse(text: string, column: string): unknown {
   }
 }
 
+/** The nearest time that can be stored. */
 function limit(time: number): number {
-  return Math.min(Math.max(time, 0), LATEST_MS);
+  return Math.min(Math.max(time, 0), LATEST_STORED_MS);
 }

@@ -37,15 +37,15 @@ interface Call {
 }
 
 /** What has become of a save, as the row shows it. The table in docs/architecture.md says what follows from each. */
-type Looked =
+type Finding =
   /** The save was written, now or by an earlier attempt at the same statement whose answer was lost. */
-  | { readonly finding: 'is ours' }
+  | { readonly kind: 'is ours' }
   /** The row does not exist any more, or has expired: the session was destroyed. */
-  | { readonly finding: 'is gone' }
+  | { readonly kind: 'is gone' }
   /** The row has not changed, so another transaction has locked it. */
-  | { readonly finding: 'is locked' }
+  | { readonly kind: 'is locked' }
   /** Another request, or an earlier save of this request, has changed the row. */
-  | { readonly finding: 'has changed'; readonly row: StoredRow };
+  | { readonly kind: 'has changed'; readonly row: StoredRow };
 
 /**
  * The calls on one session. It knows neither SQL nor Express. The caller runs calls on the same session ID one after
@@ -117,10 +117,10 @@ export class ConcurrentSessions {
     for (let tries = 1; ; tries++) {
       const isDeleted = await statements.destroy(key, deadline);
       if (isDeleted && keys.length === 1) return;
-      const left = await statements.read(keys, deadline);
-      if (!left) return;
-      if (left.key === key) await backOffFromLockedRow(tries, deadline);
-      key = left.key;
+      const row = await statements.read(keys, deadline);
+      if (!row) return;
+      if (row.key === key) await backOffFromLockedRow(tries, deadline);
+      key = row.key;
     }
   }
 
@@ -135,7 +135,7 @@ export class ConcurrentSessions {
     }
   }
 
-  /** Inserts a session of another store, unless its session ID has a row. @returns whether it was inserted */
+  /** Inserts a session of the previous store, unless its session ID has a row. @returns whether it was inserted */
   async adopt(sid: string, session: unknown, deadline: number): Promise<boolean> {
     const keys = this.#ids.rowKeysFor(sid);
     const { read, insert } = this.#statements.onShard(this.#ids.shardOf(sid));
@@ -200,8 +200,8 @@ export class ConcurrentSessions {
       if (!attempt) return this.#drop(call, snapshot, 'changed hands');
       if (hasCaughtUp && isStored(snapshot, attempt)) return this.#adoptStored(call, snapshot, attempt, encoded);
       const change = this.#changeOf(call, snapshot, attempt, encoded);
-      const looked = await this.#send(call, snapshot, attempt, change);
-      switch (looked.finding) {
+      const finding = await this.#send(call, snapshot, attempt, change);
+      switch (finding.kind) {
         case 'is ours':
           noteSaved(call, snapshot, attempt, change);
           if (hasMetOthers) this.#emit('conflict', handleOf(snapshot.key), tries);
@@ -212,21 +212,21 @@ export class ConcurrentSessions {
           await backOffFromLockedRow(tries, call.deadline);
           break;
         case 'has changed':
-          if (this.#catchUp(snapshot, looked.row, call.keys)) hasMetOthers = !isUnchanged(snapshot.seen, encoded);
+          if (this.#catchUp(snapshot, finding.row, call.keys)) hasMetOthers = !isUnchanged(snapshot.seen, encoded);
           hasCaughtUp = true;
       }
     }
   }
 
   /** Sends a save, and reads the row if it was not written. If there is no answer, the save stays in doubt. */
-  async #send(call: Call, snapshot: Snapshot, attempt: Save, change: ChangedRow): Promise<Looked> {
+  async #send(call: Call, snapshot: Snapshot, attempt: Save, change: ChangedRow): Promise<Finding> {
     const { statements, keys, deadline } = call;
     const earlier = snapshot.inDoubt;
     snapshot.inDoubt = [...earlier, attempt].slice(-MAX_IN_DOUBT);
     const isWritten = await statements.update(change, deadline);
     const row = isWritten ? undefined : await statements.read(keys, deadline);
     snapshot.inDoubt = earlier;
-    return isWritten ? { finding: 'is ours' } : findingOn(row, attempt, snapshot);
+    return isWritten ? { kind: 'is ours' } : findingOn(row, attempt, snapshot);
   }
 
   /** The row already has the content that was to be saved, so only the expiry may be written. */
@@ -246,9 +246,6 @@ export class ConcurrentSessions {
    * The row may contain the changes of any save in doubt, and other requests' changes on top of these. So the contents
    * of the saves in doubt are reconciled with the row one after the other, and this save's content last. That gives the
    * same result whether or not each of them was written.
-   *
-   * The version is random, so that a save whose answer was lost can be recognised later by any process, and a row that
-   * was destroyed and created again is not taken for the earlier one (the ABA problem).
    */
   #attemptOf(snapshot: Snapshot, encoded: EncodedSession): Save | undefined {
     const ours = { data: encoded.data, cookie: encoded.cookie };
@@ -303,8 +300,8 @@ export class ConcurrentSessions {
     encoded: EncodedSession,
     session: object,
   ): Promise<WrittenRow | undefined> {
-    const isForeign = snapshot.readFrom !== call.statements.read;
-    if (isForeign && isLive(await snapshot.readFrom([snapshot.key], call.deadline))) {
+    const wasLoadedElsewhere = snapshot.readFrom !== call.statements.read;
+    if (wasLoadedElsewhere && isLive(await snapshot.readFrom([snapshot.key], call.deadline))) {
       return this.#replace(call, encoded, session);
     }
     return this.#drop(call, snapshot, 'destroyed');
@@ -353,12 +350,12 @@ export class ConcurrentSessions {
   }
 }
 
-/** What the row shows after a save was not written. `#saveChanges` says what follows from it. */
-function findingOn(row: StoredRow | undefined, attempt: Save, snapshot: Snapshot): Looked {
-  if (!isLive(row)) return { finding: 'is gone' };
-  if (row.version === attempt.version) return { finding: 'is ours' };
-  if (row.key === snapshot.key && row.version === snapshot.version) return { finding: 'is locked' };
-  return { finding: 'has changed', row };
+/** What has become of a save whose statement wrote no row. */
+function findingOn(row: StoredRow | undefined, attempt: Save, snapshot: Snapshot): Finding {
+  if (!isLive(row)) return { kind: 'is gone' };
+  if (row.version === attempt.version) return { kind: 'is ours' };
+  if (row.key === snapshot.key && row.version === snapshot.version) return { kind: 'is locked' };
+  return { kind: 'has changed', row };
 }
 
 /** Whether the row already has the content that a save would write. */
@@ -377,7 +374,7 @@ function noteSaved(call: Call, snapshot: Snapshot, { version, seen, stored }: Sa
   if (change.movesExpiry) noteExpiry(snapshot, change.expires);
 }
 
-/** Updates the snapshot with the state of the row. No save is in doubt any more. */
+/** Notes in the snapshot that this store has the row in its table, and that no save is in doubt any more. */
 function noteKnown({ statements }: Call, snapshot: Snapshot): void {
   snapshot.readFrom = statements.read;
   snapshot.inDoubt = [];
@@ -396,7 +393,10 @@ function isUnchanged(seen: Content, now: Content): boolean {
   return seen.data === now.data && isSameCookie(seen.cookie, now.cookie);
 }
 
-/** A version for a row: a random number from 1 to 2^31 - 1, the largest `integer` of PostgreSQL. */
+/**
+ * A version for a row: a random number from 1 to 2^31 - 1, the largest `integer` of PostgreSQL. docs/architecture.md
+ * says why it is random.
+ */
 export function randomVersion(): number {
   return 1 + Math.floor(Math.random() * 2_147_483_647);
 }

@@ -1,4 +1,4 @@
-/** Compares and merges cookies in the form of JSON texts. Has no side effects. */
+/** Compares, merges and checks the cookies of sessions. Has no side effects. */
 
 import { isObject, merge } from './merge.js';
 import { property } from './property.js';

@@ -7,7 +7,7 @@ import type { ListedSession, UserSession } from './public-types.js';
 import type { ListedRow, Statements } from './row.js';
 import { handleOf, type SessionIds } from './session-id.js';
 
-/** PostgreSQL's `integer` ends there. */
+/** The largest `integer` of PostgreSQL. */
 const MOST_ROWS = 2 ** 31 - 1;
 
 export class SessionListing {

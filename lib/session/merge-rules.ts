@@ -57,9 +57,7 @@ export class RuleNode {
     return node;
   }
 
-  /**
-   * Applies the value's rule; `DEFAULT` if there is no rule, or only one side has changed the value.
-   */
+  /** Applies the value's rule; `DEFAULT` if there is no rule, or only one side has changed the value. */
   resolve(base: Value, ours: Value, theirs: Value): Value {
     if (!this.rule || isDeepStrictEqual(base, ours) || isDeepStrictEqual(base, theirs)) return DEFAULT;
     return RULES[this.rule](base, ours, theirs);
@@ -83,8 +81,8 @@ export function parseRules(rules: object): RuleNode {
 
 /** The keys of a path. @throws TypeError for a malformed path, and for one in the cookie */
 function keysOf(path: string): readonly string[] {
-  const keys = path.startsWith('[') ? parseKeys(path) : path.split('.');
   const isPlain = !path.startsWith('[');
+  const keys = isPlain ? path.split('.') : parseKeys(path);
   if (!Array.isArray(keys) || keys.length === 0 || keys.some((key) => typeof key !== 'string')) {
     throw new TypeError(`\`${path}\`: expected a JSON array of keys, such as '["a.b","c"]'`);
   }
@@ -148,12 +146,12 @@ function keptFrom(before: readonly string[], after: readonly string[]): number |
 }
 
 /**
- * How many elements at the end of one array are those at the start of the other one, at most. It compares each element
+ * The length of the longest list of elements that ends one array and begins the other one. It compares each element
  * about twice, however often elements repeat (the algorithm of Knuth, Morris and Pratt).
  */
 function longestOverlap(before: readonly string[], after: readonly string[]): number {
   const fallbacks = [0];
-  // The overlap that goes on with the element, if the one so far has this length.
+  // The length of the overlap after one more element, if it was `length` before.
   const next = (length: number, element: string | undefined): number => {
     let overlap = length;
     while (overlap > 0 && (overlap === after.length || after[overlap] !== element))

@@ -30,7 +30,7 @@ export function merge(base: unknown, ours: unknown, theirs: unknown, rules?: Rul
   const before = isObject(base) ? base : {};
   const merged: JsonObject = {};
   for (const key of Object.keys({ ...theirs, ...ours })) {
-    const value = mergeKey(own(before, key), own(ours, key), own(theirs, key), rules?.get(key));
+    const value = mergeKey(ownValue(before, key), ownValue(ours, key), ownValue(theirs, key), rules?.get(key));
     if (value !== undefined) put(merged, key, value);
   }
   return merged;
@@ -53,7 +53,8 @@ export function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function own(object: JsonObject, key: string): unknown {
+/** The value of a key of the object itself; `undefined` if it has none. */
+export function ownValue(object: JsonObject, key: string): unknown {
   return Object.hasOwn(object, key) ? object[key] : undefined;
 }
 

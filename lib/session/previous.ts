@@ -2,12 +2,12 @@
 
 import type { SessionData } from 'express-session';
 import { deadlines } from '../calls/deadline.js';
+import type { InOrder } from '../calls/order.js';
 import { withRetries } from '../calls/retry.js';
 import { sleep } from '../calls/timers.js';
 import { ArgumentError, PgStoreError, timeoutError, toPgStoreError } from '../errors.js';
 import type { Emit } from '../events.js';
 import type { Options, PreviousStore, TakeOverOptions } from '../options.js';
-import type { PreviousDestroyer } from './bulk.js';
 import type { ConcurrentSessions } from './concurrency.js';
 import { property } from './property.js';
 import type { RowName } from './row.js';
@@ -24,16 +24,13 @@ const PAGE = 256;
  */
 type Move = 'taken' | 'left' | 'none';
 
-/** Runs a task in the order of the calls on a session ID. */
-type InOrder = (sid: string, task: () => Promise<Move>) => Promise<Move>;
-
 /**
  * The calls that concern both stores. The order of the writes ensures that no crash between two of them loses a session
  * or brings one back: a session is inserted here before it is destroyed there, and destroyed there before it is
  * destroyed here. A destroyed session leaves a tombstone here, because a process of the old app that still has the
  * session may save it there once more.
  */
-export class PreviousSessions implements PreviousDestroyer {
+export class PreviousSessions {
   readonly #store: PreviousStore;
   readonly #sessions: ConcurrentSessions;
   readonly #ids: SessionIds;
@@ -73,6 +70,7 @@ export class PreviousSessions implements PreviousDestroyer {
     await this.#sessions.bury([key], shard, this.#newDeadline());
   }
 
+  /** Destroys all sessions in the previous store. */
   async clear(): Promise<void> {
     const clear = property(this.#store, 'clear') as PreviousStore['clear'];
     if (!clear) throw unsupported('`clear`');
@@ -80,11 +78,12 @@ export class PreviousSessions implements PreviousDestroyer {
   }
 
   /**
-   * Takes over all sessions that the other store lists, or those with the given session IDs.
+   * Takes over all sessions that the previous store lists, or those with the given session IDs.
    *
+   * @param inOrder runs a task in the order of the calls on a session ID
    * @returns how many were taken over
    */
-  async takeOverAll({ sids, onProgress }: TakeOverOptions, inOrder: InOrder): Promise<number> {
+  async takeOverAll({ sids, onProgress }: TakeOverOptions, inOrder: InOrder<Move>): Promise<number> {
     const listed = sids ?? (await this.#list());
     const total = Array.isArray(listed) ? listed.length : undefined;
     let done = 0;
@@ -114,9 +113,9 @@ export class PreviousSessions implements PreviousDestroyer {
     return taken;
   }
 
-  /** Takes a session over, unless it has a row here. @returns whether it was taken over */
-  async takeOver(sid: string, deadline: number): Promise<boolean> {
-    return (await this.#move(sid, deadline)) === 'taken';
+  /** Takes a session over, unless it has a row here. */
+  async takeOver(sid: string, deadline: number): Promise<void> {
+    await this.#move(sid, deadline);
   }
 
   #move(sid: string, deadline: number): Promise<Move> {
@@ -167,7 +166,7 @@ export class PreviousSessions implements PreviousDestroyer {
     return this.#ask('destroy', deadline, (answer) => this.#store.destroy(sid, answer));
   }
 
-  /** The session IDs that the other store lists. */
+  /** The session IDs that the previous store lists. */
   async #list(): Promise<string[]> {
     const all = property(this.#store, 'all') as PreviousStore['all'];
     if (!all) throw unsupported('`all`, which lists its sessions; give `takeOver` their IDs in `sids`');
@@ -184,7 +183,8 @@ export class PreviousSessions implements PreviousDestroyer {
     const onRetry = (attempt: number, error: unknown) => {
       this.#emit('retry', name, attempt, toPgStoreError(name, error));
     };
-    // Its turn in the order of calls may have come too late: what has failed with `TIMEOUT` is not done later.
+    // The deadline may have passed while the call waited for its turn. A call that has failed with `TIMEOUT` is not
+    // carried out later.
     const ask = async () => {
       if (performance.now() >= deadline) throw timeoutError();
       return deadlines.race(deadline, answerOf(start));
@@ -218,8 +218,8 @@ export function checkTakeOver({ sids, onProgress }: TakeOverOptions): void {
 
 /**
  * The answer that a store passes to its callback. If the store also returns a promise, only its rejection matters.
- * Stores that keep files report a missing session as `ENOENT`, which is no error unless it comes from connecting to a
- * socket.
+ * Stores that keep files report a missing session as `ENOENT`, which is not an error unless it comes from connecting to
+ * a socket.
  */
 function answerOf(start: (answer: Answer) => unknown): Promise<unknown> {
   return new Promise((resolve, reject) => {

@@ -11,8 +11,7 @@ import { type MergeRules, parseRules } from './merge-rules.js';
 type User = string | null;
 
 /**
- * Which content the row gets: the changes of both sides, ours alone, or theirs alone, in which case our save is
- * dropped.
+ * The side whose changes the row gets: both sides, ours alone, or theirs alone, in which case our save is dropped.
  */
 export type Side = 'both' | 'ours' | 'theirs';
 

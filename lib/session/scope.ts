@@ -7,22 +7,19 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { isDeepStrictEqual } from 'node:util';
 import type { Callback } from '../calls/tracker.js';
-import { isObject } from './merge.js';
+import { isObject, ownValue } from './merge.js';
 import { hasSnapshot, LoadedSession, loadedSnapshot } from './snapshot.js';
 
-/** How long a loaded session is remembered after its `get`, or after its last `set` or `touch`, in milliseconds. */
-export const REMEMBERED_MS = 10 * 60 * 1000;
-
-/** While `get` is called, sessions that are not remembered any more are dropped at least every so many milliseconds. */
+/** While `get` is called, loads that are not remembered any more are dropped at least every so many milliseconds. */
 const SWEEP_MS = 60 * 1000;
 
 /** With fewer contexts than this, a sweep comes only after `SWEEP_MS`. */
 const FEW_CONTEXTS = 1024;
 
 /**
- * Of how many sessions a context remembers what was loaded: those that were loaded last. A context begins with what the
+ * The largest number of sessions that a context remembers: those that were loaded last. A context begins with what the
  * outer one remembers, so a program that reads one session after another, each in the callback of the one before, would
- * remember ever more.
+ * otherwise remember ever more.
  */
 const MOST_SESSIONS = 100;
 
@@ -162,7 +159,7 @@ export class SessionScopes {
     // The context is read now, because the callback of a call that timed out runs in the context of another call.
     const outer = this.#current();
     if (typeof callback === 'function')
-      return get((error, session) => this.#call(outer, sid, callback, error, session));
+      return get((error, session) => this.#callBack(outer, sid, callback, error, session));
     const answer = get(callback);
     // This handler is added first, so it runs before the caller's own handlers of the promise.
     if (outer) answer?.then((session) => this.#rememberAwaited(outer, sid, session), ignore);
@@ -173,7 +170,7 @@ export class SessionScopes {
   standIn(sid: string, session: object, data?: string): object {
     if (hasSnapshot(session, sid)) return session;
     const load = this.#current()?.find(sid, session, data);
-    load?.remember(REMEMBERED_MS);
+    load?.remember();
     return load ?? session;
   }
 
@@ -187,7 +184,8 @@ export class SessionScopes {
     return context && (this.#isAutomatic || context.isRequest) ? context : undefined;
   }
 
-  #call<T>(outer: Context | undefined, sid: string, callback: Callback<T>, error: unknown, session?: T): void {
+  /** Calls back in a context that remembers what was loaded. */
+  #callBack<T>(outer: Context | undefined, sid: string, callback: Callback<T>, error: unknown, session?: T): void {
     if (!this.#isAutomatic && !outer?.isRequest) {
       callback(error, session);
       return;
@@ -200,6 +198,7 @@ export class SessionScopes {
     this.#storage.run(context, callback, error, session);
   }
 
+  /** Remembers what a promise of `get` has loaded, if the context is a request's or remembers the session already. */
   #rememberAwaited(context: Context, sid: string, session: unknown): void {
     const load = loadOf(session);
     if (load && (context.isRequest || context.has(sid))) this.#add(context, sid, load);
@@ -232,7 +231,7 @@ export class SessionScopes {
 /** A load for data that `get` has returned; `undefined` if these have no snapshot. */
 function loadOf(session: unknown): LoadedSession | undefined {
   const loaded = loadedSnapshot(session);
-  return loaded && new LoadedSession(loaded, REMEMBERED_MS);
+  return loaded && new LoadedSession(loaded);
 }
 
 /**
@@ -250,10 +249,6 @@ function showsChange(before: unknown, after: unknown, session: unknown): boolean
   return Object.keys({ ...before, ...after }).some((key) =>
     showsChange(ownValue(before, key), ownValue(after, key), ownValue(session, key)),
   );
-}
-
-function ownValue(object: Record<string, unknown>, key: string): unknown {
-  return Object.hasOwn(object, key) ? object[key] : undefined;
 }
 
 function ignore(): void {}

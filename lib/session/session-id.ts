@@ -6,7 +6,7 @@ import { sign, unsign } from 'cookie-signature';
 import type { Options } from '../options.js';
 import type { KeyRange } from './row.js';
 
-type SessionIdOptions = Pick<Options, 'prefix' | 'secrets' | 'hashIds'> & Partial<Pick<Options, 'shards'>>;
+type SessionIdOptions = Pick<Options, 'prefix' | 'secrets' | 'hashIds' | 'shards'>;
 
 /** The keys under which a session's row may be: first the one that is written, then those of older secrets. */
 export type RowKeys = readonly [string, ...string[]];

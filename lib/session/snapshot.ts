@@ -97,6 +97,9 @@ export function hasSnapshot(session: unknown, sid: string): boolean {
   return (session as Holder)?.[SNAPSHOT]?.sid === sid;
 }
 
+/** How long a loaded session is remembered after its `get`, or after its last `set` or `touch`, in milliseconds. */
+export const REMEMBERED_MS = 10 * 60 * 1000;
+
 /**
  * Has the snapshot of a session that a framework has created from data of `get` in its own way, without calling
  * `createSession`.
@@ -109,10 +112,10 @@ export class LoadedSession {
   /** Until when the load is remembered, in milliseconds on the clock of `performance.now()`. */
   rememberedUntil = 0;
 
-  constructor(loaded: Snapshot, forMs: number) {
+  constructor(loaded: Snapshot) {
     this.loaded = loaded;
     this[SNAPSHOT] = { ...loaded };
-    this.remember(forMs);
+    this.remember();
   }
 
   /** The content of the session if the request has changed nothing since its last save. */
@@ -120,8 +123,8 @@ export class LoadedSession {
     return this[SNAPSHOT].seen;
   }
 
-  remember(forMs: number): void {
-    this.rememberedUntil = performance.now() + forMs;
+  remember(): void {
+    this.rememberedUntil = performance.now() + REMEMBERED_MS;
   }
 
   forget(): void {

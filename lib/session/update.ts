@@ -3,23 +3,20 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { SessionData } from 'express-session';
 import { backOffFromLockedRow } from '../calls/backoff.js';
+import type { InOrder } from '../calls/order.js';
 import { AppError, ArgumentError, PgStoreError } from '../errors.js';
 import type { Emit } from '../events.js';
 import { type Codec, changeOf, type EncodedSession, type OpenedRow, readRow } from './codec.js';
 import { isLive, randomVersion } from './concurrency.js';
 import { cookieFlaw, settledCookie } from './cookie.js';
 import { isObject } from './merge.js';
+import type { PreviousSessions } from './previous.js';
 import type { Change } from './public-types.js';
 import type { ChangedRow, RowStatements, Statements, StoredRow, UserRow } from './row.js';
 import type { RowKeys, SessionIds } from './session-id.js';
 
-/** Runs a task in the order of the calls on a session ID. */
-type InOrder = (sid: string, task: () => Promise<Outcome>) => Promise<Outcome>;
-
 /** The call of `PreviousSessions` that takes a session over. */
-interface PreviousSource {
-  takeOver(sid: string, deadline: number): Promise<boolean>;
-}
+type PreviousSource = Pick<PreviousSessions, 'takeOver'>;
 
 /** The session that is to be changed. */
 interface Target {
@@ -41,7 +38,7 @@ type Outcome =
 interface Applied {
   /** The session as it will be stored. */
   readonly session: SessionData;
-  /** What is to be written; `undefined` if nothing has changed. */
+  /** The session in the form that is to be written; `undefined` if nothing has changed. */
   readonly encoded: EncodedSession | undefined;
   /** Whether the expiry is written, because the function has changed the cookie. */
   readonly movesExpiry: boolean;
@@ -105,21 +102,20 @@ export class SessionUpdates {
    * @param inOrder runs a task in the order of the calls on a session ID
    * @returns how many sessions were changed
    */
-  async ofUser(user: string, change: Change, inOrder: InOrder): Promise<number> {
-    const found = await this.#find(user);
+  async ofUser(user: string, change: Change, inOrder: InOrder<Outcome>): Promise<number> {
+    const found = await this.#unexpiredRowsOf(user);
     const first = await this.#changeAll(found, change, inOrder);
     // A session that has no row under its key any more may have been moved to the key of a newer secret by another
     // request. With option `hashIds` that key cannot be computed, so the user's rows are looked for once more.
     const known = new Set(found.map(({ key }) => key));
     const gone = new Set(first.gone.map(({ createdAt }) => createdAt));
     const isMoved = ({ key, createdAt }: UserRow) => gone.has(createdAt) && !known.has(key);
-    const moved = gone.size > 0 ? (await this.#find(user)).filter(isMoved) : [];
+    const moved = gone.size > 0 ? (await this.#unexpiredRowsOf(user)).filter(isMoved) : [];
     const second = await this.#changeAll(moved, change, inOrder);
     return first.changed + second.changed;
   }
 
-  /** The user's unexpired rows. */
-  async #find(user: string): Promise<UserRow[]> {
+  async #unexpiredRowsOf(user: string): Promise<UserRow[]> {
     return (await this.#statements.findOfUser(user, this.#deadline())).filter(({ isExpired }) => !isExpired);
   }
 
@@ -127,7 +123,7 @@ export class SessionUpdates {
    * Changes the sessions of these rows, page after page. If a change fails, the other changes of its page are
    * completed.
    */
-  async #changeAll(rows: readonly UserRow[], change: Change, inOrder: InOrder) {
+  async #changeAll(rows: readonly UserRow[], change: Change, inOrder: InOrder<Outcome>) {
     const gone: UserRow[] = [];
     let changed = 0;
     for (let start = 0; start < rows.length; start += PAGE) {
@@ -142,12 +138,14 @@ export class SessionUpdates {
     return { changed, gone };
   }
 
-  async #changeRow({ key, shard, user }: UserRow, change: Change, inOrder: InOrder): Promise<Outcome> {
+  async #changeRow({ key, shard, user }: UserRow, change: Change, inOrder: InOrder<Outcome>): Promise<Outcome> {
     const sid = this.#ids.sessionIdFrom(key);
     // A row that is not signed with one of the secrets is not a session.
     if (sid === undefined && this.#ids.isReversible) return { kind: 'unreadable' };
     const keys: RowKeys = sid === undefined ? [key] : this.#ids.rowKeysFor(sid);
     const target = { method: 'updateSessionsOf', keys, shard, user };
+    // With option `hashIds` the session ID is unknown. Then only changes of the same row are put in order here, and the
+    // row's version keeps a change from overwriting what another call has saved.
     return inOrder(sid ?? key, () => this.#change(target, change, this.#deadline()));
   }
 
@@ -172,9 +170,7 @@ export class SessionUpdates {
     }
   }
 
-  /**
-   * Calls the app's function, and compares the result with the stored session.
-   */
+  /** Calls the app's function, and compares the result with the stored session. */
   #apply(method: string, change: Change, row: StoredRow, { session, content }: OpenedRow): Applied {
     const { cookie: _, ...dataBefore } = JSON.parse(content.data);
     const cookieBefore: unknown = session.cookie && copyOf(session.cookie);
@@ -186,7 +182,7 @@ export class SessionUpdates {
     const cookie = cookieAfter ?? cookieBefore;
     if (!isDeepStrictEqual(cookie, cookieBefore)) {
       const encoded = this.#codec.encode({ ...data, cookie: settledCookie(cookie, cookieBefore) });
-      // Its row could not be read any more.
+      // A row with such a cookie could not be read any more.
       const flaw = cookieFlaw(JSON.parse(encoded.cookie ?? '{}'));
       if (flaw) throw new ArgumentError(method, `\`change\` made a cookie that cannot be used: ${flaw}`);
       const expires = Math.min(encoded.expires, Date.now() + row.endsInMs);

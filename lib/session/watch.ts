@@ -5,17 +5,16 @@ import type { KeyedReadWriteLock } from '../calls/order.js';
 import { nextTick, nextTurn, setImmediate } from '../calls/timers.js';
 import { codeOf } from '../errors.js';
 import type { Emit } from '../events.js';
+import type { PreviousSessions } from './previous.js';
 import type { SessionEnd } from './public-types.js';
 import type { CheckedRow, Statements, WatchedRow } from './row.js';
 import type { RowKeys, SessionIds } from './session-id.js';
 
 /** The call of `PreviousSessions` that takes a session over. */
-interface PreviousSource {
-  takeOver(sid: string, deadline: number): Promise<boolean>;
-}
+type PreviousSource = Pick<PreviousSessions, 'takeOver'>;
 
 /** Runs work as a call of the store, so that `close()` waits for it. */
-type Call = <T>(work: (deadline: number) => Promise<T>) => Promise<T>;
+type RunAsCall = <T>(work: (deadline: number) => Promise<T>) => Promise<T>;
 
 /** The largest number of row keys in a statement. With more of them PostgreSQL may read the whole table. */
 const PAGE = 1000;
@@ -47,11 +46,11 @@ interface Watch {
   expiresAt: number;
   /** Whether checks may run. They have to wait for the calls on the session ID that were under way at the start. */
   isReady: boolean;
-  /** Whether the store in option `previous` has been asked for the session. */
-  wasTakenOver: boolean;
+  /** Whether the store in option `previous` has answered whether it has the session, or there is no such store. */
+  hasAskedPrevious: boolean;
   /** Whether the watch was stopped, or the session's end was noticed. */
   isOver: boolean;
-  /** Whether the app has stopped the watch, so that it is not called back. */
+  /** Whether the app, or `close()`, has stopped the watch, so that `onEnd` is not called. */
   isStopped: boolean;
 }
 
@@ -76,7 +75,7 @@ export class SessionWatches {
   readonly #ids: SessionIds;
   readonly #order: KeyedReadWriteLock;
   readonly #previous: PreviousSource | undefined;
-  readonly #call: Call;
+  readonly #runAsCall: RunAsCall;
   readonly #emit: Emit;
   readonly #seconds: number;
   /** The watches by each of their session's row keys. */
@@ -94,7 +93,7 @@ export class SessionWatches {
     order: KeyedReadWriteLock,
     previous: PreviousSource | undefined,
     seconds: number,
-    call: Call,
+    runAsCall: RunAsCall,
     emit: Emit,
   ) {
     this.#statements = statements;
@@ -102,7 +101,7 @@ export class SessionWatches {
     this.#order = order;
     this.#previous = previous;
     this.#seconds = seconds;
-    this.#call = call;
+    this.#runAsCall = runAsCall;
     this.#emit = emit;
   }
 
@@ -118,7 +117,7 @@ export class SessionWatches {
       createdAt: undefined,
       expiresAt: Number.POSITIVE_INFINITY,
       isReady: false,
-      wasTakenOver: this.#previous === undefined,
+      hasAskedPrevious: this.#previous === undefined,
       isOver: false,
       isStopped: false,
     };
@@ -132,7 +131,7 @@ export class SessionWatches {
   }
 
   /** The present watches of a session ID, for a later call of `end`. */
-  on(sid: string): readonly Watch[] {
+  ofSession(sid: string): readonly Watch[] {
     return this.#watches.size === 0 ? [] : [...(this.#watches.get(this.#ids.rowKeysFor(sid)[0]) ?? [])];
   }
 
@@ -202,7 +201,7 @@ export class SessionWatches {
   async #checkPage(page: readonly Watch[], shard: number | undefined): Promise<void> {
     const rows = rowsOf(page);
     const soon = SOON_SECONDS + 2 * this.#seconds;
-    const checked = await this.#call((deadline) => this.#statements.onShard(shard).check(rows, soon, deadline));
+    const checked = await this.#runAsCall((deadline) => this.#statements.onShard(shard).check(rows, soon, deadline));
     const found = new Map(checked.map((row) => [row.key, row]));
     for (const watch of page) if (!watch.isOver) this.#look(watch, found);
   }
@@ -213,8 +212,8 @@ export class SessionWatches {
    * @param found the rows that are missing, belong to another session, or expire soon. All other rows are unchanged.
    */
   #look(watch: Watch, found: ReadonlyMap<string, CheckedRow>): void {
-    const isThere = (key: string) => found.get(key)?.createdAt !== undefined || !found.has(key);
-    const key = keysOf(watch).find(isThere);
+    const hasRow = (key: string) => found.get(key)?.createdAt !== undefined || !found.has(key);
+    const key = keysOf(watch).find(hasRow);
     if (key === undefined) {
       this.#lookElsewhere(watch);
       return;
@@ -233,7 +232,7 @@ export class SessionWatches {
       // Perhaps the row was moved to the key of a newer secret. The next statement looks for it under all keys.
       watch.key = undefined;
       this.#checkSoon(watch);
-    } else if (watch.createdAt === undefined && !watch.wasTakenOver) {
+    } else if (watch.createdAt === undefined && !watch.hasAskedPrevious) {
       void this.#takeOver(watch);
     } else this.#endOfRow(watch);
   }
@@ -245,10 +244,10 @@ export class SessionWatches {
   async #takeOver(watch: Watch): Promise<void> {
     watch.isReady = false;
     try {
-      await this.#call((deadline) =>
+      await this.#runAsCall((deadline) =>
         this.#order.read(watch.sid, async () => this.#previous?.takeOver(watch.sid, deadline)),
       );
-      watch.wasTakenOver = true;
+      watch.hasAskedPrevious = true;
       this.#checkSoon(watch);
     } catch (error) {
       if (codeOf(error) !== 'CLOSED') this.#emit('retry', 'watch', 1, error as Error);

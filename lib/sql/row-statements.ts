@@ -1,6 +1,6 @@
 /** The statements on single rows of a table or of a shard. Calls of the same statement are batched. */
 
-import { Batcher, DEFAULT_LIMITS } from '../calls/batcher.js';
+import { Batcher } from '../calls/batcher.js';
 import { isRowLevelError } from '../calls/retry.js';
 import { codeOf } from '../errors.js';
 import type {
@@ -45,7 +45,6 @@ export function batched<Item, Result>(
       runner.run(kind, deadline, (query) => statement(query, items), { rows: items.length, waited }),
     bytes,
     shouldIsolate: isRowLevelError,
-    limits: DEFAULT_LIMITS,
   });
   return function send(item, deadline) {
     return batcher.send(item, deadline);

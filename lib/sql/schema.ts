@@ -5,7 +5,7 @@ import format from 'pg-format';
 import { identifier, qualified, type TableName } from './query.js';
 
 /** The version of the table, which the table's comment contains. Each additive change of the table increments it. */
-export const SCHEMA_VERSION = 1;
+const SCHEMA_VERSION = 1;
 
 /**
  * The table's columns with their types, as PostgreSQL's function format_type() names them. The store compares an

@@ -42,8 +42,8 @@ function newRowValues(row: NewRow): readonly string[] {
 }
 
 /**
- * The part that inserts. It does so in the order of the keys, so a statement that waits for another transaction's key
- * has inserted only smaller keys, and no two statements can wait for each other.
+ * The part that inserts. It waits if another transaction has just inserted the same key. It inserts in the order of the
+ * keys, so while it waits it has inserted only smaller ones, and no two statements can wait for each other.
  */
 function insertSql({ name, isSharded, firstExpiry }: TableSql): string {
   return `insert into ${name} as s
@@ -105,10 +105,9 @@ export function replaceStatement(table: TableSql): RowStatement<NewRow> {
 /**
  * Inserts rows, or replaces existing ones, in one statement.
  *
- * It inserts before it locks any row. Only an insert can wait: for another transaction that has just inserted the same
- * key. The store's own transactions are single statements, so that wait is short. While a statement waits, it has
- * inserted only smaller keys and locked nothing, so a deadlock is impossible. PostgreSQL orders two statements in
- * `with` only if one reads the other's rows, so the second one has a condition that counts the rows of the first.
+ * It inserts before it locks any row, so while an insert waits (see `insertSql`), the statement has locked nothing, and
+ * a deadlock is impossible. PostgreSQL orders two statements in `with` only if one reads the other's rows, so the
+ * second one has a condition that counts the rows of the first.
  */
 export function setStatement(table: TableSql): RowStatement<NewRow> {
   const body = `, inserted as (

@@ -1,7 +1,6 @@
 /** Statements on rows: their forms for one row and for many, and how their input is passed to PostgreSQL. */
 
-import type { BoundQuery, Row } from './query.js';
-import { arrayLiteral } from './query.js';
+import { arrayLiteral, type BoundQuery, type Row } from './query.js';
 
 /**
  * A statement that takes rows as its input. The form for one row plans and runs faster; the form for many takes each
@@ -51,9 +50,10 @@ export function run<Item>(
 }
 
 /**
- * Runs a statement that returns what names the rows which it wrote: their keys, perhaps with another column.
+ * Runs a statement that returns, for each row that it wrote, the columns that identify the row: its key, and perhaps
+ * its version.
  *
- * @param nameOf the same of an item, the columns joined by a space
+ * @param idOf returns the same columns of an item, joined by a space
  * @returns for each item whether it was written
  */
 export async function write<Item>(
@@ -61,12 +61,12 @@ export async function write<Item>(
   statement: RowStatement<Item>,
   items: readonly Item[],
   shard: number | undefined,
-  nameOf: (item: Item) => string,
+  idOf: (item: Item) => string,
 ): Promise<boolean[]> {
   const rows = await run(query, statement, items, shard);
   if (items.length === 1) return [rows.length > 0];
   const written = new Set(rows.map((columns) => columns.join(' ')));
-  return items.map((item) => written.has(nameOf(item)));
+  return items.map((item) => written.has(idOf(item)));
 }
 
 function columns<Item>({ json, values }: RowStatement<Item>, items: readonly Item[]): string[] {

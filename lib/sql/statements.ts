@@ -82,32 +82,14 @@ export class PgStatements implements Statements {
     return rows.map((row) => this.#reader.listed(row));
   }
 
-  async *pages(kind: string): AsyncGenerator<ListedRow[]> {
-    const [first, end] = this.#range;
-    for (const shard of this.#shards) {
-      for (let from = first; ; ) {
-        const rows = await this.#query(kind, this.#pageSql, [from, end, String(PAGE)], shard);
-        const page = rows.map((row) => this.#reader.listed(row));
-        if (page.length > 0) yield page;
-        if (page.length < PAGE) break;
-        from = nextKey(page.at(-1)?.key as string);
-      }
-    }
+  pages(kind: string): AsyncGenerator<ListedRow[]> {
+    return this.#pagesByKey(kind, this.#pageSql, PAGE, [], (row) => this.#reader.listed(row));
   }
 
-  async *names({ time }: Moment): AsyncGenerator<RowName[]> {
-    const [first, end] = this.#range;
-    for (const shard of this.#shards) {
-      for (let from = first; ; ) {
-        const rows = await this.#query('clear', this.#namesSql, [from, end, String(NAMES_PAGE), time], shard);
-        const page = rows.map(([key, createdAt]) => {
-          return { key: key as string, createdAt: createdAt as string, user: undefined, shard };
-        });
-        if (page.length > 0) yield page;
-        if (page.length < NAMES_PAGE) break;
-        from = nextKey(page.at(-1)?.key as string);
-      }
-    }
+  names({ time }: Moment): AsyncGenerator<RowName[]> {
+    return this.#pagesByKey('clear', this.#namesSql, NAMES_PAGE, [time], ([key, createdAt], shard) => {
+      return { key: key as string, createdAt: createdAt as string, user: undefined, shard };
+    });
   }
 
   async count(): Promise<number> {
@@ -131,7 +113,8 @@ export class PgStatements implements Statements {
         yield deleted.map(([key, user, wasSession]) => {
           return { key: key as string, user: user as string | null, wasSession: wasSession === 'true' };
         });
-        // Rows that a trigger of the app's keeps would be found again and again, where they share a time.
+        // If a trigger of the app's prevents the deletion of a page whose rows share a `delete_after`, that page would
+        // be found again and again.
         const isStuck = deleted.length === 0 && last === from;
         if (Number(found) < PAGE || isStuck) break;
         from = String(last);
@@ -153,6 +136,30 @@ export class PgStatements implements Statements {
       });
     }
     return users.map((user) => found.get(user) ?? []);
+  }
+
+  /**
+   * Reads the rows of the prefix page after page, ordered by shard and key.
+   *
+   * @param text a statement that takes the first key, the end of the range, the size of a page, and the values `more`
+   */
+  async *#pagesByKey<PageRow extends { readonly key: string }>(
+    kind: string,
+    text: string,
+    size: number,
+    more: readonly string[],
+    read: (row: Row, shard: number | undefined) => PageRow,
+  ): AsyncGenerator<PageRow[]> {
+    const [first, end] = this.#range;
+    for (const shard of this.#shards) {
+      for (let from = first; ; ) {
+        const rows = await this.#query(kind, text, [from, end, String(size), ...more], shard);
+        const page = rows.map((row) => read(row, shard));
+        if (page.length > 0) yield page;
+        if (page.length < size) break;
+        from = nextKey(page.at(-1)?.key as string);
+      }
+    }
   }
 
   /** Runs a statement that is not batched, with a deadline of its own. */

@@ -5,8 +5,8 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { setImmediate as tick } from 'node:timers/promises';
 import { queryObjects } from 'node:v8';
 import { install } from '@sinonjs/fake-timers';
-import { REMEMBERED_MS, SessionScopes } from '../../lib/session/scope.js';
-import { attachSnapshot, LoadedSession, newSnapshot } from '../../lib/session/snapshot.js';
+import { SessionScopes } from '../../lib/session/scope.js';
+import { attachSnapshot, LoadedSession, newSnapshot, REMEMBERED_MS } from '../../lib/session/snapshot.js';
 
 const readFrom = async () => undefined;
 

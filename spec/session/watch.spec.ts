@@ -202,7 +202,7 @@ describe('SessionWatches', () => {
   it('keeps nothing of watches that are over', async () => {
     const watches = create(NEVER);
     for (let n = 0; n < 1000; n++) watches.watch('a', () => {})();
-    assert.deepEqual(watches.on('a'), []);
+    assert.deepEqual(watches.ofSession('a'), []);
     await eventually(() => order.idle('a').then(() => true));
   });
 
