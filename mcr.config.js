@@ -1,6 +1,5 @@
 /**
- * `npm run coverage`: what of lib/ the specs run, in all processes that they start. V8 forgets what
- * it counted in a function whose bytecode it flushes, hence the flag.
+ * `npm run coverage`: what of lib/ the specs run, in all processes that they start.
  */
 export default {
   outputDir: 'coverage',
