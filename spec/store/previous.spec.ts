@@ -703,8 +703,11 @@ describe('option `previous`', () => {
       await patiently(() => store.length());
       let isHeld = true;
       previous.before.get = () => isHeld && new Promise(() => {});
-      // Each move of `takeOver` has a time limit of its own, which begins when its turn comes.
-      const calls = [store.get('one'), store.takeOver({ sids: ['one'] }), store.destroy('one')];
+      // Each move of `takeOver` has a time limit of its own, which begins when its turn comes. So these five hold up
+      // what follows for much longer than its time limit.
+      const moves = Array.from({ length: 5 }, () => store.takeOver({ sids: ['one'] }));
+      await eventually(() => previous.calls.includes('get'));
+      const calls = [...moves, store.get('one'), store.destroy('one')];
       await Promise.all(calls.map((failing) => assert.rejects(failing as Promise<unknown>, { code: 'TIMEOUT' })));
       isHeld = false;
       assert.deepEqual(await patiently(() => data(store, 'one')), { name: 'ann' });
