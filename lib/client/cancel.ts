@@ -10,6 +10,12 @@ const CANCEL_REQUEST_CODE = 80_877_102;
 const LONGEST_CANCELLATION_MS = 500;
 
 /**
+ * For how many milliseconds the connection of a cancel request stays open after its deadline. PgBouncer up to 1.20 ends
+ * itself if the client of a cancel request leaves before its server has answered (its issue #801).
+ */
+const LINGER_MS = 5000;
+
+/**
  * When a statement that starts now is cancelled: when a tenth of its time is left, but at most
  * `LONGEST_CANCELLATION_MS` before its deadline. So the server can answer the cancel request in time.
  *
@@ -42,11 +48,22 @@ export async function requestCancel(
     header.writeUInt32BE(header.length + key.length, 0);
     header.writeUInt32BE(CANCEL_REQUEST_CODE, 4);
     transport.socket.resume().write(Buffer.concat([header, key]));
-    await deadlines.race(deadline, closed).catch(() => transport.reset());
-    return performance.now() < deadline;
+    const isHandled = await deadlines.race(deadline, closed).then(
+      () => true,
+      () => false,
+    );
+    if (!isHandled) linger(transport);
+    return isHandled;
   } catch {
     return false;
   }
+}
+
+/** Leaves it to the server to close a connection, for `LINGER_MS`. It does not keep the process alive. */
+function linger(transport: Transport): void {
+  transport.socket.unref();
+  const watch = deadlines.watch(performance.now() + LINGER_MS, () => void transport.reset());
+  transport.onClosed(() => deadlines.end(watch));
 }
 
 /**

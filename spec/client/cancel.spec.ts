@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
+import net from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import postgres, { type Sql } from 'postgres';
@@ -9,10 +10,14 @@ import { ConnectionPool } from '../../lib/client/pool.js';
 import type { PgStoreOptions } from '../../lib/index.js';
 import { parseOptions } from '../../lib/options.js';
 import { writeCertificate } from '../support/certificate.js';
+import { patiently } from '../support/eventually.js';
 import { temporaryFolder } from '../support/folders.js';
 import { closeStores, freshTable, openOwnStore } from '../support/postgres.js';
 import { PASSWORD, PostgresServer } from '../support/postgres-server.js';
 import { plain } from '../support/sessions.js';
+
+/** The number that marks a cancel request (PostgreSQL: Message Formats, CancelRequest). */
+const CANCEL_REQUEST = 80_877_102;
 
 describe('a statement that is given up', () => {
   let server: PostgresServer;
@@ -88,6 +93,44 @@ describe('a statement that is given up', () => {
       assert.equal(((await store.get('a')) as any).n, 1, name);
     };
     await Promise.all(Object.entries(clients).map(giveUp));
+  });
+
+  it('does not close the connection of its cancel request before the server does, which ends PgBouncer 1.18', async () => {
+    const requests: { socket: net.Socket; isLeft: boolean }[] = [];
+    // Passes connections on, but leaves cancel requests without an answer.
+    const between = net.createServer((socket) => {
+      socket.on('error', () => {});
+      socket.once('data', (first) => {
+        if (first.readUInt32BE(4) === CANCEL_REQUEST) {
+          const request = { socket, isLeft: false };
+          requests.push(request);
+          socket.resume().on('close', () => {
+            request.isLeft = true;
+          });
+          return;
+        }
+        const toServer = net.connect(server.port, '127.0.0.1').on('error', () => {});
+        toServer.write(first);
+        socket.pipe(toServer).pipe(socket);
+      });
+    });
+    await new Promise<void>((resolve) => between.listen(0, '127.0.0.1', resolve));
+    const uri = new URL(server.uri);
+    uri.port = String((between.address() as net.AddressInfo).port);
+    const table = freshTable();
+    const store = await openOwnStore({ uri: uri.href, table, timeout: 2000 });
+    await patiently(() => store.set('a', plain()));
+    await sql.begin(async (lock) => {
+      await lock`lock table ${lock(table)} in exclusive mode`;
+      await assert.rejects(store.set('a', plain()), { code: 'TIMEOUT' });
+    });
+    assert.deepEqual(
+      requests.map(({ isLeft }) => isLeft),
+      [false],
+    );
+    for (const { socket } of requests) socket.end();
+    await closeStores();
+    await new Promise((resolve) => between.close(resolve));
   });
 
   it('never strikes the statement after it, whenever the answer comes', async () => {
