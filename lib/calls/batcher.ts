@@ -33,7 +33,6 @@ export interface BatcherOptions<Item, Result> {
   bytes(item: Item): number;
   /** Whether a single item may have caused the error. Then each half of the batch is sent separately. */
   shouldIsolate(error: unknown): boolean;
-  limits?: BatchLimits;
 }
 
 interface Waiting<Item, Result> {
@@ -65,9 +64,9 @@ export class Batcher<Item, Result> {
   #lastBatchSize = 0;
   #isScheduled = false;
 
-  constructor(options: BatcherOptions<Item, Result>) {
+  constructor(options: BatcherOptions<Item, Result>, limits: BatchLimits = DEFAULT_LIMITS) {
     this.#options = options;
-    this.#limits = options.limits ?? DEFAULT_LIMITS;
+    this.#limits = limits;
   }
 
   /** The number of items that have not been sent. */

@@ -16,16 +16,17 @@ class DataError extends Error {}
 /** Answers each item with its own name in capitals. */
 function batcher(limits: Partial<BatchLimits> = {}, options: Partial<BatcherOptions<string, string>> = {}) {
   const batches: Batch[] = [];
-  const batcher = new Batcher<string, string>({
+  const all: BatcherOptions<string, string> = {
     execute: (items) =>
       new Promise((resolve, reject) => {
         batches.push({ items, succeed: () => resolve(items.map((item) => item.toUpperCase())), fail: reject });
       }),
     bytes: (item) => item.length,
     shouldIsolate: (error) => error instanceof DataError,
-    limits: { maxInFlight: 1, minRows: 1, maxRows: 256, maxBytes: 1_000_000, ...limits },
     ...options,
-  });
+  };
+  const usual = { maxInFlight: 1, minRows: 1, maxRows: 256, maxBytes: 1_000_000 };
+  const batcher = new Batcher<string, string>(all, { ...usual, ...limits });
   const send = (item: string, deadline = Number.POSITIVE_INFINITY) => batcher.send(item, deadline);
   return { batcher, batches, send, sent: () => batches.map(({ items }) => items) };
 }
