@@ -1,5 +1,6 @@
 /**
- * `npm run coverage`: what of lib/ the specs run, in all processes that they start.
+ * `npm run coverage`: what of lib/ the specs run, in all processes that they start. It leaves out the spec that itself
+ * measures coverage, since V8 counts for one at a time.
  */
 export default {
   outputDir: 'coverage',
@@ -13,5 +14,12 @@ export default {
       ({ functionName, ranges }) => !(functionName.endsWith('_initializer>') && ranges[0].count > 0),
     );
   },
-  all: { dir: 'lib', filter: { '**/*.ts': true } },
+  // These files have types alone.
+  all: {
+    dir: 'lib',
+    filter: {
+      '**/{client/client,session/public-types,session/row}.ts': false,
+      '**/*.ts': true,
+    },
+  },
 };
