@@ -1,6 +1,6 @@
 /** Decides whether a statement is repeated after an error, and how long to wait before that. */
 
-import { codeOf } from '../errors.js';
+import { codeOf, timeoutError } from '../errors.js';
 import { sleep } from './timers.js';
 
 /** How transient errors are retried. */
@@ -141,7 +141,13 @@ export class Attempts {
   }
 }
 
-/** Runs `work`, and repeats it after transient errors, so it must be safe to repeat. */
+/**
+ * Runs `work`, and repeats it after transient errors, so it must be safe to repeat.
+ *
+ * @param deadline on the clock of `performance.now()`, in milliseconds. Nothing starts after it: a call that has failed
+ * with `TIMEOUT` is not carried out later.
+ * @throws PgStoreError `TIMEOUT` if the deadline has passed already, perhaps while the call waited for its turn
+ */
 export async function withRetries<T>(
   retry: RetryOptions,
   deadline: number,
@@ -150,6 +156,7 @@ export async function withRetries<T>(
 ): Promise<T> {
   const attempts = new Attempts(retry, deadline);
   for (;;) {
+    if (performance.now() >= deadline) throw timeoutError();
     try {
       return await work();
     } catch (error) {

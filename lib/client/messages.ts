@@ -16,6 +16,9 @@ const AUTHENTICATION = 'R'.charCodeAt(0);
 const BACKEND_KEY_DATA = 'K'.charCodeAt(0);
 const ROW_DESCRIPTION = 'T'.charCodeAt(0);
 
+/** The smallest length of a backend's key, in bytes: of its process ID and its secret. */
+export const LEAST_KEY_LENGTH = 8;
+
 /** Bytes of a column in a row description, after its name and the name's NUL. */
 const COLUMN_FIELDS = 18;
 
@@ -73,7 +76,7 @@ function isFit(bytes: Buffer, start: number, end: number): boolean {
   const bodyLength = end - start - HEADER_LENGTH;
   // Postgres.js is told once more that the server has accepted the connection.
   if (type === AUTHENTICATION) return bodyLength === 4 && bytes.readUInt32BE(start + HEADER_LENGTH) === 0;
-  return type === BACKEND_KEY_DATA && bodyLength >= 8;
+  return type === BACKEND_KEY_DATA && bodyLength >= LEAST_KEY_LENGTH;
 }
 
 /** Whether each column has a name that ends, and all its fields. */

@@ -5,7 +5,7 @@ import type net from 'node:net';
 import tls from 'node:tls';
 import postgres from 'postgres';
 import { PgStoreError } from '../errors.js';
-import { protocolError } from './messages.js';
+import { LEAST_KEY_LENGTH, protocolError } from './messages.js';
 import { authenticationError, channelBinding, ScramExchange } from './scram.js';
 import type { AuthMethod, Settings } from './settings.js';
 
@@ -14,8 +14,6 @@ const PROTOCOL_3_0 = 196_608;
 const LONGEST_START_MESSAGE = 100_000;
 /** The largest number of bytes in all messages together, until a connection is ready. */
 const MOST_BYTES = 1_000_000;
-/** The smallest length in bytes of a backend's process ID and secret key together. */
-const LEAST_KEY_LENGTH = 8;
 
 /** The kinds of authentication messages (PostgreSQL: Message Formats). */
 const AUTHENTICATION_OK = 0;

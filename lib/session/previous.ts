@@ -5,7 +5,7 @@ import { deadlines } from '../calls/deadline.js';
 import type { InOrder } from '../calls/order.js';
 import { withRetries } from '../calls/retry.js';
 import { sleep } from '../calls/timers.js';
-import { ArgumentError, PgStoreError, timeoutError, toPgStoreError } from '../errors.js';
+import { ArgumentError, PgStoreError, toPgStoreError } from '../errors.js';
 import type { Emit } from '../events.js';
 import type { Options, PreviousStore, TakeOverOptions } from '../options.js';
 import type { ConcurrentSessions } from './concurrency.js';
@@ -183,14 +183,8 @@ export class PreviousSessions {
     const onRetry = (attempt: number, error: unknown) => {
       this.#emit('retry', name, attempt, toPgStoreError(name, error));
     };
-    // The deadline may have passed while the call waited for its turn. A call that has failed with `TIMEOUT` is not
-    // carried out later.
-    const ask = async () => {
-      if (performance.now() >= deadline) throw timeoutError();
-      return deadlines.race(deadline, answerOf(start));
-    };
     try {
-      return await withRetries(this.#options.retry, deadline, onRetry, ask);
+      return await withRetries(this.#options.retry, deadline, onRetry, () => deadlines.race(deadline, answerOf(start)));
     } catch (error) {
       throw toPgStoreError(name, error);
     }

@@ -2,7 +2,6 @@
 
 import { setImmediate } from 'node:timers';
 import { type RetryOptions, withRetries } from '../../lib/calls/retry.js';
-import { timeoutError } from '../../lib/errors.js';
 import type {
   ChangedRow,
   CheckedRow,
@@ -250,12 +249,11 @@ export class MemoryStatements implements Statements, RowStatements {
       this.#retry,
       deadline,
       () => {},
-      () => this.#attempt(kind, deadline, statement),
+      () => this.#attempt(kind, statement),
     );
   }
 
-  async #attempt<T>(kind: Kind, deadline: number, statement: () => T): Promise<T> {
-    if (performance.now() >= deadline) throw timeoutError();
+  async #attempt<T>(kind: Kind, statement: () => T): Promise<T> {
     this.sent.push(kind);
     const loss = this.#loss?.kind === kind ? this.#loss : undefined;
     if (loss) this.#loss = undefined;

@@ -38,10 +38,8 @@ export class PooledServer {
   static async start(startPooler: (target: string) => Promise<Pooler>): Promise<PooledServer> {
     const server = await PostgresServer.start({ settings: { fsync: 'off' } });
     const pooler = await startPooler(server.uri);
-    let port = () => Number(new URL(pooler.uri).port);
-    const address = await FaultProxy.start(() => port());
+    const address = await FaultProxy.start(() => pooled.#port);
     const pooled = new PooledServer(server, startPooler, pooler, address);
-    port = () => pooled.#port;
     return pooled;
   }
 
