@@ -39,6 +39,8 @@ export interface ExampleOptions {
   table?: string;
   /** The host names under which the app is reached, besides `localhost`. */
   hosts?: readonly string[] | undefined;
+  /** How long each store's turn takes when the page measures their speed, in milliseconds. Default: 250. */
+  turnMs?: number;
 }
 
 export interface Example {
@@ -51,7 +53,8 @@ export function tableNames(table = 'example_sessions'): Record<'own' | 'lab' | '
   return { own: table, lab: `${table}_lab`, simple: `${table}_simple` };
 }
 
-export async function createApp({ sql, pool, secret, table, hosts }: ExampleOptions): Promise<Example> {
+export async function createApp(options: ExampleOptions): Promise<Example> {
+  const { sql, pool, secret, table, hosts, turnMs = 250 } = options;
   const names = tableNames(table);
   // The page shows rows to everybody, so the table holds hashed IDs, which cannot be used as session IDs.
   const store = new PgStore({ sql, table: names.own, hashIds: true, secret });
@@ -59,7 +62,7 @@ export async function createApp({ sql, pool, secret, table, hosts }: ExampleOpti
   const SimpleStore = connectPgSimple(session);
   const simpleStore = new SimpleStore({ pool, tableName: names.simple, createTableIfMissing: true });
   await Promise.all([store.ready(), labStore.ready()]);
-  const lab = await Lab.start(labStore, simpleStore);
+  const lab = await Lab.start(labStore, simpleStore, turnMs);
   const stores = { PgStore: labStore, 'connect-pg-simple': simpleStore, MemoryStore: new MemoryStore() };
   const lateRequests = await LateRequests.start(stores);
   const ends = new SessionEndStreams(store);

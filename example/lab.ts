@@ -21,26 +21,31 @@ const CONNECTIONS = 20;
 /** How many turns of each store come first and are not reported. */
 const WARM_UP_TURNS = 3;
 const TURNS = WARM_UP_TURNS + 11;
-const TURN_MS = 250;
 
 export class Lab {
   readonly #server: http.Server;
+  readonly #turnMs: number;
   readonly #agent = new http.Agent({ keepAlive: true });
   #isMeasuring = false;
 
-  private constructor(server: http.Server) {
+  private constructor(server: http.Server, turnMs: number) {
     this.#server = server;
+    this.#turnMs = turnMs;
   }
 
-  /** Starts the apps, on a port of their own that only this machine can reach. */
-  static async start(pgStore: Store, connectPgSimple: Store): Promise<Lab> {
+  /**
+   * Starts the apps, on a port of their own that only this machine can reach.
+   *
+   * @param turnMs how long a store's turn takes when speed is measured, in milliseconds
+   */
+  static async start(pgStore: Store, connectPgSimple: Store, turnMs: number): Promise<Lab> {
     const app = express();
     app.use('/PgStore', smallApp(pgStore));
     app.use('/connect-pg-simple', smallApp(connectPgSimple));
     app.use('/MemoryStore', smallApp(new MemoryStore()));
     const server = http.createServer({ keepAliveTimeout: 0 }, app);
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    return new Lab(server);
+    return new Lab(server, turnMs);
   }
 
   /** Sends parallel requests on one session of each store. Each request adds a key of its own to the session. */
@@ -50,7 +55,7 @@ export class Lab {
   }
 
   /**
-   * Measures the requests a second on each store. The stores take turns of a quarter of a second, so that other work on
+   * Measures the requests a second on each store. The stores take short turns, so that other work on
    * the machine affects all of them alike.
    *
    * @param writes whether each request changes its session, or only reads it
@@ -100,7 +105,7 @@ export class Lab {
     const begin = performance.now();
     let requests = 0;
     const visit = async (cookie: string) => {
-      for (; performance.now() - begin < TURN_MS; requests++) await this.#get(path, cookie);
+      for (; performance.now() - begin < this.#turnMs; requests++) await this.#get(path, cookie);
     };
     await Promise.all(cookies.map(visit));
     return Math.round((requests / (performance.now() - begin)) * 1000);

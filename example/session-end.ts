@@ -3,10 +3,11 @@
 import type { RequestHandler, Response } from 'express';
 import type { PgStore } from '../lib/index.js';
 
-/** The page's notice, by the reason that `store.watch` gives. */
+/** The page's notice, by the reason that `store.watch` gives, or `unknown`. */
 const NOTICES: Record<string, string> = {
   destroyed: 'You were signed out on another device.',
   expired: 'Your session has expired.',
+  unknown: 'You are signed out.',
 };
 
 /** The notice for a reason in the page's query; `undefined` for any other text. */
@@ -24,11 +25,12 @@ export class SessionEndStreams {
   }
 
   readonly handler: RequestHandler = (request, response) => {
-    // Status 204 tells the browser's EventSource not to connect again.
-    if (!request.user) return void response.sendStatus(204);
     response.writeHead(200, { 'content-type': 'text/event-stream' });
     response.flushHeaders();
-    const stop = this.#store.watch(request.sessionID, (reason) => response.end(`event: ended\ndata: ${reason}\n\n`));
+    const tell = (reason: string) => void response.end(`event: ended\ndata: ${reason}\n\n`);
+    // The session has ended since its page was made.
+    if (!request.user) return tell('unknown');
+    const stop = this.#store.watch(request.sessionID, tell);
     this.#open.add(response);
     response.on('close', () => {
       stop();

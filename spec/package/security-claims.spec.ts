@@ -94,7 +94,11 @@ const CLAIMS: Readonly<Record<string, readonly Claim[]>> = {
     ['alter table public.sessions force row level security', RIGHTS, 'row level security binds a role that owns'],
     ['The schema need not be in the search path', RIGHTS, 'works in a schema that is in no search path'],
     ['call nothing that others have put into a schema of the search path', TRAPS, 'no command calls them'],
-    ['change nothing in what the store reads and writes', 'store/security-settings', 'change nothing, each alone'],
+    [
+      'change nothing in what the store reads and writes',
+      'store/security-settings',
+      'change nothing at their extreme values',
+    ],
     // Logs
     ['the error has the SQLSTATE alone', LEAKS, 'of PostgreSQL: constraints, triggers'],
     ['Errors about options show no value', 'store/options', 'shows no value where a secret may have got'],

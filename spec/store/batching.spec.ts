@@ -191,7 +191,7 @@ describe('batching on PostgreSQL', () => {
     const server = await PostgresServer.start({ settings: { fsync: 'off' } });
     try {
       const script = fileURLToPath(new URL('../support/same-sessions.ts', import.meta.url));
-      const args = ['--import', 'tsx', script, server.uri, 'sessions', '300', '10000'];
+      const args = ['--import', 'tsx', script, server.uri, 'sessions', '300', '3000'];
       // The table is there before they start: two that create it at once leave an error in the
       // server's log.
       await (await openStore({ uri: server.uri, table: 'sessions' })).get('nobody');

@@ -55,7 +55,8 @@ export default {
 };`,
   'webpack.mjs': `import webpack from 'webpack';
 const [entry, filename, out] = process.argv.slice(2);
-webpack({ mode: 'production', target: 'node', entry, output: { path: out, filename } }, (error, stats) => {
+const optimization = { minimize: false };
+webpack({ mode: 'production', target: 'node', entry, optimization, output: { path: out, filename } }, (error, stats) => {
   if (!error && !stats.hasErrors()) return;
   console.error(error ?? stats.toString());
   process.exitCode = 1;

@@ -50,7 +50,7 @@ describe('the example app in a browser', () => {
       this.skip();
     }
     pool = new pg.Pool({ connectionString: await postgresUri() });
-    example = await createApp({ sql: await sqlClient(), pool, secret: 'a secret of the spec', table });
+    example = await createApp({ sql: await sqlClient(), pool, secret: 'a secret of the spec', table, turnMs: 50 });
     server = http.createServer(example.app);
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -156,10 +156,29 @@ describe('the example app in a browser', () => {
 
   it('says at once that the session has expired', async () => {
     const page = await open();
+    const watched = page.waitForResponse((response) => response.url().endsWith('/session-end'));
     await signIn(page);
+    await watched;
     const sql = await sqlClient();
     await sql`update ${sql(table)} set expires_at = now() where user_id = 'ada'`;
     await page.getByText('Your session has expired.').waitFor();
+  });
+
+  it('says so where the session has ended before the page could wait for that', async () => {
+    const page = await open();
+    let goOn = () => {};
+    const mayWait = new Promise<void>((resolve) => {
+      goOn = resolve;
+    });
+    await page.route('**/session-end', async (route) => {
+      await mayWait;
+      await route.continue();
+    });
+    await signIn(page);
+    const sql = await sqlClient();
+    await sql`delete from ${sql(table)} where user_id = 'ada'`;
+    goOn();
+    await page.getByText('You are signed out.').waitFor();
   });
 
   it('signs out for good, where a late request to the other stores signs in again', async () => {
