@@ -436,7 +436,7 @@ export class PgStore extends EventStore {
     refuseCallback('close', ...given);
     this.#autodelete.stop();
     this.#watches.close();
-    this.#closing ??= this.#calls.close().then(() => this.#database.close());
+    this.#closing ??= this.#end();
     return this.#closing;
   }
 
@@ -487,6 +487,12 @@ export class PgStore extends EventStore {
     for (const { key, user, wasSession } of rows) {
       if (wasSession) this.notify('expired', handleOf(key), user);
     }
+  }
+
+  async #end(): Promise<void> {
+    await this.#calls.close();
+    this.#scopes.close();
+    await this.#database.close();
   }
 
   async #autodeleteByTimer(): Promise<void> {
