@@ -3,10 +3,11 @@
 import type { RequestHandler, Response } from 'express';
 import type { PgStore } from '../lib/index.js';
 
-/** The page's notice, by the reason that `store.watch` gives. */
+/** The page's notice, by the reason that `store.watch` gives; `gone` where the reason is unknown. */
 const NOTICES: Record<string, string> = {
   destroyed: 'You were signed out on another device.',
   expired: 'Your session has expired.',
+  gone: 'You are signed out.',
 };
 
 /** The notice for a reason in the page's query; `undefined` for any other text. */
@@ -24,11 +25,12 @@ export class SessionEndStreams {
   }
 
   readonly handler: RequestHandler = (request, response) => {
-    // Status 204 tells the browser's EventSource not to connect again.
-    if (!request.user) return void response.sendStatus(204);
     response.writeHead(200, { 'content-type': 'text/event-stream' });
+    const end = (reason: string) => response.end(`event: ended\ndata: ${reason}\n\n`);
+    // Only pages of signed-in users connect. The session has ended before that, or while the connection was lost.
+    if (!request.user) return void end('gone');
     response.flushHeaders();
-    const stop = this.#store.watch(request.sessionID, (reason) => response.end(`event: ended\ndata: ${reason}\n\n`));
+    const stop = this.#store.watch(request.sessionID, end);
     this.#open.add(response);
     response.on('close', () => {
       stop();

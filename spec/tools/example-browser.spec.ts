@@ -162,6 +162,18 @@ describe('the example app in a browser', () => {
     await page.getByText('Your session has expired.').waitFor();
   });
 
+  it('says so also where the session ended before the page could wait for that', async () => {
+    const page = await open();
+    const sql = await sqlClient();
+    await page.route('**/session-end', async (route) => {
+      await sql`delete from ${sql(table)} where user_id = 'ada'`;
+      await route.continue();
+    });
+    await signIn(page);
+    await page.getByText('You are signed out.').waitFor();
+    await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+  });
+
   it('signs out for good, where a late request to the other stores signs in again', async () => {
     const page = await open();
     await page.getByRole('button', { name: 'Sign out during a request' }).click();
