@@ -395,7 +395,7 @@ describe('update', () => {
         (stored: any) => {
           stored.self = stored;
         },
-        { code: 'INVALID_SESSION', message: /circular/i },
+        { code: 'INVALID_SESSION', message: /circular|cyclic/i },
       ],
       'an error': [
         () => {
