@@ -355,9 +355,9 @@ export class PgStore extends EventStore {
   /**
    * Calls back once when a session has ended, with `'destroyed'` or `'expired'`.
    *
-   * The end is noticed at once if this process destroyed the session. If another process or SQL by hand did, or the
-   * session expired, it is noticed within option `watchInterval` and the time of one statement. While the database does
-   * not answer, nothing is reported; the next check afterwards reports all that has ended.
+   * The end is noticed at once if this store destroyed the session. If another process, another store or SQL by hand
+   * did, or the session expired, it is noticed within option `watchInterval` and the time of one statement. While the
+   * database does not answer, nothing is reported; the next check afterwards reports all that has ended.
    *
    * ```ts
    * const stop = store.watch(req.sessionID, () => socket.close())
