@@ -3,11 +3,11 @@
 import type { RequestHandler, Response } from 'express';
 import type { PgStore } from '../lib/index.js';
 
-/** The page's notice, by the reason that `store.watch` gives, or `unknown`. */
+/** The page's notice, by the reason that `store.watch` gives; `gone` where the reason is unknown. */
 const NOTICES: Record<string, string> = {
   destroyed: 'You were signed out on another device.',
   expired: 'Your session has expired.',
-  unknown: 'You are signed out.',
+  gone: 'You are signed out.',
 };
 
 /** The notice for a reason in the page's query; `undefined` for any other text. */
@@ -26,11 +26,11 @@ export class SessionEndStreams {
 
   readonly handler: RequestHandler = (request, response) => {
     response.writeHead(200, { 'content-type': 'text/event-stream' });
+    const end = (reason: string) => response.end(`event: ended\ndata: ${reason}\n\n`);
+    // Only pages of signed-in users connect. The session has ended before that, or while the connection was lost.
+    if (!request.user) return void end('gone');
     response.flushHeaders();
-    const tell = (reason: string) => void response.end(`event: ended\ndata: ${reason}\n\n`);
-    // The session has ended since its page was made.
-    if (!request.user) return tell('unknown');
-    const stop = this.#store.watch(request.sessionID, tell);
+    const stop = this.#store.watch(request.sessionID, end);
     this.#open.add(response);
     response.on('close', () => {
       stop();

@@ -325,7 +325,9 @@ export class PgStore extends EventStore {
    * @returns the session as it is stored; `null` if there is none
    * @throws PgStoreError `UNREADABLE`, `INVALID_SID`
    */
-  update(sid: string, change: Change): Promise<SessionData | null> {
+  update(sid: string, change: Change): Promise<SessionData | null>;
+  update(sid: string, change: Change, ...given: unknown[]): Promise<SessionData | null> {
+    refuseCallback('update', ...given);
     return this.#calls.promise('update', async (deadline) => {
       const flaw = validateSessionId(sid);
       if (flaw) throw new PgStoreError(flaw, 'INVALID_SID');
@@ -336,29 +338,26 @@ export class PgStore extends EventStore {
 
   /**
    * Changes each of a user's unexpired sessions (option `user`), each as `update` does. Sessions that are still in the
-   * store in option `previous` are not found. If `change` throws, the call fails with what it threw; sessions that were
-   * changed before remain changed.
+   * store in option `previous` are not found; `takeOver` takes them over first. If `change` throws, the call fails with
+   * what it threw. Sessions that were changed before a failure remain changed, so the call may have to be repeated.
    *
    * @returns how many sessions were changed
    * @throws PgStoreError `INVALID_USER`
    */
-  updateSessionsOf(user: string | number, change: Change): Promise<number> {
-    return this.#calls.promise(
-      'updateSessionsOf',
-      async () => {
-        checkFunction('updateSessionsOf', 'change', change);
-        return this.#updates.ofUser(checkUser(user), change, (sid, task) => this.#order.write(sid, task));
-      },
-      NO_DEADLINE,
-    );
+  updateSessionsOf(user: string | number, change: Change): Promise<number>;
+  updateSessionsOf(user: string | number, change: Change, ...given: unknown[]): Promise<number> {
+    return this.#inStatements('updateSessionsOf', given, () => {
+      checkFunction('updateSessionsOf', 'change', change);
+      return this.#updates.ofUser(checkUser(user), change, (sid, task) => this.#order.write(sid, task));
+    });
   }
 
   /**
    * Calls back once when a session has ended, with `'destroyed'` or `'expired'`.
    *
-   * The end is noticed at once if this process destroyed the session. If another process or SQL by hand did, or the
-   * session expired, it is noticed within option `watchInterval` and the time of one statement. While the database does
-   * not answer, nothing is reported; the next check afterwards reports all that has ended.
+   * The end is noticed at once if this store destroyed the session. If another process, another store or SQL by hand
+   * did, or the session expired, it is noticed within option `watchInterval` and the time of one statement. While the
+   * database does not answer, nothing is reported; the next check afterwards reports all that has ended.
    *
    * ```ts
    * const stop = store.watch(req.sessionID, () => socket.close())
@@ -366,8 +365,8 @@ export class PgStore extends EventStore {
    * ```
    *
    * A session that is not stored counts as ended, so save a new session before you watch it; a `set` that is under way
-   * is waited for. An error that `onEnd` throws is an uncaught exception. Watches do not keep the process alive, and
-   * `close()` ends them without calling back.
+   * is waited for. `onEnd` runs in the async context of this call (`AsyncLocalStorage`). An error that it throws is an
+   * uncaught exception. Watches do not keep the process alive, and `close()` ends them without calling back.
    *
    * @returns a function that ends the watch
    * @throws TypeError if `sid` is not a session ID, or `onEnd` is not a function

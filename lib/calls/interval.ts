@@ -1,5 +1,7 @@
 /** Repeats a task at an interval. */
 
+import { clearInterval, setInterval } from './timers.js';
+
 /** Varies an interval at random, so that processes which were started together do not work at the same moments. */
 type Jitter = (milliseconds: number) => number;
 

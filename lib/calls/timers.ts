@@ -14,5 +14,5 @@ import promises from 'node:timers/promises';
 export const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 export const { nextTick } = process;
-export const { clearTimeout, setImmediate, setTimeout } = timers;
+export const { clearInterval, clearTimeout, setImmediate, setInterval, setTimeout } = timers;
 export const { setTimeout: sleep, setImmediate: nextTurn } = promises;

@@ -70,11 +70,11 @@ export function parseRules(rules: object): RuleNode {
   for (const [path, rule] of Object.entries(rules)) {
     let node = root;
     for (const key of keysOf(path)) node = node.add(key);
-    if (!Object.hasOwn(RULES, rule)) {
+    if (typeof rule !== 'string' || !Object.hasOwn(RULES, rule)) {
       throw new TypeError(`\`${path}\`: expected one of ${Object.keys(RULES).join(', ')}, got ${show(rule)}`);
     }
     if (node.rule) throw new TypeError(`\`${path}\` has two rules`);
-    node.rule = rule;
+    node.rule = rule as MergeRule;
   }
   return root;
 }

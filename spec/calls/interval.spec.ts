@@ -1,79 +1,92 @@
-import assert from 'node:assert/strict';
-import { Interval, shorterOrLonger } from '../../lib/calls/interval.js';
+/** When a task that repeats runs. */
 
-/** Runs `work` with a `setInterval` that only writes down what it was asked for. */
-function withTimers(work: () => void): { run: () => Promise<void>; period: number; isUnref: boolean }[] {
-  const { setInterval } = globalThis;
-  const timers: { run: () => Promise<void>; period: number; isUnref: boolean }[] = [];
-  globalThis.setInterval = ((run: () => Promise<void>, period: number) => {
-    const timer = { run, period, isUnref: false, unref: () => Object.assign(timer, { isUnref: true }) };
-    timers.push(timer);
-    return timer;
-  }) as any;
-  try {
-    work();
-  } finally {
-    globalThis.setInterval = setInterval;
-  }
-  return timers;
-}
+import assert from 'node:assert/strict';
+import FakeTimers from '@sinonjs/fake-timers';
+import { Interval, shorterOrLonger } from '../../lib/calls/interval.js';
+import { eventually } from '../support/eventually.js';
 
 describe('Interval', () => {
-  it('varies its period by at most a quarter, once', () => {
+  const intervals: Interval[] = [];
+
+  afterEach(() => {
+    for (const interval of intervals.splice(0)) interval.stop();
+  });
+
+  /** An interval of a millisecond. */
+  function often(task: () => Promise<void>): void {
+    intervals.push(new Interval(1, task, () => 1));
+  }
+
+  it('varies its period by at most a quarter', () => {
     const { random } = Math;
     try {
       const periods = [0, 0.5, 1].map((value) => {
         Math.random = () => value;
-        const [timer, ...others] = withTimers(() => new Interval(900, async () => {}));
-        assert.equal(others.length, 0);
-        return timer?.period;
+        return shorterOrLonger(900_000);
       });
       assert.deepEqual(periods, [675_000, 900_000, 1_125_000]);
     } finally {
       Math.random = random;
     }
-    const [timer] = withTimers(
-      () =>
-        new Interval(
-          5,
-          async () => {},
-          (milliseconds) => milliseconds / 2,
-        ),
-    );
-    assert.equal(timer?.period, 2500);
-    assert(shorterOrLonger(1000) >= 750 && shorterOrLonger(1000) <= 1250);
+  });
+
+  it('varies its period once', async () => {
+    const varied: number[] = [];
+    let runs = 0;
+    const jitter = (milliseconds: number) => {
+      varied.push(milliseconds);
+      return 1;
+    };
+    const task = async () => {
+      runs++;
+    };
+    intervals.push(new Interval(5, task, jitter));
+    await eventually(() => runs > 2);
+    assert.deepEqual(varied, [5000]);
   });
 
   it('has no timer where it is off, and none that keeps the process alive', () => {
-    assert.deepEqual(
-      withTimers(() => new Interval(false, async () => {})),
-      [],
+    const timers = () => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
+    const before = timers();
+    intervals.push(
+      new Interval(
+        false,
+        async () => {},
+        () => assert.fail('it is off'),
+      ),
     );
-    assert.equal(withTimers(() => new Interval(900, async () => {}))[0]?.isUnref, true);
+    intervals.push(new Interval(900, async () => {}));
+    assert.equal(timers(), before);
   });
 
-  it('leaves out a turn while the last one is still running, and goes on after one that failed', async () => {
+  it('leaves out a turn while the last one is still running', async () => {
     let runs = 0;
-    let finish = (_error?: Error) => {};
-    const [timer] = withTimers(
-      () =>
-        new Interval(1, () => {
-          runs++;
-          return new Promise((resolve, reject) => {
-            finish = (error) => (error ? reject(error) : resolve());
-          });
-        }),
-    );
-    const first = timer?.run();
-    void timer?.run();
+    let turns = 0;
+    let finish = () => {};
+    often(() => {
+      runs++;
+      return new Promise((resolve) => (finish = resolve));
+    });
+    often(async () => {
+      turns++;
+    });
+    await eventually(() => turns > 5);
     assert.equal(runs, 1);
     finish();
-    await first;
-    const second = timer?.run();
+    await eventually(() => runs > 1);
     assert.equal(runs, 2);
-    finish(new Error('refused'));
-    await assert.rejects(second as Promise<void>, /refused/);
-    void timer?.run();
-    assert.equal(runs, 3);
+  });
+
+  it('keeps to Node.js’s own timer where tests of an app have replaced it', async () => {
+    let runs = 0;
+    const clock = FakeTimers.install({ toFake: ['setInterval'] });
+    try {
+      often(async () => {
+        runs++;
+      });
+    } finally {
+      clock.uninstall();
+    }
+    await eventually(() => runs > 1);
   });
 });

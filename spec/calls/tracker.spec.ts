@@ -129,6 +129,8 @@ describe('calls', () => {
       destroySessionsOf: ['ann'],
       limitSessionsOf: ['ann', 1],
       destroyByHandle: ['handle', { user: 'ann' }],
+      update: ['a', () => {}],
+      updateSessionsOf: ['ann', () => {}],
       takeOver: [],
       ready: [],
       autodelete: [],

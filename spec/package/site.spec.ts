@@ -78,6 +78,23 @@ describe('docs/reference.md', () => {
     const page = fs.readFileSync(path.join(ROOT, 'docs/reference.md'), 'utf8');
     for (const name of publicNames()) assert.match(page, new RegExp(`\`${name}\``), `it does not name ${name}`);
   });
+
+  it('links to the file that declares the name', () => {
+    const folder = path.join(ROOT, 'docs');
+    const page = fs.readFileSync(path.join(folder, 'reference.md'), 'utf8');
+    const links = [...page.matchAll(/\[([^\]]*)\]\((\.\.\/lib\/[^)]*)\)/g)];
+    assert(links.length > 10);
+    for (const [, names = '', file = ''] of links) {
+      const source = fs.readFileSync(path.join(folder, file), 'utf8');
+      for (const [, name] of names.matchAll(/`(\w+)`/g)) {
+        assert.match(
+          source,
+          new RegExp(`export (class|interface|type) ${name}\\b`),
+          `${file} does not declare ${name}`,
+        );
+      }
+    }
+  });
 });
 
 /** The names that lib/index.ts exports, but for the default export, which is one of them. */

@@ -156,6 +156,7 @@ describe('rules of option `merge`', () => {
     refused({ visits: 'toString' }, /expected one of sum/);
     refused({ visits: () => 1 }, /got function/);
     refused({ visits: undefined }, /got undefined/);
+    refused({ visits: ['sum'] }, /got object/);
     for (const path of ['', 'a.', '.a', 'a..b']) refused({ [path]: 'sum' }, /expected keys joined by dots, none empty/);
     for (const path of ['[]', '[1]', '[a]', '[', '["a"']) refused({ [path]: 'sum' }, /expected a JSON array of keys/);
     refused({ a: 'sum', '["a"]': 'max' }, /has two rules/);

@@ -1,6 +1,7 @@
 /** What watching sessions costs, and when it calls back: without a database. */
 
 import assert from 'node:assert/strict';
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { setImmediate as tick } from 'node:timers/promises';
 import { onlyShorter } from '../../lib/calls/interval.js';
 import { KeyedReadWriteLock } from '../../lib/calls/order.js';
@@ -19,6 +20,7 @@ class FakeRows {
   readonly expiresInMs = new Map<string, number>();
   readonly checked: (readonly WatchedRow[])[] = [];
   failure: Error | undefined;
+  duringCheck = () => {};
 
   readonly statements = {
     onShard: () => ({ check: (rows: readonly WatchedRow[], soon: number) => this.#check(rows, soon) }),
@@ -26,6 +28,7 @@ class FakeRows {
 
   async #check(rows: readonly WatchedRow[], soon: number): Promise<CheckedRow[]> {
     this.checked.push(rows);
+    this.duringCheck();
     await tick();
     if (this.failure) throw this.failure;
     return rows.flatMap(({ key, createdAt }) => {
@@ -92,6 +95,53 @@ describe('SessionWatches', () => {
     clock.watch('b', () => {});
     await eventually(() => rows.checked.length > 5);
     assert.deepEqual(new Set(rows.checked.flat().map(({ key }) => key)), new Set(['b']));
+  });
+
+  it('sends nothing for watches that were stopped before their turn came', async () => {
+    const watches = create(NEVER);
+    const stops = Array.from({ length: 1500 }, (_, n) => watches.watch(`nowhere ${n}`, () => {}));
+    // While the first page is checked, the others are due.
+    rows.duringCheck = () => {
+      for (const stop of stops) stop();
+    };
+    await eventually(() => rows.checked.length > 0);
+    for (let turn = 0; turn < 5; turn++) await tick();
+    assert.deepEqual(
+      rows.checked.map((page) => page.length),
+      [1000],
+    );
+  });
+
+  it('calls back in the async context of the call of `watch`, whoever ends the session', async () => {
+    const contexts = new AsyncLocalStorage<string>();
+    const watches = create(NEVER);
+    store('one', 'two', 'three');
+    const seen: string[] = [];
+    for (const sid of rows.createdAt.keys()) {
+      contexts.run(sid, () => watches.watch(sid, () => seen.push(`${sid} in ${contexts.getStore()}`)));
+    }
+    await eventually(() => rows.checked.length > 0);
+    contexts.run('another request', () => watches.end(watches.ofSession('one')));
+    rows.createdAt.clear();
+    contexts.run('another request', () => watches.checkKey('two'));
+    watches.checkKey('three');
+    await eventually(() => seen.length === 3);
+    assert.deepEqual(seen.sort(), ['one in one', 'three in three', 'two in two']);
+  });
+
+  it('calls nothing back after close(), even in the same turn', async () => {
+    const watches = create(NEVER);
+    const called: number[] = [];
+    for (const n of [1, 2, 3]) {
+      watches.watch('nowhere', () => {
+        called.push(n);
+        watches.close();
+      });
+    }
+    await eventually(() => called.length > 0);
+    await tick();
+    await tick();
+    assert.deepEqual(called, [1]);
   });
 
   it('calls back at most 100 in a turn of the event loop', async () => {

@@ -395,7 +395,7 @@ describe('update', () => {
         (stored: any) => {
           stored.self = stored;
         },
-        { code: 'INVALID_SESSION', message: /circular/i },
+        { code: 'INVALID_SESSION', message: /circular|cyclic/i },
       ],
       'an error': [
         () => {
@@ -538,6 +538,35 @@ describe('updateSessionsOf', () => {
       stored.map((one) => one?.n),
       [1, 1, 1],
     );
+  });
+
+  it('reaches those in option `previous` once `takeOver` has taken them over', async () => {
+    const previous = new session.MemoryStore();
+    for (const sid of ['e0', 'e1']) previous.set(sid, plain({ user: 'eve' }) as any);
+    const store = await open({ previous });
+    await store.get('e0');
+    assert.equal(await store.updateSessionsOf('eve', grant), 1);
+    await store.takeOver();
+    assert.equal(await store.updateSessionsOf('eve', grant), 2);
+    assert.deepEqual([(await data(store, 'e0'))?.n, (await data(store, 'e1'))?.n], [2, 1]);
+  });
+
+  it('stops at a page with a locked row, whose other rows it changes; repeated, it changes the rest', async () => {
+    const store = await open({ timeout: 1500 });
+    await sessionsOfEve(store, 120);
+    const sql = await sqlClient();
+    const setRole = (stored: any) => {
+      stored.role = 'admin';
+    };
+    // Of 120 rows in pages of 100, each set of 21 has one in the first page.
+    const locked = Array.from({ length: 21 }, (_, n) => `e${n}`);
+    await sql.begin(async (transaction) => {
+      await transaction`select from ${sql(table)} where sid = any(${locked}) for update`;
+      await assert.rejects(store.updateSessionsOf('eve', setRole), { code: 'TIMEOUT' });
+    });
+    const changed = (await store.sessionsOf('eve')).filter((one: any) => one.session.role === 'admin').length;
+    assert(changed >= 79 && changed < 100, String(changed));
+    assert.equal(await store.updateSessionsOf('eve', setRole), 120 - changed);
   });
 
   it('fails with what `change` throws, and writes nothing later', async () => {

@@ -98,6 +98,22 @@ export function itWorksBehind(pooled: () => PooledServer, options: PgStoreOption
     assert.equal(await store.length(), 0);
   });
 
+  it('counts every `update`, and tells of each watched session that ends, none else', async () => {
+    const [store, other] = [await open({ table: 'watched', watchInterval: 0.1 }), await open({ table: 'watched' })];
+    const sids = Array.from({ length: 100 }, (_, n) => `s${n}`);
+    await Promise.all(sids.map((sid) => store.set(sid, plain({ n: 0 }))));
+    const ended: string[] = [];
+    for (const sid of sids) store.watch(sid, () => ended.push(sid));
+    const increment = (session: any) => void session.n++;
+    await Promise.all(sids.flatMap((_, n) => (n % 2 ? store : other).update('s0', increment)));
+    assert.equal(((await store.get('s0')) as any).n, 100);
+    await Promise.all(sids.slice(50).map((sid) => other.destroy(sid)));
+    await eventually(() => ended.length >= 50);
+    await other.clear();
+    await eventually(() => ended.length === 100);
+    assert.deepEqual(ended.slice(0, 50).sort(), sids.slice(50).sort());
+  });
+
   it('restarted under 32 writers: no call fails, no acknowledged write is lost', async () => {
     await underLoad(async (load, store) => {
       let away = 0;
