@@ -1,6 +1,6 @@
 /** The settings of the store's own connections, from option `uri`, option `postgres` and environment variables. */
 
-import type net from 'node:net';
+import net from 'node:net';
 import os from 'node:os';
 import { LONGEST_TIMER_MS } from '../calls/timers.js';
 import type { Options } from '../options.js';
@@ -137,13 +137,18 @@ function namedHosts(parameters: Parameters, given: GivenOptions): Host[] {
   if (names.length > 0 && addresses.length > 0 && names.length !== addresses.length) {
     throw parameters.error('hostaddr', 'as many addresses as hosts');
   }
+  if (addresses.some((address) => address !== '' && net.isIP(address) === 0)) {
+    throw parameters.error('hostaddr', 'IP addresses');
+  }
+  // In libpq this is a Unix socket in Linux's abstract namespace, which Node.js 20 cannot reach.
+  if (names.some((name) => name.startsWith('@'))) throw parameters.error('host', 'a name, an address or a folder');
   // The option `host` of Postgres.js may contain ports, as in `host:port`.
   const withPorts = givenHosts === undefined ? [] : names.map(splitPort);
   const ports = portsOf(parameters, given, Math.max(1, length));
   return Array.from({ length: Math.max(1, length) }, (_, n) => {
     const name = (withPorts.at(n)?.name ?? names.at(n)) || addresses.at(n) || 'localhost';
     const port = withPorts.at(n)?.port ?? ports.at(n) ?? DEFAULT_PORT;
-    const path = name.startsWith('/') ? `${name}/.s.PGSQL.${port}` : undefined;
+    const path = name.startsWith('/') && !addresses.at(n) ? `${name}/.s.PGSQL.${port}` : undefined;
     return { given: name, name: path ? 'localhost' : name, address: addresses.at(n) || name, port, path };
   });
 }
