@@ -51,6 +51,28 @@ describe('the table', () => {
       }));
   }
 
+  for (const [kind, statement] of Object.entries({
+    'a view': 'create view SCHEMA.sessions as select 1 as a',
+    'a materialized view': 'create materialized view SCHEMA.sessions as select 1 as a',
+    'a sequence': 'create sequence SCHEMA.sessions',
+    'an index': 'create table SCHEMA.other (a int); create index sessions on SCHEMA.other (a)',
+    'a composite type': 'create type SCHEMA.sessions as (a int)',
+  })) {
+    it(`is refused where its name is that of ${kind}`, () =>
+      inFreshSchema(async (schema, sql) => {
+        await sql.unsafe(statement.replaceAll('SCHEMA', schema)).simple();
+        await assertRefused(schema, /it has no column sid, data, .*option `table`/);
+      }));
+  }
+
+  it('is refused where its name is that of an enum, which has no columns', () =>
+    inFreshSchema(async (schema, sql) => {
+      await sql.unsafe(`create type ${schema}.sessions as enum ('a')`);
+      const store = await openStore({ schema, table: 'sessions' });
+      const message = /"\."sessions" has the name of a type; choose another name with option `table`$/;
+      await assert.rejects(store.ready(), { code: 'TABLE_MISMATCH', message });
+    }));
+
   for (const column of Object.keys(COLUMNS)) {
     it(`without ${column}, or with another type of it, is refused; with it, it works`, () =>
       inFreshSchema(async (schema, sql) => {
