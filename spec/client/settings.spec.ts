@@ -236,6 +236,17 @@ describe('settings', () => {
       assert.equal(settingsOf(undefined, { postgres: { no_prepare: true } }).client.prepare, false);
     });
 
+    it('but not where they are empty', () => {
+      for (const postgres of [
+        { host: '', port: '', user: '', database: '' },
+        { host: null, port: null },
+        { host: [], hostname: undefined, port: [] },
+      ]) {
+        const settings = settingsOf('postgres://me@host:7/db', { postgres });
+        assert.deepEqual([places(settings), settings.user, settings.database], [['host:7'], 'me', 'db']);
+      }
+    });
+
     for (const [name, value] of Object.entries({
       password: 12345,
       ssl: 'requires',
