@@ -9,7 +9,7 @@ const URI = /^postgres(?:ql)?:\/\/(?:([^@/]*)@)?([^/?]*)(?:\/([^?]*))?(?:\?(.*))
 const HOST = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::(.*))?$/s;
 
 /** Parameters whose values may contain an `@` that is not encoded. */
-const WITH_AT: ReadonlySet<string> = new Set(['user', 'password', 'host', 'application_name']);
+const WITH_AT: ReadonlySet<string> = new Set(['user', 'password', 'application_name']);
 
 /**
  * The decoded parameters of a connection URI under libpq's names: `host`, `port`, `user`, `password`, `dbname`, and

@@ -132,7 +132,7 @@ describe('settings', () => {
     }
 
     it('refuses an address that is a name, and a socket in the abstract namespace', () => {
-      assert.throws(() => settingsOf('postgres://me@/db?host=@run/pg'), /parameter `host` of option `uri`: expected/);
+      assert.throws(() => settingsOf('postgres://me@/db?host=%40run/pg'), /parameter `host` of option `uri`: expected/);
       assert.throws(
         () => settingsOf('postgres://host/db?hostaddr=192.0.2.1,other'),
         /`hostaddr` of option `uri`: expected as many/,
