@@ -1,5 +1,7 @@
 /** The errors that callers get. None contains session data, a session ID or a password, so all may be logged. */
 
+import { types } from 'node:util';
+
 /** Marks a `PgStoreError`, whichever of the package's two builds created it. */
 const BRAND = Symbol.for('express-pg-store.PgStoreError');
 
@@ -77,7 +79,7 @@ export function toPgStoreError(call: string, error: unknown): Error {
   if (!isServerOrSystemError(error)) {
     // The app's own code (a function in an option, a `toJSON`) or JSON.stringify threw it. Only the app's developer can
     // correct that, so the message and the error itself are kept.
-    const message = textOf(error instanceof Error ? error.message : error);
+    const message = textOf(isError(error) ? error.message : error);
     return new PgStoreError(`PgStore.${call}: ${message}`, codeOf(error) || 'INVALID_SESSION', error);
   }
   // express-session takes a store's `ENOENT` for "no such session" and would begin a new one. Here it means that the
@@ -87,6 +89,11 @@ export function toPgStoreError(call: string, error: unknown): Error {
   const cause = Object.assign(new Error(reason), { code, ...safeFields(error) });
   cause.name = error.name;
   return new PgStoreError(`PgStore.${call}: ${reason}`, code, cause);
+}
+
+/** Whether the value is an error. In Jest, errors of Node.js itself are not instances of the tests' class `Error`. */
+function isError(value: unknown): value is Error {
+  return value instanceof Error || types.isNativeError(value);
 }
 
 /** The text of what was thrown. Not every value has one: not `Object.create(null)`. */
@@ -163,7 +170,7 @@ function isServerError(error: Error): error is ServerError {
  * the statement's parameters.
  */
 function isServerOrSystemError(error: unknown): error is Error {
-  if (!(error instanceof Error)) return false;
+  if (!isError(error)) return false;
   return isServerError(error) || 'errno' in error || 'query' in error || /^[A-Z0-9_]{5,}$/.test(codeOf(error));
 }
 

@@ -63,7 +63,10 @@ export interface PgStoreOptions {
    * from libpq's `PG*` environment variables and its password file.
    */
   uri?: string;
-  /** A Postgres.js client that the app already has. The store never ends it. It excludes `uri` and `pool`. */
+  /**
+   * A Postgres.js client that the app already has. The store never ends it. It excludes `uri`, `pool`, and settings in
+   * `postgres`.
+   */
   sql?: Sql<any>;
   /**
    * A node-postgres `Pool` that the app already has. Each statement checks out one of its connections, and the store
@@ -265,9 +268,20 @@ const CHECKS: Record<keyof PgStoreOptions, Check> = {
 
 const acceptAnything: Check = () => undefined;
 
+const aHost = expectation(
+  'a host or an array of hosts',
+  (value) => value === null || [value].flat().every((host) => typeof host === 'string'),
+);
+const aTime = expectation(
+  'a number of seconds, 0 or more, or a function that returns one',
+  (value) =>
+    value === null || typeof value === 'function' || (/^(number|string)$/.test(typeof value) && Number(value) >= 0),
+);
+
 /**
  * The names that option `postgres` may have. Postgres.js ignores unknown names, so a misspelt `ssl` would silently
- * connect without TLS. It checks the values itself, or `parseSettings` does.
+ * connect without TLS. The values that have no check here are checked by `parseSettings`, or by Postgres.js. As there,
+ * `null` counts as not given.
  */
 const POSTGRES_CHECKS: Record<string, Check> = {
   ...Object.fromEntries(
@@ -277,6 +291,13 @@ const POSTGRES_CHECKS: Record<string, Check> = {
       .split(/\s+/)
       .map((name) => [name, acceptAnything]),
   ),
+  host: aHost,
+  hostname: aHost,
+  path: expectation('the file of a Unix socket', (value) => value === null || typeof value === 'string'),
+  socket: expectation('a function', (value) => value === null || typeof value === 'function'),
+  connect_timeout: aTime,
+  idle_timeout: aTime,
+  max_lifetime: aTime,
   max: expectation('option `maxConnections` in its place', () => false),
 };
 
@@ -299,12 +320,19 @@ function checkOptions(options: PgStoreOptions): PgStoreOptions {
   checkMerge(given.merge);
   const clients = (['uri', 'sql', 'pool'] as const).filter((name) => given[name] !== undefined);
   if (clients.length > 1) throw new TypeError(`PgStore: options \`${clients.join('` and `')}\` exclude each other`);
-  const unused = given.pool && Object.keys(given.postgres ?? {}).find((name) => name !== 'prepare');
-  if (unused) throw new TypeError(`PgStore: option \`postgres.${unused}\` has no effect with option \`pool\``);
+  refuseUnused(given);
   if (given.allowPlaintext && !given.encryptionKey) {
     throw new TypeError('PgStore: option `allowPlaintext` goes with option `encryptionKey`');
   }
   return given;
+}
+
+/** @throws TypeError for a setting in `postgres` that the app's own client does not take over */
+function refuseUnused({ sql, pool, postgres = {} }: PgStoreOptions): void {
+  if (!sql && !pool) return;
+  const unused = Object.keys(postgres).find((name) => postgres[name] !== undefined && !(pool && name === 'prepare'));
+  if (!unused) return;
+  throw new TypeError(`PgStore: option \`postgres.${unused}\` has no effect with option \`${sql ? 'sql' : 'pool'}\``);
 }
 
 /**

@@ -40,7 +40,9 @@ const SERVER = {
   ...HELP,
 };
 const STATS = { prefix: text('TEXT', "the store's option prefix"), ...SERVER };
-export type Flags = typeof SCHEMA & typeof STATS;
+/** The flags of all commands. */
+export const ALL_FLAGS = { ...SCHEMA, ...STATS };
+export type Flags = typeof ALL_FLAGS;
 type Values = ReturnType<typeof parseArgs<{ options: Flags }>>['values'];
 
 export interface Command {

@@ -137,6 +137,13 @@ export class Connection {
     };
     const { client, user, database } = this.#settings;
     const options = {
+      // The defaults of Postgres.js: for an option that it is not given, it also looks into a polluted
+      // `Object.prototype`.
+      max_lifetime: defaultLifetime,
+      max_pipeline: 100,
+      debug: false,
+      publications: 'alltables',
+      sslnegotiation: null,
       ...client,
       user,
       database,
@@ -189,6 +196,11 @@ export class Connection {
     );
     if (row?.[0] === 'true') throw new PgStoreError(`the host is not ${target}`, 'HOST_UNFIT');
   }
+}
+
+/** After how many seconds a connection is replaced: 30 to 60 minutes, as by default in Postgres.js. */
+function defaultLifetime(): number {
+  return 60 * (30 + 30 * Math.random());
 }
 
 /**

@@ -8,14 +8,13 @@ import type { Client } from './client.js';
 /**
  * Returns a row for each column of the table: the table's OID and comment, the column's name and type, and whether an
  * insert must give it a value. If the table is missing, it returns one row without an OID; if the schema is missing,
- * none.
+ * none. A sequence, an index and everything else that would take the name of the table is returned, too.
  */
 const COLUMNS_SQL = `select c.oid::text, pg_catalog.obj_description(c.oid, 'pg_class'::name),
     a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod),
     (a.attnotnull and not a.atthasdef and a.attidentity = ''::"char")::text
   from pg_catalog.pg_namespace n
-    left join pg_catalog.pg_class c
-      on c.relnamespace = n.oid and c.relname = $2::text::name and c.relkind in ('r', 'p', 'f', 'v')
+    left join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = $2::text::name
     left join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0::smallint and not a.attisdropped
   where n.nspname = $1::text::name`;
 
@@ -62,9 +61,18 @@ export async function ensureTable(client: Client, name: TableOptions, deadline: 
     } catch (error) {
       // Another process, perhaps with another role, may have created it first.
       const { table } = await findTable(client, name, deadline);
-      if (!table && (attempt >= 10 || !CONCURRENT_DDL_SQLSTATES.has(codeOf(error)))) throw error;
+      if (!table) refuseUnlessConcurrent(name, error, attempt);
     }
   }
+}
+
+/** @throws the error that has prevented the creation, unless another transaction may be the cause */
+function refuseUnlessConcurrent(name: TableName, error: unknown, attempt: number): void {
+  const code = codeOf(error);
+  if (attempt < 10 && CONCURRENT_DDL_SQLSTATES.has(code)) return;
+  // A table is also a type, so its name must not be another type's (42710, duplicate_object).
+  if (code === '42710') refuse(name, 'has the name of a type; choose another name with option `table`');
+  throw error;
 }
 
 async function findTable(

@@ -70,18 +70,25 @@ const IGNORED: ReadonlySet<string> = new Set(
   backoff debug fetch_types max max_pipeline publications
   checkout_timeout encoding pool reaping_frequency
   pool_max_conn_idle_time pool_max_conn_lifetime pool_max_conns pool_min_conns
-  ApplicationName assumeMinServerVersion autosave binaryTransfer cancelSignalTimeout cleanupSavepoints connectTimeout
-  currentSchema defaultRowFetchSize hostRecheckSeconds loginTimeout logUnclosedConnections maxResultBuffer
-  prepareThreshold preparedStatementCacheQueries preparedStatementCacheSizeMiB reWriteBatchedInserts receiveBufferSize
-  sendBufferSize socketTimeout stringtype tcpKeepAlive`.split(/\s+/),
+  adaptiveFetch adaptiveFetchMaximum adaptiveFetchMinimum allowEncodingChanges ApplicationName assumeMinServerVersion
+  autosave binaryTransfer binaryTransferDisable binaryTransferEnable cancelSignalTimeout cleanupSavepoints
+  connectTimeout currentSchema databaseMetadataCacheFields databaseMetadataCacheFieldsMiB defaultRowFetchSize
+  disableColumnSanitiser escapeSyntaxCallMode groupStartupParameters gssResponseTimeout hideUnprivilegedObjects
+  hostRecheckSeconds loggerFile loggerLevel loginTimeout logServerErrorDetail logUnclosedConnections maxResultBuffer
+  maxSendBufferSize preferQueryMode prepareThreshold preparedStatementCacheQueries preparedStatementCacheSizeMiB
+  protocolVersion quoteReturningIdentifiers readOnlyMode reWriteBatchedInserts receiveBufferSize sendBufferSize
+  socketTimeout sslResponseTimeout stringtype tcpKeepAlive tcpNoDelay unknownLength xmlFactoryFactory`.split(/\s+/),
 );
 
-/**
- * Unknown parameters that probably ask for protection, or choose the server. They are refused: ignoring them could
- * expose the connection.
- */
-const UNKNOWN_PROTECTION =
-  /ssl|tls|encrypt|^secur|^verif|^trust|^cert|^gss|^krb|^oauth|^scram_|^servicefile$|^database$|^targetServerType$/i;
+/** Unknown parameters that probably ask for protection. They are refused: ignoring them could expose the connection. */
+const UNKNOWN_PROTECTION = /ssl|tls|encrypt|^secur|^verif|^trust|^cert|^gss|^krb|^oauth|^scram_|^authentication/i;
+
+/** Unknown parameters that probably choose the server or the database. Without them, another one would be used. */
+const UNKNOWN_PLACE =
+  /socket|unix_sock|cloudsql|^path$|^host|^server$|^servicefile$|^database$|^targetServerType$|^pg(host|port|dbname)/i;
+
+/** Parameters that are refused without a value, as in libpq: it may be that of a request for protection. */
+const NEVER_EMPTY: ReadonlySet<string> = new Set(['sslmode', 'ssl', 'channel_binding']);
 
 interface Parameter {
   readonly value: string;
@@ -100,24 +107,39 @@ export class Parameters {
 
   /** @throws TypeError for a malformed connection string, and for a parameter or variable that cannot be honoured */
   constructor(uri: string | undefined, env: NodeJS.ProcessEnv) {
-    const serverSettings: Record<string, string> = {};
+    const ofUri = uri === undefined ? new Map<string, string>() : parseConnectionString(uri);
+    refuseUnknownVariables(env);
     for (const [name, variable] of Object.entries(VARIABLES)) {
       const value = variable && env[variable];
       if (value) this.#given.set(name, { value, source: `environment variable \`${variable}\`` });
     }
-    refuseUnknownVariables(env);
-    for (const [name, value] of uri === undefined ? [] : parseConnectionString(uri)) {
-      const source = `parameter \`${name}\` of option \`uri\``;
-      if (KNOWN.has(name)) this.#given.set(name, { value, source });
-      else if (!IGNORED.has(name)) serverSettings[checkedSetting(name, source)] = value;
-    }
-    this.serverSettings = serverSettings;
+    // The two say the same thing, so the variable does not count beside the connection string.
+    if (ofUri.has('ssl')) this.#given.delete('sslmode');
+    this.serverSettings = Object.fromEntries([...ofUri].filter(([name, value]) => !this.#take(name, value)));
     this.#refuseUnsupportedValues();
   }
 
-  /** The parameter's text; `undefined` if it is not given or, as with libpq, empty. */
+  /**
+   * Takes a parameter of the connection string.
+   *
+   * @returns whether it is known; otherwise it is a setting of the server
+   * @throws TypeError for a name that cannot be honoured
+   */
+  #take(name: string, value: string): boolean {
+    const source = `parameter \`${name}\` of option \`uri\``;
+    if (value === '' && NEVER_EMPTY.has(name)) throw new TypeError(`PgStore: ${source} has no value`);
+    if (IGNORED.has(name)) return true;
+    if (!KNOWN.has(name)) {
+      checkSetting(name, source);
+      return false;
+    }
+    if (value !== '') this.#given.set(name, { value, source });
+    return true;
+  }
+
+  /** The parameter's text; `undefined` if it is not given, or is empty. */
   get(name: ParameterName): string | undefined {
-    return this.#given.get(name)?.value || undefined;
+    return this.#given.get(name)?.value;
   }
 
   /** The parameter's text, which must be one of `allowed`. @throws TypeError for any other text */
@@ -173,15 +195,17 @@ export class Parameters {
 }
 
 /**
- * The name of a setting of the server. An unknown setting is refused by the server.
+ * Checks the name of a setting of the server. An unknown setting is refused by the server.
  *
- * @throws TypeError for a name that is probably a parameter of libpq in another spelling, or asks for protection
+ * @throws TypeError for a name that is probably a parameter of libpq in another spelling, asks for protection, or
+ * chooses the server
  */
-function checkedSetting(name: string, source: string): string {
+function checkSetting(name: string, source: string): void {
   const similar = [...KNOWN].find((known) => simplified(known) === simplified(name));
   if (similar) throw new TypeError(`PgStore: ${source} is unknown; did you mean \`${similar}\`?`);
-  if (UNKNOWN_PROTECTION.test(name)) throw new TypeError(`PgStore: ${source} is not supported`);
-  return name;
+  if (UNKNOWN_PROTECTION.test(name) || UNKNOWN_PLACE.test(name)) {
+    throw new TypeError(`PgStore: ${source} is not supported`);
+  }
 }
 
 function simplified(name: string): string {

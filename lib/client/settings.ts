@@ -1,6 +1,6 @@
 /** The settings of the store's own connections, from option `uri`, option `postgres` and environment variables. */
 
-import type net from 'node:net';
+import net from 'node:net';
 import os from 'node:os';
 import { LONGEST_TIMER_MS } from '../calls/timers.js';
 import type { Options } from '../options.js';
@@ -130,22 +130,32 @@ function hostAt(path: string): Host {
 
 /** The hosts whose names, addresses and ports are given in several lists. @throws TypeError for unequal lengths */
 function namedHosts(parameters: Parameters, given: GivenOptions): Host[] {
-  const givenHosts = given.host ?? given.hostname;
+  const givenHosts = [given.host, given.hostname].find(isGiven);
   const addresses = givenHosts === undefined ? (parameters.get('hostaddr')?.split(',') ?? []) : [];
   const names = givenHosts === undefined ? listOf(parameters.get('host')) : [givenHosts].flat().flatMap(listOf);
   const { length } = names.length > 0 ? names : addresses;
   if (names.length > 0 && addresses.length > 0 && names.length !== addresses.length) {
     throw parameters.error('hostaddr', 'as many addresses as hosts');
   }
+  if (addresses.some((address) => address !== '' && net.isIP(address) === 0)) {
+    throw parameters.error('hostaddr', 'IP addresses');
+  }
+  // In libpq this is a Unix socket in Linux's abstract namespace, which Node.js 20 cannot reach.
+  if (names.some((name) => name.startsWith('@'))) throw parameters.error('host', 'a name, an address or a folder');
   // The option `host` of Postgres.js may contain ports, as in `host:port`.
   const withPorts = givenHosts === undefined ? [] : names.map(splitPort);
   const ports = portsOf(parameters, given, Math.max(1, length));
   return Array.from({ length: Math.max(1, length) }, (_, n) => {
     const name = (withPorts.at(n)?.name ?? names.at(n)) || addresses.at(n) || 'localhost';
     const port = withPorts.at(n)?.port ?? ports.at(n) ?? DEFAULT_PORT;
-    const path = name.startsWith('/') ? `${name}/.s.PGSQL.${port}` : undefined;
+    const path = name.startsWith('/') && !addresses.at(n) ? `${name}/.s.PGSQL.${port}` : undefined;
     return { given: name, name: path ? 'localhost' : name, address: addresses.at(n) || name, port, path };
   });
+}
+
+/** Whether a value of option `postgres` counts: an empty one leaves it to the connection string and the environment. */
+function isGiven(value: unknown): boolean {
+  return value !== undefined && value !== null && value !== '' && !(Array.isArray(value) && value.length === 0);
 }
 
 function listOf(text: string | undefined): string[] {
@@ -160,16 +170,16 @@ function splitPort(text: string): { name: string; port: number | undefined } {
 /** A port for each of so many hosts. @throws TypeError for a text that is not a port, or too few or too many ports */
 function portsOf(parameters: Parameters, given: GivenOptions, hosts: number): number[] {
   const wrong = () =>
-    given.port === undefined
+    !isGiven(given.port)
       ? parameters.error('port', 'a number from 1 to 65,535')
       : new TypeError('PgStore: option `postgres.port`: expected a number from 1 to 65,535, or an array of these');
-  const texts = given.port === undefined ? listOf(parameters.get('port')) : [given.port].flat().map(String);
+  const texts = isGiven(given.port) ? [given.port].flat().map(String) : listOf(parameters.get('port'));
   const ports = texts.map((text) => {
     const port = text === '' ? DEFAULT_PORT : Number(text);
     if (!Number.isInteger(port) || port < 1 || port > 65_535) throw wrong();
     return port;
   });
-  if (ports.length > 1 && ports.length !== hosts && given.port === undefined) {
+  if (ports.length > 1 && ports.length !== hosts && !isGiven(given.port)) {
     throw parameters.error('port', 'as many ports as hosts, or one');
   }
   return Array.from({ length: hosts }, (_, n) => ports.at(n) ?? ports.at(0) ?? DEFAULT_PORT);
@@ -209,8 +219,7 @@ function passwordOf(
   database: string,
   user: string,
 ): (host: Host) => unknown {
-  const options = [given.pass, given.password].filter((value) => value !== undefined && value !== null && value !== '');
-  const password = options.at(0) ?? parameters.get('password');
+  const password = [given.pass, given.password].find(isGiven) ?? parameters.get('password');
   if (typeof password === 'function') return () => password();
   if (password !== undefined) {
     if (typeof password === 'string') return () => password;

@@ -1,5 +1,6 @@
 /** Translates libpq's parameters about TLS, such as `sslmode`, to options of `node:tls`. */
 
+import { X509Certificate } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -40,7 +41,7 @@ export function tlsSettings(parameters: Parameters, given: TlsOptions): TlsSetti
   const negotiation = given.sslnegotiation ?? parameters.oneOf('sslnegotiation', ['postgres', 'direct']);
   const isDirect = negotiation === 'direct';
   const mode = modeOf(parameters, given.ssl);
-  if (isDirect && !/^(require|verify|no-verify)/.test(mode)) {
+  if (isDirect && !requiresTls(mode)) {
     throw new TypeError(
       `PgStore: ${parameters.source('sslnegotiation')}: \`direct\` needs \`sslmode\` \`require\` or stricter`,
     );
@@ -56,11 +57,28 @@ export function tlsSettings(parameters: Parameters, given: TlsOptions): TlsSetti
     // A certificate that cannot be used is an error of the constructor, not of a connection later.
     tls.createSecureContext(options);
   } catch (error) {
-    throw new TypeError(`PgStore: the certificates for TLS cannot be used: ${(error as Error).message}`, {
-      cause: error,
-    });
+    const reason = (error as Error).message;
+    throw new TypeError(
+      `PgStore: ${sourcesOf(parameters, given)}: the certificates for TLS cannot be used: ${reason}`,
+      {
+        cause: error,
+      },
+    );
   }
-  return { mode: /^(allow|prefer)$/.test(mode) ? 'prefer' : 'require', isDirect, sendsHostName, options };
+  return { mode: requiresTls(mode) ? 'require' : 'prefer', isDirect, sendsHostName, options };
+}
+
+/** The parameters and the option that certificates, keys and versions come from, as error messages say it. */
+function sourcesOf(parameters: Parameters, given: TlsOptions): string {
+  const names = ['sslcert', 'sslkey', 'sslpassword', 'sslcrl', 'sslrootcert'] as const;
+  const sources = names.filter((name) => parameters.get(name) !== undefined).map((name) => parameters.source(name));
+  if (given.ssl && typeof given.ssl === 'object') sources.push('option `postgres.ssl`');
+  return sources.join(', ') || 'the files in ~/.postgresql';
+}
+
+/** Whether a connection without TLS is out of the question. */
+function requiresTls(mode: Mode): boolean {
+  return !/^(disable|allow|prefer)$/.test(mode);
 }
 
 /** How a connection is protected: as option `postgres.ssl` says, else as the parameters say. */
@@ -68,8 +86,13 @@ function modeOf(parameters: Parameters, ssl: unknown): Mode {
   if (ssl !== undefined && ssl !== null) return modeOfOption(ssl);
   // libpq allows the authorities of the system only with `verify-full`. Here they are those that Node.js knows.
   if (parameters.get('sslrootcert') === 'system') return 'verify-full';
-  const mode = parameters.oneOf('sslmode', MODES) ?? modeOfOtherClients(parameters);
+  const mode = parameters.oneOf('sslmode', MODES);
+  const ofOtherClients = modeOfOtherClients(parameters);
+  if (mode && !requiresTls(mode) && ofOtherClients && requiresTls(ofOtherClients)) {
+    throw new TypeError(`PgStore: ${parameters.source('ssl')} asks for TLS, but \`sslmode\` does not require it`);
+  }
   if (mode) return mode;
+  if (ofOtherClients) return ofOtherClients;
   // An app that gives certificates or versions for TLS wants TLS, even without `sslmode`. If it gives certificates of
   // authorities, the server is checked against them.
   const isGiven = (name: ParameterName) => parameters.get(name) !== undefined;
@@ -109,7 +132,7 @@ function optionsOf(parameters: Parameters, mode: Mode): tls.ConnectionOptions {
   const verifies = /^verify/.test(mode) || (mode === 'require' && (hasRoot || revoked !== undefined));
   const passphrase = parameters.get('sslpassword');
   return {
-    ...(hasRoot ? { ca: readFile(parameters, 'sslrootcert', rootFile) } : {}),
+    ...(hasRoot ? { ca: readAuthorities(parameters, rootFile) } : {}),
     ...(revoked === undefined ? {} : { crl: readFile(parameters, 'sslcrl', revoked) }),
     ...clientCertificate(parameters),
     ...(passphrase === undefined ? {} : { passphrase }),
@@ -153,6 +176,19 @@ function versionOf(parameters: Parameters, name: ParameterName): (typeof VERSION
 function defaultFile(name: string): string | undefined {
   const file = path.join(os.homedir(), '.postgresql', name);
   return fs.existsSync(file) ? file : undefined;
+}
+
+/** The certificates of authorities. Node.js would ignore those that it cannot parse. */
+function readAuthorities(parameters: Parameters, file: string): Buffer {
+  const bytes = readFile(parameters, 'sslrootcert', file);
+  try {
+    new X509Certificate(bytes);
+    return bytes;
+  } catch (error) {
+    throw new TypeError(`PgStore: ${parameters.source('sslrootcert')}: the file contains no certificate`, {
+      cause: error,
+    });
+  }
 }
 
 function readFile(parameters: Parameters, name: ParameterName, file: string): Buffer {

@@ -32,8 +32,13 @@ export const SHARD_COLUMN: Readonly<Record<string, string>> = { shard: 'smallint
  * `create … if not exists` at the same time can fail by a violation of the catalog's unique indexes, or by a deadlock.
  * The lock ends with the transaction, so it also works through a pooler. Its number is the beginning of the SHA-256
  * hash of "express-pg-store".
+ *
+ * What another process has created meanwhile is skipped, with a notice that Postgres.js (option `sql`) would print to
+ * the console. So there are no notices in this transaction.
  */
-export const CREATION_LOCK_SQL = 'select pg_catalog.pg_advisory_xact_lock(24430145236162994::bigint);\n';
+export const CREATION_LOCK_SQL = `select pg_catalog.pg_advisory_xact_lock(24430145236162994::bigint),
+  pg_catalog.set_config('client_min_messages'::text, 'warning'::text, true);
+`;
 
 export function createSchemaSql(schema: string): string {
   return `create schema if not exists ${identifier(schema)};\n`;

@@ -80,6 +80,11 @@ describe('npx express-pg-store', () => {
       [['schema', '--partitions', '-1'], /--partitions/],
       [['schema', '--json'], /--json/],
       [['help', 'pruen'], /unknown command 'pruen'/],
+      [['--json'], /expected a command/],
+      [['--table', 'prune'], /expected a command/],
+      [['--tabel', 'x', 'stats'], /--tabel/],
+      [['--format', 'knex', 'stats'], /--format/],
+      [['now', 'prune'], /now/],
       [['stats', '--uri', 'notaurl'], /option `uri`: expected a connection string/],
       [['prune', '--uri', 'postgres://ada:100%@host/db'], /option `uri`: expected a connection string/],
     ] as [string[], RegExp][]) {
@@ -110,6 +115,19 @@ describe('npx express-pg-store', () => {
         assert.equal(out, '');
         assert.doesNotMatch(err, /createTable/);
         assert.match(err, /not_there.*\n'express-pg-store schema' prints the SQL that creates the store's table\.\n$/s);
+      }
+    });
+
+    it('does not say that --uri is missing where it was given, in any place', async () => {
+      const uri = 'postgres://127.0.0.1:1/db';
+      for (const args of [
+        ['stats', '--uri', uri],
+        ['stats', `--uri=${uri}`],
+        ['--uri', uri, 'stats'],
+      ]) {
+        const { code, err } = await run(args, { env: { DATABASE_URL: undefined } });
+        assert.equal(code, 1);
+        assert.match(err, /ECONNREFUSED.*:1\n$/);
       }
     });
 
@@ -155,6 +173,7 @@ describe('npx express-pg-store', () => {
       assert.equal(help.code, 0);
       assert.match(help.out, new RegExp(`^Usage: express-pg-store ${command} `));
       for (const flag of Object.keys(flags)) assert.match(help.out, new RegExp(`^  --${flag} .*\\w`, 'm'));
+      assert.match(help.out, /DATABASE_URL.*PGPASSFILE.*\n.*can read.*--uri.*'ps'/, 'warns of --uri');
       for (const line of help.out.split('\n')) assert(line.length <= 100, line);
     });
   }
@@ -198,6 +217,24 @@ describe('npx express-pg-store', () => {
     assert.deepEqual(await json(['prune', '--table', name]), { deleted: 1 });
     assert.equal((await run(['prune', '--table', name])).out, 'deleted      0\n');
     assert.deepEqual(await store.ids(), ['unexpired']);
+  });
+
+  it('takes options before the command', async () => {
+    const name = table();
+    await (await openStore({ table: name })).ready();
+    const uri = await postgresUri();
+    const shards = SHARDS ? ['--shards', String(SHARDS)] : [];
+    for (const args of [
+      ['--table', name, 'prune', '--json', ...shards],
+      ['--json', '--uri', uri, '--table', name, ...shards, 'prune'],
+      [`--table=${name}`, '--json', 'prune', ...shards],
+    ]) {
+      const { code, out, err } = await main(args, { DATABASE_URL: uri });
+      assert.deepEqual([code, out, err], [0, '{"deleted":0}\n', '']);
+    }
+    const { out } = await run(['--table', 'prune', 'schema']);
+    assert.match(out, /create table if not exists "public"\."prune"/, "a command's name is also a table's");
+    assert.deepEqual(await run(['--help', 'prune']), await run(['help', 'prune']));
   });
 
   it('takes the connection strings that the store takes', async () => {

@@ -2,9 +2,10 @@
 
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import postgres from 'postgres';
 import { columnFlaw } from '../../lib/client/ensure-table.js';
 import { PgStore } from '../../lib/index.js';
-import { COLUMNS, createTableSql } from '../../lib/sql/schema.js';
+import { COLUMNS, CREATION_LOCK_SQL, createTableSql } from '../../lib/sql/schema.js';
 import { closeStores, directUri, inFreshSchema, openStore } from '../support/postgres.js';
 import { plain } from '../support/sessions.js';
 
@@ -50,6 +51,28 @@ describe('the table', () => {
         await assertRefused(schema, says);
       }));
   }
+
+  for (const [kind, statement] of Object.entries({
+    'a view': 'create view SCHEMA.sessions as select 1 as a',
+    'a materialized view': 'create materialized view SCHEMA.sessions as select 1 as a',
+    'a sequence': 'create sequence SCHEMA.sessions',
+    'an index': 'create table SCHEMA.other (a int); create index sessions on SCHEMA.other (a)',
+    'a composite type': 'create type SCHEMA.sessions as (a int)',
+  })) {
+    it(`is refused where its name is that of ${kind}`, () =>
+      inFreshSchema(async (schema, sql) => {
+        await sql.unsafe(statement.replaceAll('SCHEMA', schema)).simple();
+        await assertRefused(schema, /it has no column sid, data, .*option `table`/);
+      }));
+  }
+
+  it('is refused where its name is that of an enum, which has no columns', () =>
+    inFreshSchema(async (schema, sql) => {
+      await sql.unsafe(`create type ${schema}.sessions as enum ('a')`);
+      const store = await openStore({ schema, table: 'sessions' });
+      const message = /"\."sessions" has the name of a type; choose another name with option `table`$/;
+      await assert.rejects(store.ready(), { code: 'TABLE_MISMATCH', message });
+    }));
 
   for (const column of Object.keys(COLUMNS)) {
     it(`without ${column}, or with another type of it, is refused; with it, it works`, () =>
@@ -107,6 +130,31 @@ describe('the table', () => {
       }
     });
   });
+
+  it('created by another process meanwhile makes no notice, which Postgres.js would print', () =>
+    inFreshSchema(async (schema, owner) => {
+      const notices: unknown[] = [];
+      const sql = postgres(await directUri(), {
+        max: 1,
+        onnotice: (notice) => void notices.push(notice.message),
+        connection: { application_name: schema },
+      });
+      const store = new PgStore({ sql, schema, autodelete: false, retry: { attempts: 1 } });
+      let ready: Promise<unknown> | undefined;
+      await owner.begin(async (other) => {
+        await other.unsafe(CREATION_LOCK_SQL + createTableSql({ schema, table: 'sessions' })).simple();
+        ready = store.ready();
+        const waiting = () =>
+          owner`select from pg_stat_activity where application_name = ${schema} and wait_event_type = 'Lock'`;
+        while ((await waiting()).length === 0);
+      });
+      await ready;
+      assert.deepEqual(notices, []);
+      const [{ level }] = (await sql`select current_setting('client_min_messages') as level`) as any;
+      assert.equal(level, 'notice', 'the setting of the app is as before');
+      await store.close();
+      await sql.end();
+    }));
 
   it('created by another role meanwhile is used', () =>
     inFreshSchema(async (schema, sql) => {

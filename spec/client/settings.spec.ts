@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { generateKeyPairSync } from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -57,6 +58,9 @@ describe('settings', () => {
       'postgres://u:99?a=pw/@host/db',
       'postgres://u:first/x?pw=1&pw=2@host/db',
       'postgres://u:first/x?sslpw=1@host/db',
+      'postgres://u:first@pw?x=y@host/db',
+      'postgres://u:first@pw/x?y=z@host/db',
+      'postgres://u:12/pw?y=z@host/db',
       'postgres://u:pw@ho st/db',
       'postgres://u:pw@h%0aost/db',
       'postgres://u:pw%00@host/db',
@@ -90,6 +94,12 @@ describe('settings', () => {
       'postgres://me@localhost/db?host=/cloudsql/a:b:c': [['/cloudsql/a:b:c/.s.PGSQL.5432'], 'db', 'me'],
       'postgres://me@%2Frun%2Fpg:77/db': [['/run/pg/.s.PGSQL.77'], 'db', 'me'],
       'postgres://me@host/db?hostaddr=192.0.2.1': [['host>192.0.2.1:5432'], 'db', 'me'],
+      'postgres://me@/db?host=/run/pg&hostaddr=192.0.2.1': [['/run/pg>192.0.2.1:5432'], 'db', 'me'],
+      'postgres:///db?host=/cloudsql/a:b:c&user=me@project.iam': [
+        ['/cloudsql/a:b:c/.s.PGSQL.5432'],
+        'db',
+        'me@project.iam',
+      ],
       'postgres:///db?hostaddr=192.0.2.1,192.0.2.2&user=me': [['192.0.2.1:5432', '192.0.2.2:5432'], 'db', 'me'],
       'postgres://x@host/other?user=me&dbname=db': [['host:5432'], 'db', 'me'],
       'postgres://me:a+b@host/db': [['host:5432'], 'db', 'me'],
@@ -120,6 +130,15 @@ describe('settings', () => {
         assert.throws(() => settingsOf(uri), { name: 'TypeError', message: /parameter `port` of option `uri`/ });
       });
     }
+
+    it('refuses an address that is a name, and a socket in the abstract namespace', () => {
+      assert.throws(() => settingsOf('postgres://me@/db?host=%40run/pg'), /parameter `host` of option `uri`: expected/);
+      assert.throws(
+        () => settingsOf('postgres://host/db?hostaddr=192.0.2.1,other'),
+        /`hostaddr` of option `uri`: expected as many/,
+      );
+      assert.throws(() => settingsOf('postgres://host/db?hostaddr=other'), /`hostaddr` of option `uri`: expected IP/);
+    });
   });
 
   describe('the environment', () => {
@@ -146,6 +165,12 @@ describe('settings', () => {
       assert.deepEqual(places(others), ['host:7']);
       assert.deepEqual([others.user, others.database], ['you', 'other']);
       assert.equal(others.serverSettings.application_name, 'mine');
+    });
+
+    it('also counts where the connection string has the parameter without a value', () => {
+      const env = { PGREQUIREAUTH: 'scram-sha-256', PGUSER: 'me' };
+      const { authMethods, user } = settingsOf('postgres://host/db?require_auth=&user=', {}, env);
+      assert.deepEqual([[...authMethods], user], [['scram-sha-256'], 'me']);
     });
 
     it('an empty variable counts as none', () => {
@@ -209,6 +234,17 @@ describe('settings', () => {
       const { user, database } = settingsOf(undefined, { postgres: { username: 'u', db: 'd' } });
       assert.deepEqual([user, database], ['u', 'd']);
       assert.equal(settingsOf(undefined, { postgres: { no_prepare: true } }).client.prepare, false);
+    });
+
+    it('but not where they are empty', () => {
+      for (const postgres of [
+        { host: '', port: '', user: '', database: '' },
+        { host: null, port: null },
+        { host: [], hostname: undefined, port: [] },
+      ]) {
+        const settings = settingsOf('postgres://me@host:7/db', { postgres });
+        assert.deepEqual([places(settings), settings.user, settings.database], [['host:7'], 'me', 'db']);
+      }
     });
 
     for (const [name, value] of Object.entries({
@@ -325,11 +361,63 @@ describe('settings', () => {
       assert.equal(tlsOf(pair), 'require, checks nothing');
       assert.equal(String(settingsOf(`postgres://h/d?${pair}`).tls.options.key), key);
       assert.equal(settingsOf(`postgres://h/d?sslmode=require&${pair}&sslcertmode=disable`).tls.options.key, undefined);
-      const junk = writeFile('junk.crt', 'no certificate');
-      for (const query of [`sslmode=verify-ca&sslrootcert=${junk}`, `sslcert=${junk}&sslkey=${keyFile}`]) {
-        assert.throws(() => tlsOf(query), { name: 'TypeError', message: /the certificates for TLS/ });
+    });
+
+    it('files that are of no use are refused by the names of their parameters', async () => {
+      const { cert, private: key } = await certificate();
+      const good = writeFile('client.crt', cert);
+      const goodKey = writeFile('client.key', key);
+      const text = writeFile('text.crt', 'no certificate');
+      const junk = writeFile('junk.crt', '-----BEGIN CERTIFICATE-----\nand no end\n');
+      const otherKey = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey;
+      const other = writeFile('other.key', otherKey.export({ type: 'pkcs8', format: 'pem' }) as string);
+      for (const [query, name] of [
+        [`sslmode=verify-ca&sslrootcert=${text}`, 'sslrootcert'],
+        [`sslmode=verify-ca&sslrootcert=${junk}`, 'sslrootcert'],
+        [`sslmode=require&sslrootcert=${goodKey}`, 'sslrootcert'],
+        [`sslmode=require&sslcrl=${good}`, 'sslcrl'],
+        [`sslcert=${text}&sslkey=${goodKey}`, 'sslcert'],
+        [`sslcert=${junk}&sslkey=${goodKey}`, 'sslcert'],
+        [`sslcert=${good}&sslkey=${other}`, 'sslkey'],
+      ] as const) {
+        const message = new RegExp(`parameter \`${name}\` of option \`uri\`.*: the (certificates|file)`);
+        assert.throws(() => tlsOf(query), { name: 'TypeError', message }, query);
+      }
+      assert.throws(() => tlsOf('', {}, { PGSSLROOTCERT: junk }), /environment variable `PGSSLROOTCERT`/);
+      const ssl = { cert: 'none', key: 'none' };
+      assert.throws(() => tlsOf('', { postgres: { ssl } }), /option `postgres\.ssl`: the certificates/);
+    });
+
+    it('`ssl` of the connection string wins over PGSSLMODE, and `sslmode` over `ssl`, but not to drop TLS', () => {
+      assert.equal(tlsOf('ssl=true', {}, { PGSSLMODE: 'disable' }), 'require, checks all');
+      assert.equal(tlsOf('ssl=true', {}, { PGSSLMODE: 'require' }), 'require, checks all');
+      assert.equal(tlsOf('ssl=false', {}, { PGSSLMODE: 'require' }), 'disable');
+      assert.equal(tlsOf('ssl=true&sslmode=require'), 'require, checks nothing');
+      assert.equal(tlsOf('ssl=false&sslmode=require'), 'require, checks nothing');
+      for (const mode of ['disable', 'allow', 'prefer']) {
+        assert.throws(() => tlsOf(`ssl=true&sslmode=${mode}`), { name: 'TypeError', message: /parameter `ssl`/ });
       }
     });
+
+    it('a request without a value is refused, whatever the environment says', () => {
+      for (const name of ['sslmode', 'ssl', 'channel_binding']) {
+        const env = { PGSSLMODE: 'verify-full', PGCHANNELBINDING: 'require' };
+        const expected = { name: 'TypeError', message: new RegExp(`parameter \`${name}\` .* has no value`) };
+        for (const variables of [{}, env]) assert.throws(() => tlsOf(`${name}=`, {}, variables), expected);
+      }
+    });
+
+    for (const uri of [
+      'postgres://u:pw@h/db&sslmode=require',
+      'postgres://u:pw@h/db;sslmode=require',
+      'postgres://u:pw@h/db%3Fsslmode=require',
+      'postgres://u:pw@h/db?application_name=x?sslmode=require',
+      'postgres://u:pw@h/db?application_name=x;sslmode=require',
+    ]) {
+      it(`refuses ${uri}, whose separator is wrong`, () => {
+        assert.throws(() => settingsOf(uri), { name: 'TypeError', message: /`sslmode` after a single `\?`/ });
+      });
+    }
 
     it('by option `ssl`, with the files that are named elsewhere', async () => {
       const root = writeFile('root.crt', (await certificate()).cert);
@@ -386,6 +474,13 @@ describe('settings', () => {
       'sslmode=disable&channel_binding=require',
       'scram_client_key=x',
       'oauth_issuer=x',
+      'authenticationPluginClassName=x',
+      'socket=/cloudsql/a:b:c',
+      'socketFactory=com.google.cloud.sql.postgres.SocketFactory',
+      'unix_sock=/run/pg/.s.PGSQL.5432',
+      'hostname=other',
+      'path=/run/pg',
+      'PGHOST=other',
     ]) {
       it(`refuses ?${query} by name`, () => {
         const name = (query.split('&').at(-1) ?? '').split('=')[0] ?? '';
@@ -462,7 +557,8 @@ describe('settings', () => {
     const parameters =
       'schema=public&pgbouncer=true&connection_limit=1&pool_timeout=5&channel_binding=prefer&gssencmode=disable' +
       '&keepalives_idle=60&sslcert=&supa=base-pooler.x&uselibpqcompat=true&statement_cache_size=0&client_encoding=LATIN1' +
-      '&ApplicationName=x&currentSchema=y&tcpKeepAlive=true&pool=5';
+      '&ApplicationName=x&currentSchema=y&tcpKeepAlive=true&pool=5&loggerLevel=OFF&tcpNoDelay=true&readOnlyMode=ignore' +
+      '&preferQueryMode=extended&sslResponseTimeout=5000&workaround=supabase-pooler.vercel&socketTimeout=5';
     // A pooler refuses parameters that it does not know.
     const uri = `${await directUri()}?${parameters}&application_name=mine&search_path=public`;
     const { serverSettings, client } = settingsOf(uri);

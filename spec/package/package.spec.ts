@@ -111,7 +111,7 @@ describe('package', () => {
 
   it('brings two packages, no more, and runs nothing when installed', () => {
     assert.deepEqual(Object.keys(manifest.dependencies).sort(), ['cookie-signature', 'postgres']);
-    assert.deepEqual(manifest.peerDependencies, { '@types/express-session': '>=1.17', 'express-session': '>=1.17' });
+    assert.deepEqual(manifest.peerDependencies, { '@types/express-session': '>=1.17.1', 'express-session': '>=1.17' });
     assert.deepEqual(manifest.peerDependenciesMeta, { '@types/express-session': { optional: true } });
     const modules = path.join(folder, 'node_modules');
     const lock = JSON.parse(fs.readFileSync(path.join(modules, '.package-lock.json'), 'utf8'));

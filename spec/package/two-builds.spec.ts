@@ -56,6 +56,30 @@ describe('the two builds', () => {
     assert.deepEqual(answers, [ofAStore, ofAStore, ofTheApp, another, noError, noError, noError]);
   });
 
+  it('know each other’s snapshots: nothing is lost or revived where one loads what the other saves', async () => {
+    const answers = await withBoth(`
+      const { default: session } = await import('express-session');
+      const [one, other] = [esm, cjs].map(({ PgStore }) => new PgStore({ uri, table, autodelete: false }));
+      const load = (store, sid) => new Promise((resolve, reject) => {
+        store.load(sid, (error, loaded) => (error ? reject(error) : resolve(loaded)));
+      });
+      const answers = [];
+      for (const [loading, saving] of [[one, other], [other, one]]) {
+        await loading.set('a', { cookie: new session.Cookie(), n: 1 });
+        const [first, second, slow] = await Promise.all([load(loading, 'a'), load(loading, 'a'), load(loading, 'a')]);
+        await saving.set('a', Object.assign(first, { first: 1 }));
+        await saving.set('a', Object.assign(second, { second: 1 }));
+        answers.push({ ...(await loading.get('a')), cookie: 0 });
+        await loading.destroy('a');
+        await saving.set('a', Object.assign(slow, { late: 1 }));
+        answers.push(await loading.get('a'));
+      }
+      await Promise.all([one.close(), other.close()]);
+      console.log(JSON.stringify(answers));`);
+    const merged = { n: 1, first: 1, second: 1, cookie: 0 };
+    assert.deepEqual(answers, [merged, null, merged, null]);
+  });
+
   it('publish on the same diagnostics channels', async () => {
     const kinds = await withBoth(`
       const { subscribe } = await import('node:diagnostics_channel');

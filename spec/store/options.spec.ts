@@ -237,6 +237,25 @@ describe('options', () => {
     assert.doesNotMatch(complaint({ postgres: { pasword: 'hidden' } }), /hidden/);
   });
 
+  it('refuses settings in `postgres` of a wrong kind', () => {
+    const wrong = {
+      host: 5,
+      hostname: [undefined],
+      path: true,
+      socket: '/run/postgresql',
+      connect_timeout: 'soon',
+      idle_timeout: -1,
+      max_lifetime: true,
+    };
+    for (const [name, value] of Object.entries(wrong)) {
+      assert.match(
+        complaint({ postgres: { [name]: value } }),
+        new RegExp(`option \`postgres\\.${name}\`: expected (a|the) `),
+      );
+      assert.doesNotThrow(() => parseOptions({ postgres: { [name]: null } }), name);
+    }
+  });
+
   it('knows every name that Postgres.js reads from its options', () => {
     const source = fs.readFileSync(createRequire(import.meta.url).resolve('postgres'), 'utf8');
     const parser = source.slice(source.indexOf('function parseOptions'), source.indexOf('function tsa'));
@@ -258,6 +277,10 @@ describe('options', () => {
     assert.match(complaint({ pool, uri: 'postgres://localhost/db' }), /options `uri` and `pool` exclude each other/);
     assert.match(complaint({ pool, sql }), /options `sql` and `pool` exclude each other/);
     assert.match(complaint({ pool, postgres: { ssl: 'require' } }), /`postgres\.ssl` has no effect with option `pool`/);
+    assert.match(complaint({ sql, postgres: { ssl: 'require' } }), /`postgres\.ssl` has no effect with option `sql`/);
+    assert.match(complaint({ sql, postgres: { prepare: false } }), /`postgres\.prepare` has no effect with .*`sql`/);
+    const unset = { prepare: false, ssl: undefined };
+    assert.doesNotThrow(() => parseOptions({ pool, postgres: unset }));
     assert.match(complaint({ allowPlaintext: true }), /option `allowPlaintext` goes with option `encryptionKey`/);
   });
 });

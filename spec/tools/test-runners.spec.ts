@@ -34,6 +34,10 @@ test('errors keep their class and code', async () => {
   if (!(error instanceof PgStoreError) || !/^(ECONNREFUSED|TIMEOUT)$/.test(error.code)) throw error;
   if (!error.message.startsWith('PgStore.get: ')) throw error;
   await refused.close();
+  const noSocket = new PgStore({ uri: 'postgres://nobody@%2Fnone/none', autodelete: false, retry: { attempts: 1 } });
+  const noFile = await noSocket.get('a').catch((error) => error);
+  if (noFile.code !== 'ECONNREFUSED' || !/^PgStore.get: connect ENOENT/.test(noFile.message)) throw noFile;
+  await noSocket.close();
   const missing = new PgStore({ ...options, table: 'does_not_exist', createTable: false });
   const undefinedTable = await missing.get('a').catch((error) => error);
   if (undefinedTable.code !== '42P01') throw undefinedTable;
