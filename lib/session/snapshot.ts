@@ -21,6 +21,11 @@ export interface Snapshot {
   needsRekey: boolean;
   /** Saves that got no answer, the oldest first. Each of them may or may not have been written. */
   inDoubt: readonly Save[];
+  /**
+   * The `expires` of the session's cookie if the request has not changed it since the session was loaded or saved, in
+   * milliseconds since 1970; `null` if it has none.
+   */
+  cookieExpires: number | null;
   /** When the row expires, in milliseconds on the clock of `performance.now()`. */
   expiresAt: number;
   /** When `maxLifetime` ends the session, on the same clock; Infinity without that option. */
@@ -146,11 +151,17 @@ function setSnapshot(session: object, snapshot: Snapshot): void {
   Reflect.defineProperty(session, SNAPSHOT, { value: snapshot, writable: true, configurable: true });
 }
 
-/** The snapshot of a row that was just read or written. @param content the content of the row and of the session */
+/**
+ * The snapshot of a row that was just read or written.
+ *
+ * @param content the content of the row and of the session
+ * @param cookieExpires the `expires` of the session's cookie
+ */
 export function newSnapshot(
   sid: string,
   row: Pick<StoredRow, 'key' | 'version' | 'expiresInMs' | 'endsInMs'>,
   content: Content,
+  cookieExpires: number | null,
   needsRekey: boolean,
   readFrom: RowStatements['read'],
 ): Snapshot {
@@ -164,6 +175,7 @@ export function newSnapshot(
     stored: content,
     needsRekey,
     inDoubt: [],
+    cookieExpires,
     expiresAt: now + Math.min(row.expiresInMs, row.endsInMs),
     endsAt: now + row.endsInMs,
   };

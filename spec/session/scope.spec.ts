@@ -14,7 +14,10 @@ const readFrom = async () => undefined;
 function loaded(sid: string): object {
   const row = { key: sid, version: 1, expiresInMs: 60_000, endsInMs: Number.POSITIVE_INFINITY };
   const session = { sid };
-  attachSnapshot(session, newSnapshot(sid, row, { data: JSON.stringify(session), cookie: null }, false, readFrom));
+  attachSnapshot(
+    session,
+    newSnapshot(sid, row, { data: JSON.stringify(session), cookie: null }, null, false, readFrom),
+  );
   return session;
 }
 
