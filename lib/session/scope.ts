@@ -5,6 +5,7 @@
  */
 
 import { AsyncLocalStorage } from 'node:async_hooks';
+import type { EventEmitter } from 'node:events';
 import { isDeepStrictEqual } from 'node:util';
 import type { Callback } from '../calls/tracker.js';
 import { isObject, ownValue } from './merge.js';
@@ -73,7 +74,7 @@ class Context {
     const loaded = loadedSnapshot(session);
     if (loaded === last.loaded) return last;
     if (loaded === first.loaded) return first;
-    if (data === undefined || isMadeFromLast(first.seen.data, last.seen.data, data)) return last;
+    if (data === undefined || isMadeFromLast(first.seen.data, last.loaded.seen.data, data)) return last;
     // The session was not made from the last load, so the app has only read that one.
     last.forget();
     return first;
@@ -126,6 +127,8 @@ export class SessionScopes {
   #listed: WeakRef<Context>[] = [];
   #nextSweepLength = FEW_CONTEXTS;
   #nextSweepTime = performance.now() + SWEEP_MS;
+  /** The context of each request and response that ran through `store.scope`. */
+  readonly #contextOf = new WeakMap<object, Context>();
 
   /** Whether calls have to look at their async context. */
   get isOn(): boolean {
@@ -141,10 +144,31 @@ export class SessionScopes {
     if (!this.#hasRequests) this.#storage.disable();
   }
 
-  /** Runs the rest of a request in a context of its own. */
-  runRequest<T>(next: () => T): T {
+  /**
+   * Runs the rest of a request in a context of its own.
+   *
+   * @param objects the request and the response; Fastify's have Node's in their property `raw`
+   */
+  runRequest<T>(next: () => T, ...objects: readonly unknown[]): T {
     this.#hasRequests = true;
-    return this.#storage.run(new Context(this.#current(), true), () => next());
+    const context = new Context(this.#current(), true);
+    for (const object of objects) this.#bind(emitterOf(object), context);
+    return this.#storage.run(context, () => next());
+  }
+
+  /**
+   * Has the listeners of a request's events run in its context. Node.js would call them in the context of the
+   * connection, so a handler that waits for the end of a body by `req.on('end', …)` would be outside of it.
+   */
+  #bind(emitter: Emitter | undefined, context: Context): void {
+    if (!emitter) return;
+    const isBound = this.#contextOf.has(emitter);
+    this.#contextOf.set(emitter, context);
+    if (isBound) return;
+    const { emit } = emitter;
+    const emitInContext: Emitter['emit'] = (...event) =>
+      this.#storage.run(this.#contextOf.get(emitter) as Context, () => emit.apply(emitter, event));
+    Object.defineProperty(emitter, 'emit', { value: emitInContext, writable: true, configurable: true });
   }
 
   /**
@@ -228,6 +252,15 @@ export class SessionScopes {
   }
 }
 
+type Emitter = Pick<EventEmitter, 'emit'>;
+
+/** The request or response of Node.js that a framework passes, or has in the property `raw` of its own. */
+function emitterOf(object: unknown): Emitter | undefined {
+  const { emit, raw } = (object ?? {}) as Partial<Emitter> & { raw?: Partial<Emitter> };
+  if (typeof emit === 'function') return object as Emitter;
+  return typeof raw?.emit === 'function' ? (raw as Emitter) : undefined;
+}
+
 /** A load for data that `get` has returned; `undefined` if these have no snapshot. */
 function loadOf(session: unknown): LoadedSession | undefined {
   const loaded = loadedSnapshot(session);
@@ -235,20 +268,24 @@ function loadOf(session: unknown): LoadedSession | undefined {
 }
 
 /**
- * Whether a session that is to be saved was made from the last of two loads, not from the first one: it contains a
- * change that others made between the two. All arguments are JSON.
+ * Whether a session that is to be saved was made from the last of two loads, not from the first one: it contains
+ * changes that others made between the two, and lacks none of them. If it contains only some, its request may have made
+ * equal changes by itself, and must not undo the other ones. All arguments are JSON.
  */
 function isMadeFromLast(first: string, last: string, session: string): boolean {
-  return first === last || showsChange(JSON.parse(first), JSON.parse(last), JSON.parse(session));
+  if (first === last) return true;
+  const loads = new Set(loadsLike(JSON.parse(session), JSON.parse(first), JSON.parse(last)));
+  return loads.has('last') && !loads.has('first');
 }
 
-/** Whether a value contains a change that lies between `before` and `after`. */
-function showsChange(before: unknown, after: unknown, session: unknown): boolean {
-  if (isDeepStrictEqual(before, after)) return false;
-  if (!isObject(before) || !isObject(after) || !isObject(session)) return isDeepStrictEqual(after, session);
-  return Object.keys({ ...before, ...after }).some((key) =>
-    showsChange(ownValue(before, key), ownValue(after, key), ownValue(session, key)),
-  );
+/** For each value in which two loads differ, the load whose value a session has, if it has one of them. */
+function* loadsLike(session: unknown, first: unknown, last: unknown): Generator<'first' | 'last'> {
+  if (isDeepStrictEqual(first, last)) return;
+  if (isObject(session) && isObject(first) && isObject(last)) {
+    for (const key of Object.keys({ ...first, ...last }))
+      yield* loadsLike(ownValue(session, key), ownValue(first, key), ownValue(last, key));
+  } else if (isDeepStrictEqual(session, last)) yield 'last';
+  else if (isDeepStrictEqual(session, first)) yield 'first';
 }
 
 function ignore(): void {}
