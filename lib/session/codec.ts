@@ -1,7 +1,7 @@
 /** Converts a session to the columns of its row and back, according to options `encryptionKey`, `ttl` and `user`. */
 
 import type { SessionData } from 'express-session';
-import { PgStoreError, UnreadableRowError } from '../errors.js';
+import { callApp, PgStoreError, UnreadableRowError } from '../errors.js';
 import type { Emit } from '../events.js';
 import type { Options } from '../options.js';
 import { cookieFlaw } from './cookie.js';
@@ -139,7 +139,7 @@ export class Codec {
   /** The lifetime of a session whose cookie has no expiry, in milliseconds. @throws PgStoreError `INVALID_SESSION` */
   ttl(session: () => SessionData): number {
     const { ttl } = this.#options;
-    const seconds: unknown = typeof ttl === 'function' ? ttl(session()) : ttl;
+    const seconds: unknown = typeof ttl === 'function' ? callApp(() => ttl(session())) : ttl;
     if (typeof seconds === 'number' && seconds >= 0 && seconds <= 1e11) return seconds * 1000;
     throw new PgStoreError('option `ttl` did not return a number of seconds', 'INVALID_SESSION');
   }
@@ -182,7 +182,7 @@ function encodeWithoutTtl(session: unknown): Content & { cookieExpires: number |
   const value = toPlain(session);
   if (!isObject(value)) throw new PgStoreError('the session is not an object', 'INVALID_SESSION');
   const { cookie: _, ...data } = value;
-  const text = JSON.stringify(data);
+  const text = callApp(() => JSON.stringify(data));
   const cookie = toPlain(property(value, 'cookie'));
   if (cookie === undefined || cookie === null) {
     return { data: text, cookie: null, cookieExpires: null, expires: undefined };
@@ -244,7 +244,7 @@ function expiryOf({ cookieExpires, expiresInMs }: StoredRow): number {
 /** The value that JSON.stringify serializes: that of `toJSON`, if the app has given the session or its cookie one. */
 function toPlain(value: unknown): unknown {
   const object = value as { toJSON?: () => unknown } | null | undefined;
-  return typeof object?.toJSON === 'function' ? object.toJSON() : value;
+  return typeof object?.toJSON === 'function' ? callApp(() => object.toJSON?.()) : value;
 }
 
 function parse(text: string, column: string): unknown {

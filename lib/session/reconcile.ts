@@ -1,6 +1,6 @@
 /** Decides what is stored if two requests have changed the same session: the changes of both, or of one side alone. */
 
-import { PgStoreError } from '../errors.js';
+import { callApp, PgStoreError } from '../errors.js';
 import type { Options } from '../options.js';
 import type { Codec, Content } from './codec.js';
 import { mergeCookies } from './cookie.js';
@@ -64,7 +64,7 @@ export class Reconciler {
   #mergeData(base: string, ours: string, theirs: string): string {
     if (ours === base) return theirs;
     if (theirs === base) return ours;
-    const result: unknown = this.#merge(JSON.parse(base), JSON.parse(ours), JSON.parse(theirs));
+    const result: unknown = callApp(() => this.#merge(JSON.parse(base), JSON.parse(ours), JSON.parse(theirs)));
     const text = JSON.stringify(result);
     // A result that is not an object, or a promise, would be stored as an empty session.
     if (!text?.startsWith('{') || typeof (result as { then?: unknown }).then === 'function') {
