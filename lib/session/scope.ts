@@ -71,13 +71,14 @@ class Context {
   find(sid: string, session: object, data: string | undefined): LoadedSession | undefined {
     const [first, last = first] = this.#remembered(sid);
     if (!first || !last || first === last) return first;
-    const loaded = loadedSnapshot(session);
-    if (loaded === last.loaded) return last;
-    if (loaded === first.loaded) return first;
-    if (data === undefined || isMadeFromLast(first.seen.data, last.loaded.seen.data, data)) return last;
-    // The session was not made from the last load, so the app has only read that one.
-    last.forget();
-    return first;
+    const known = [last, first].find((load) => load.isOf(session));
+    if (known) return known;
+    if (data === undefined) return last;
+    const load = isMadeFromLast(first, last, data) ? last : first;
+    load.noteSession(session);
+    // If the session was not made from the last load, the app has only read that one.
+    if (load === first) last.forget();
+    return load;
   }
 
   /** Forgets a session that is destroyed, also in the contexts that began with what this one has. */
@@ -270,11 +271,16 @@ function loadOf(session: unknown): LoadedSession | undefined {
 /**
  * Whether a session that is to be saved was made from the last of two loads, not from the first one: it contains
  * changes that others made between the two, and lacks none of them. If it contains only some, its request may have made
- * equal changes by itself, and must not undo the other ones. All arguments are JSON.
+ * equal changes by itself, and must not undo the other ones. If others made no changes, those count that were saved
+ * with a session made from the last load.
+ *
+ * @param data JSON of the session
  */
-function isMadeFromLast(first: string, last: string, session: string): boolean {
-  if (first === last) return true;
-  const loads = new Set(loadsLike(JSON.parse(session), JSON.parse(first), JSON.parse(last)));
+function isMadeFromLast(first: LoadedSession, last: LoadedSession, data: string): boolean {
+  const before = first.seen.data;
+  const after = [last.loaded.seen.data, last.seen.data].find((after) => after !== before);
+  if (after === undefined) return true;
+  const loads = new Set(loadsLike(JSON.parse(data), JSON.parse(before), JSON.parse(after)));
   return loads.has('last') && !loads.has('first');
 }
 

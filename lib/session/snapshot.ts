@@ -116,6 +116,8 @@ export class LoadedSession {
   readonly [SNAPSHOT]: Snapshot;
   /** Until when the load is remembered, in milliseconds on the clock of `performance.now()`. */
   rememberedUntil = 0;
+  /** The session that was made from the load, as far as it is known. */
+  #session: WeakRef<object> | undefined;
 
   constructor(loaded: Snapshot) {
     this.loaded = loaded;
@@ -126,6 +128,15 @@ export class LoadedSession {
   /** The content of the session if the request has changed nothing since its last save. */
   get seen(): Content {
     return this[SNAPSHOT].seen;
+  }
+
+  /** Whether the session is known to be made from the load: it is the very data, or was noted. */
+  isOf(session: object): boolean {
+    return loadedSnapshot(session) === this.loaded || this.#session?.deref() === session;
+  }
+
+  noteSession(session: object): void {
+    this.#session = new WeakRef(session);
   }
 
   remember(): void {

@@ -162,6 +162,32 @@ describe('session objects of a framework', () => {
       assert.deepEqual(await data(store, 'a'), { user: 'ann', first: 1, second: 3, third: 3 });
     });
 
+    it('a copy of a second `get` that the app saves itself loses nothing by the save of the first session', async () => {
+      await afterGet('a', async (session) => {
+        const own = (await store.get('a')) as Data;
+        await store.set('a', { ...own, counted: 1 } as any);
+        await store.set('a', { ...session, ours: 1 } as any);
+      });
+      assert.deepEqual(await data(store, 'a'), { user: 'ann', counted: 1, ours: 1 });
+    });
+
+    it('a session that was loaded again loses the keys that it removes, those that it has saved itself, too', async () => {
+      class Session {}
+      for (const others of [{}, { theirs: 1 }]) {
+        await afterGet('a', async () => {
+          await changeElsewhere((other) => Object.assign(other, others));
+          await afterGet('a', async (again) => {
+            const reloaded: Data = Object.assign(new Session(), again, { ours: 1 });
+            await store.set('a', reloaded as any);
+            delete reloaded.ours;
+            delete reloaded.theirs;
+            await store.set('a', reloaded as any);
+          });
+        });
+        assert.deepEqual(await data(store, 'a'), { user: 'ann' });
+      }
+    });
+
     it('a second look undoes nothing where the request has made one of the changes itself', async () => {
       await store.set('a', plain({ user: 'ann', visits: 1 }));
       await afterGet('a', async (session) => {
