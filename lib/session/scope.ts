@@ -25,11 +25,14 @@ const FEW_CONTEXTS = 1024;
 const MOST_SESSIONS = 100;
 
 /**
- * What the first call of `get` for a session ID loaded in a context, and what the last one loaded if there were
- * several. The framework's session may be made from either of them, since the app may have called `get` to read the
- * session, or may have reloaded it.
+ * What the calls of `get` for a session ID loaded in a context: the first one, and the last ones if there were several.
+ * The framework's session may be made from any of them, since the app may have called `get` to read the session, or may
+ * have reloaded it.
  */
 type Loads = readonly LoadedSession[];
+
+/** The largest number of them that is remembered. */
+const MOST_LOADS = 4;
 
 interface LoadsOfSession {
   readonly sid: string;
@@ -58,9 +61,10 @@ class Context {
   }
 
   add(sid: string, load: LoadedSession): void {
-    const [first] = this.#remembered(sid);
+    const [first, ...later] = this.#remembered(sid);
+    const loads = first ? [first, ...later.slice(2 - MOST_LOADS), load] : [load];
     const others = this.#sessions.filter((session) => session.sid !== sid).slice(1 - MOST_SESSIONS);
-    this.#sessions = [...others, { sid, loads: first ? [first, load] : [load] }];
+    this.#sessions = [...others, { sid, loads }];
   }
 
   /**
@@ -69,15 +73,13 @@ class Context {
    * @param data JSON of the session, if it is to be saved; `undefined` for a touch
    */
   find(sid: string, session: object, data: string | undefined): LoadedSession | undefined {
-    const [first, last = first] = this.#remembered(sid);
-    if (!first || !last || first === last) return first;
-    const known = [last, first].find((load) => load.isOf(session));
+    const loads = this.#remembered(sid);
+    if (loads.length < 2) return loads[0];
+    const known = loads.find((load) => load.isOf(session));
     if (known) return known;
-    if (data === undefined) return last;
-    const load = isMadeFromLast(first, last, data) ? last : first;
-    load.noteSession(session);
-    // If the session was not made from the last load, the app has only read that one.
-    if (load === first) last.forget();
+    if (data === undefined) return loads.at(-1);
+    const load = nearestLoad(loads, data);
+    load?.noteSession(session);
     return load;
   }
 
@@ -269,29 +271,23 @@ function loadOf(session: unknown): LoadedSession | undefined {
 }
 
 /**
- * Whether a session that is to be saved was made from the last of two loads, not from the first one: it contains
- * changes that others made between the two, and lacks none of them. If it contains only some, its request may have made
- * equal changes by itself, and must not undo the other ones. If others made no changes, those count that were saved
- * with a session made from the last load.
+ * The load from which a session was probably made: the one from which it differs in the fewest values, and the earliest
+ * of these. A session that was made from an earlier load lacks what others have changed since then, unless its request
+ * has made equal changes by itself.
  *
  * @param data JSON of the session
  */
-function isMadeFromLast(first: LoadedSession, last: LoadedSession, data: string): boolean {
-  const before = first.seen.data;
-  const after = [last.loaded.seen.data, last.seen.data].find((after) => after !== before);
-  if (after === undefined) return true;
-  const loads = new Set(loadsLike(JSON.parse(data), JSON.parse(before), JSON.parse(after)));
-  return loads.has('last') && !loads.has('first');
+function nearestLoad(loads: Loads, data: string): LoadedSession | undefined {
+  const session: unknown = JSON.parse(data);
+  const counts = loads.map((load) => countDifferences(JSON.parse(load.seen.data), session));
+  return loads[counts.indexOf(Math.min(...counts))];
 }
 
-/** For each value in which two loads differ, the load whose value a session has, if it has one of them. */
-function* loadsLike(session: unknown, first: unknown, last: unknown): Generator<'first' | 'last'> {
-  if (isDeepStrictEqual(first, last)) return;
-  if (isObject(session) && isObject(first) && isObject(last)) {
-    for (const key of Object.keys({ ...first, ...last }))
-      yield* loadsLike(ownValue(session, key), ownValue(first, key), ownValue(last, key));
-  } else if (isDeepStrictEqual(session, last)) yield 'last';
-  else if (isDeepStrictEqual(session, first)) yield 'first';
+/** In how many values two JSON values differ. Each value of an object counts, an array is one value. */
+function countDifferences(one: unknown, other: unknown): number {
+  if (!isObject(one) || !isObject(other)) return isDeepStrictEqual(one, other) ? 0 : 1;
+  const keys = Object.keys({ ...one, ...other });
+  return keys.reduce((sum, key) => sum + countDifferences(ownValue(one, key), ownValue(other, key)), 0);
 }
 
 function ignore(): void {}

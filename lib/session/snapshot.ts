@@ -116,7 +116,7 @@ export class LoadedSession {
   readonly [SNAPSHOT]: Snapshot;
   /** Until when the load is remembered, in milliseconds on the clock of `performance.now()`. */
   rememberedUntil = 0;
-  /** The session that was made from the load, as far as it is known. */
+  /** The session that was last taken for one that was made from the load. */
   #session: WeakRef<object> | undefined;
 
   constructor(loaded: Snapshot) {
@@ -130,7 +130,7 @@ export class LoadedSession {
     return this[SNAPSHOT].seen;
   }
 
-  /** Whether the session is known to be made from the load: it is the very data, or was noted. */
+  /** Whether the session is the very data that were loaded, or was noted. */
   isOf(session: object): boolean {
     return loadedSnapshot(session) === this.loaded || this.#session?.deref() === session;
   }
