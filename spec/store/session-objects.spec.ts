@@ -188,6 +188,18 @@ describe('session objects of a framework', () => {
       }
     });
 
+    it('a look at a session that was loaded again hides nothing of what came between', async () => {
+      await afterGet('a', async () => {
+        await changeElsewhere((other) => (other.first = 1));
+        await afterGet('a', async (again) => {
+          await changeElsewhere((other) => (other.second = 1));
+          await store.get('a');
+          await store.set('a', { ...again, ours: 1 } as any);
+        });
+      });
+      assert.deepEqual(await data(store, 'a'), { user: 'ann', first: 1, second: 1, ours: 1 });
+    });
+
     it('a second look undoes nothing where the request has made one of the changes itself', async () => {
       await store.set('a', plain({ user: 'ann', visits: 1 }));
       await afterGet('a', async (session) => {
