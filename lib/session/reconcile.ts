@@ -47,13 +47,20 @@ export class Reconciler {
    * @throws whatever options `user` and `merge` throw
    */
   reconcile(base: Content, ours: Content, theirs: Content): Content | undefined {
-    const userOf = (content: Content) => this.#codec.userOf(content);
-    switch (sideThatCounts(userOf(base), userOf(ours), userOf(theirs))) {
-      case 'both':
-        return {
+    const ourUser = this.#codec.userOf(ours);
+    const theirUser = this.#codec.userOf(theirs);
+    switch (sideThatCounts(this.#codec.userOf(base), ourUser, theirUser)) {
+      case 'both': {
+        const merged = {
           data: this.#mergeData(base.data, ours.data, theirs.data),
           cookie: mergeCookies(base.cookie, ours.cookie, theirs.cookie),
         };
+        const user = this.#codec.userOf(merged);
+        if (user === null || user === ourUser || user === theirUser) return merged;
+        // Option `user` goes by several keys, and those of both sides together name somebody who has not signed in. So
+        // the row gets the side that has a user.
+        return ourUser === null ? undefined : ours;
+      }
       case 'ours':
         return ours;
       case 'theirs':
