@@ -171,7 +171,7 @@ export class SessionScopes {
     const { emit } = emitter;
     const emitInContext: Emitter['emit'] = (...event) =>
       this.#storage.run(this.#contextOf.get(emitter) as Context, () => emit.apply(emitter, event));
-    Object.defineProperty(emitter, 'emit', { value: emitInContext, writable: true, configurable: true });
+    Reflect.defineProperty(emitter, 'emit', { value: emitInContext, writable: true, configurable: true });
   }
 
   /**
