@@ -52,6 +52,22 @@ export class AppError extends Error {
   }
 }
 
+/**
+ * The errors that functions of the app have thrown. Such an error may have a `code` like those of PostgreSQL, its
+ * client and the operating system, from which it is told apart by this set.
+ */
+const errorsOfApp = new WeakSet<object>();
+
+/** Calls a function of the app, such as one in an option, and notes that an error which it throws is the app's. */
+export function callApp<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    if (typeof error === 'object' && error !== null) errorsOfApp.add(error);
+    throw error;
+  }
+}
+
 export function timeoutError(): PgStoreError {
   return new PgStoreError('no answer in time (option `timeout`)', 'TIMEOUT');
 }
@@ -76,11 +92,13 @@ export function toPgStoreError(call: string, error: unknown): Error {
   if (error instanceof PgStoreError) {
     return new PgStoreError(`PgStore.${call}: ${error.message}`, error.code, error.cause);
   }
-  if (!isServerOrSystemError(error)) {
+  const isOfApp = errorsOfApp.has(error as object);
+  if (isOfApp || !isServerOrSystemError(error)) {
     // The app's own code (a function in an option, a `toJSON`) or JSON.stringify threw it. Only the app's developer can
     // correct that, so the message and the error itself are kept.
     const message = textOf(isError(error) ? error.message : error);
-    return new PgStoreError(`PgStore.${call}: ${message}`, codeOf(error) || 'INVALID_SESSION', error);
+    const code = isOfApp ? '' : codeOf(error);
+    return new PgStoreError(`PgStore.${call}: ${message}`, code || 'INVALID_SESSION', error);
   }
   // express-session takes a store's `ENOENT` for "no such session" and would begin a new one. Here it means that the
   // file of a Unix socket is missing.

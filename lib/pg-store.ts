@@ -445,9 +445,9 @@ export class PgStore extends EventStore {
 
   /**
    * Middleware for frameworks that create session objects of their own and await `get`, such as express-openid-connect
-   * and koa-session; it also works as a Fastify hook. In a request that runs through it, a `set` after a `get` of the
-   * same session ID saves the session that this `get` loaded, whichever object is passed: it is merged with the changes
-   * of other requests, and discarded if the session was destroyed meanwhile.
+   * and koa-session; it also works as a Fastify hook. In a request that runs through it, also in listeners of `req` and
+   * `res`, a `set` after a `get` of the same session ID saves the session that this `get` loaded, whichever object is
+   * passed: it is merged with the changes of other requests, and discarded if the session was destroyed meanwhile.
    *
    * ```ts
    * app.use(store.scope) // before the middleware that loads the session
@@ -457,7 +457,7 @@ export class PgStore extends EventStore {
    * middleware. The middleware returns what `next` returns, so that Koa can await it; its type says `void`, because
    * Fastify's types require that of a hook.
    */
-  readonly scope = (_req: unknown, _res: unknown, next: () => void): void => this.#scopes.runRequest(next);
+  readonly scope = (req: unknown, res: unknown, next: () => void): void => this.#scopes.runRequest(next, req, res);
 
   /**
    * Creates `req.session` from the data that `get` loaded. express-session calls it. The session keeps a snapshot of

@@ -1,7 +1,7 @@
 /** Converts a session to the columns of its row and back, according to options `encryptionKey`, `ttl` and `user`. */
 
 import type { SessionData } from 'express-session';
-import { PgStoreError, UnreadableRowError } from '../errors.js';
+import { callApp, PgStoreError, UnreadableRowError } from '../errors.js';
 import type { Emit } from '../events.js';
 import type { Options } from '../options.js';
 import { cookieFlaw } from './cookie.js';
@@ -27,6 +27,8 @@ export interface Content {
 export interface OpenedRow {
   readonly session: SessionData;
   readonly content: Content;
+  /** The `expires` of the session's cookie, in milliseconds since 1970; `null` if it has none. */
+  readonly cookieExpires: number | null;
 }
 
 /** When a session, and its cookie, expire. Both times are milliseconds since 1970 by the app's clock. */
@@ -95,8 +97,9 @@ export class Codec {
   /** The session in a row. @throws UnreadableRowError */
   decode(row: StoredRow): OpenedRow {
     const content = { data: this.open(row), cookie: row.cookie };
-    const session = decode(content, expiryOf(row), cookieFlaw);
-    return { session, content };
+    const expires = expiryOf(row);
+    const session = decode(content, expires, cookieFlaw);
+    return { session, content, cookieExpires: row.cookieExpires === null ? null : Math.trunc(expires) };
   }
 
   /** A session object with this content. @param expires of its cookie, if that has one. @throws UnreadableRowError */
@@ -136,7 +139,7 @@ export class Codec {
   /** The lifetime of a session whose cookie has no expiry, in milliseconds. @throws PgStoreError `INVALID_SESSION` */
   ttl(session: () => SessionData): number {
     const { ttl } = this.#options;
-    const seconds: unknown = typeof ttl === 'function' ? ttl(session()) : ttl;
+    const seconds: unknown = typeof ttl === 'function' ? callApp(() => ttl(session())) : ttl;
     if (typeof seconds === 'number' && seconds >= 0 && seconds <= 1e11) return seconds * 1000;
     throw new PgStoreError('option `ttl` did not return a number of seconds', 'INVALID_SESSION');
   }
@@ -179,7 +182,7 @@ function encodeWithoutTtl(session: unknown): Content & { cookieExpires: number |
   const value = toPlain(session);
   if (!isObject(value)) throw new PgStoreError('the session is not an object', 'INVALID_SESSION');
   const { cookie: _, ...data } = value;
-  const text = JSON.stringify(data);
+  const text = callApp(() => JSON.stringify(data));
   const cookie = toPlain(property(value, 'cookie'));
   if (cookie === undefined || cookie === null) {
     return { data: text, cookie: null, cookieExpires: null, expires: undefined };
@@ -192,16 +195,19 @@ function encodeWithoutTtl(session: unknown): Content & { cookieExpires: number |
   const maxAge = property(cookie, 'maxAge');
   const hasMaxAge = typeof maxAge === 'number' && !Number.isNaN(maxAge);
   const due = hasMaxAge ? limit(Date.now() + maxAge) : undefined;
-  return { data: text, cookie: JSON.stringify(cookie), cookieExpires: null, expires: due };
+  // A cookie with another kind of `expires` could not be read back.
+  const readable = property(cookie, 'expires') ? { ...cookie, expires: null } : cookie;
+  return { data: text, cookie: JSON.stringify(readable), cookieExpires: null, expires: due };
 }
 
 /**
  * A cookie's `expires` in milliseconds since 1970. It may be a Date, a text or a number; anything else is no expiry.
  */
 function timeOf(expires: unknown): number | undefined {
-  const isTime = expires instanceof Date || typeof expires === 'string' || typeof expires === 'number';
-  const time = isTime ? new Date(expires).getTime() : Number.NaN;
-  return Number.isNaN(time) ? undefined : limit(time);
+  const isDate = expires instanceof Date || typeof expires === 'string';
+  // A number may be too large for a Date.
+  const time = isDate ? new Date(expires).getTime() : expires;
+  return typeof time !== 'number' || Number.isNaN(time) ? undefined : limit(time);
 }
 
 /**
@@ -238,7 +244,7 @@ function expiryOf({ cookieExpires, expiresInMs }: StoredRow): number {
 /** The value that JSON.stringify serializes: that of `toJSON`, if the app has given the session or its cookie one. */
 function toPlain(value: unknown): unknown {
   const object = value as { toJSON?: () => unknown } | null | undefined;
-  return typeof object?.toJSON === 'function' ? object.toJSON() : value;
+  return typeof object?.toJSON === 'function' ? callApp(() => object.toJSON?.()) : value;
 }
 
 function parse(text: string, column: string): unknown {

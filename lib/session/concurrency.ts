@@ -75,8 +75,9 @@ export class ConcurrentSessions {
     const row = await read(keys, deadline);
     const opened = isLive(row) ? readRow(this.#codec, row, this.#emit) : undefined;
     if (!row || !opened) return null;
-    const { session, content } = opened;
-    attachSnapshot(session, newSnapshot(sid, row, content, this.#codec.needsRekey(row, keys), read));
+    const { session, content, cookieExpires } = opened;
+    const needsRekey = this.#codec.needsRekey(row, keys);
+    attachSnapshot(session, newSnapshot(sid, row, content, cookieExpires, needsRekey, read));
     return session;
   }
 
@@ -182,7 +183,7 @@ export class ConcurrentSessions {
     const endsInMs = (this.#options.maxLifetime ?? Number.POSITIVE_INFINITY) * 1000;
     const times = { key: row.key, version: row.version, expiresInMs: encoded.expires - Date.now(), endsInMs };
     const content = { data: encoded.data, cookie: encoded.cookie };
-    recordSnapshot(session, newSnapshot(sid, times, content, false, statements.read));
+    recordSnapshot(session, newSnapshot(sid, times, content, encoded.cookieExpires, false, statements.read));
     return row;
   }
 
@@ -266,7 +267,8 @@ export class ConcurrentSessions {
     const { cookieExpires, expires } = encoded;
     const row = this.#codec.newRow(keys[0], { data, cookie, cookieExpires, expires }, version);
     // If another request has set another lifetime, the row keeps its expiry.
-    return changeOf(row, snapshot.key, snapshot.version, hasSameLifetime(cookie, encoded.cookie));
+    const movesExpiry = hasSameLifetime(cookie, encoded.cookie) && !hasOldExpiry(snapshot, encoded);
+    return changeOf(row, snapshot.key, snapshot.version, movesExpiry);
   }
 
   /**
@@ -358,6 +360,14 @@ function findingOn(row: StoredRow | undefined, attempt: Save, snapshot: Snapshot
   return { kind: 'has changed', row };
 }
 
+/**
+ * Whether the expiry is that of the cookie's `expires`, and the request has not changed it. Other requests may have put
+ * it off meanwhile. (express-session changes it in each request, where the cookie has a `maxAge`.)
+ */
+function hasOldExpiry(snapshot: Snapshot, { cookieExpires, expires }: EncodedSession): boolean {
+  return cookieExpires !== null && cookieExpires === expires && cookieExpires === snapshot.cookieExpires;
+}
+
 /** Whether the row already has the content that a save would write. */
 function isStored(snapshot: Snapshot, { stored }: Save): boolean {
   return isSame(stored, snapshot.stored) && !snapshot.needsRekey;
@@ -370,6 +380,7 @@ function noteSaved(call: Call, snapshot: Snapshot, { version, seen, stored }: Sa
   snapshot.seen = seen;
   snapshot.stored = stored;
   snapshot.needsRekey = false;
+  snapshot.cookieExpires = change.cookieExpires;
   noteKnown(call, snapshot);
   if (change.movesExpiry) noteExpiry(snapshot, change.expires);
 }

@@ -95,12 +95,18 @@ export function settledCookie(cookie: unknown, before: unknown): unknown {
   return { ...cookie, originalMaxAge: Number.isNaN(time) ? null : time - Date.now() };
 }
 
-/** The cookie `after`, with the `originalMaxAge` of `before` if the two differ only by drift. */
+/**
+ * The cookie `after`, with the `originalMaxAge` of `before` if the two differ only by drift. It also gets its
+ * `originalExpires`: @fastify/session notes there the `expires` that it has loaded, which changes with each request.
+ */
 function withoutDrift(before: Cookie | null, after: Cookie): Cookie;
 function withoutDrift(before: Cookie | null, after: Cookie | null): Cookie | null;
 function withoutDrift(before: Cookie | null, after: Cookie | null): Cookie | null {
-  if (!before || !after || !Object.hasOwn(after, 'originalMaxAge') || !hasNearMaxAge(before, after)) return after;
-  return { ...after, originalMaxAge: before.originalMaxAge };
+  if (!before || !after) return after;
+  const hasDrift = Object.hasOwn(after, 'originalMaxAge') && hasNearMaxAge(before, after);
+  const settled = hasDrift ? { ...after, originalMaxAge: before.originalMaxAge } : after;
+  if (!Object.hasOwn(after, 'originalExpires')) return settled;
+  return { ...settled, originalExpires: property(before, 'originalExpires') };
 }
 
 function hasNearMaxAge(one: Cookie, other: Cookie): boolean {

@@ -1,6 +1,6 @@
 /** Decides what is stored if two requests have changed the same session: the changes of both, or of one side alone. */
 
-import { PgStoreError } from '../errors.js';
+import { callApp, PgStoreError } from '../errors.js';
 import type { Options } from '../options.js';
 import type { Codec, Content } from './codec.js';
 import { mergeCookies } from './cookie.js';
@@ -47,13 +47,20 @@ export class Reconciler {
    * @throws whatever options `user` and `merge` throw
    */
   reconcile(base: Content, ours: Content, theirs: Content): Content | undefined {
-    const userOf = (content: Content) => this.#codec.userOf(content);
-    switch (sideThatCounts(userOf(base), userOf(ours), userOf(theirs))) {
-      case 'both':
-        return {
+    const ourUser = this.#codec.userOf(ours);
+    const theirUser = this.#codec.userOf(theirs);
+    switch (sideThatCounts(this.#codec.userOf(base), ourUser, theirUser)) {
+      case 'both': {
+        const merged = {
           data: this.#mergeData(base.data, ours.data, theirs.data),
           cookie: mergeCookies(base.cookie, ours.cookie, theirs.cookie),
         };
+        const user = this.#codec.userOf(merged);
+        if (user === null || user === ourUser || user === theirUser) return merged;
+        // Option `user` goes by several keys, and those of both sides together name somebody who has not signed in. So
+        // the row gets the side that has a user.
+        return ourUser === null ? undefined : ours;
+      }
       case 'ours':
         return ours;
       case 'theirs':
@@ -64,7 +71,7 @@ export class Reconciler {
   #mergeData(base: string, ours: string, theirs: string): string {
     if (ours === base) return theirs;
     if (theirs === base) return ours;
-    const result: unknown = this.#merge(JSON.parse(base), JSON.parse(ours), JSON.parse(theirs));
+    const result: unknown = callApp(() => this.#merge(JSON.parse(base), JSON.parse(ours), JSON.parse(theirs)));
     const text = JSON.stringify(result);
     // A result that is not an object, or a promise, would be stored as an empty session.
     if (!text?.startsWith('{') || typeof (result as { then?: unknown }).then === 'function') {

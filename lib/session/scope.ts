@@ -5,6 +5,7 @@
  */
 
 import { AsyncLocalStorage } from 'node:async_hooks';
+import type { EventEmitter } from 'node:events';
 import { isDeepStrictEqual } from 'node:util';
 import type { Callback } from '../calls/tracker.js';
 import { isObject, ownValue } from './merge.js';
@@ -24,11 +25,14 @@ const FEW_CONTEXTS = 1024;
 const MOST_SESSIONS = 100;
 
 /**
- * What the first call of `get` for a session ID loaded in a context, and what the last one loaded if there were
- * several. The framework's session may be made from either of them, since the app may have called `get` to read the
- * session, or may have reloaded it.
+ * What the calls of `get` for a session ID loaded in a context: the first one, and the last ones if there were several.
+ * The framework's session may be made from any of them, since the app may have called `get` to read the session, or may
+ * have reloaded it.
  */
 type Loads = readonly LoadedSession[];
+
+/** The largest number of them that is remembered. */
+const MOST_LOADS = 4;
 
 interface LoadsOfSession {
   readonly sid: string;
@@ -57,9 +61,10 @@ class Context {
   }
 
   add(sid: string, load: LoadedSession): void {
-    const [first] = this.#remembered(sid);
+    const [first, ...later] = this.#remembered(sid);
+    const loads = first ? [first, ...later.slice(2 - MOST_LOADS), load] : [load];
     const others = this.#sessions.filter((session) => session.sid !== sid).slice(1 - MOST_SESSIONS);
-    this.#sessions = [...others, { sid, loads: first ? [first, load] : [load] }];
+    this.#sessions = [...others, { sid, loads }];
   }
 
   /**
@@ -68,15 +73,14 @@ class Context {
    * @param data JSON of the session, if it is to be saved; `undefined` for a touch
    */
   find(sid: string, session: object, data: string | undefined): LoadedSession | undefined {
-    const [first, last = first] = this.#remembered(sid);
-    if (!first || !last || first === last) return first;
-    const loaded = loadedSnapshot(session);
-    if (loaded === last.loaded) return last;
-    if (loaded === first.loaded) return first;
-    if (data === undefined || isMadeFromLast(first.seen.data, last.seen.data, data)) return last;
-    // The session was not made from the last load, so the app has only read that one.
-    last.forget();
-    return first;
+    const loads = this.#remembered(sid);
+    if (loads.length < 2) return loads[0];
+    const known = loads.find((load) => load.isOf(session));
+    if (known) return known;
+    if (data === undefined) return loads.at(-1);
+    const load = nearestLoad(loads, data);
+    load?.noteSession(session);
+    return load;
   }
 
   /** Forgets a session that is destroyed, also in the contexts that began with what this one has. */
@@ -127,6 +131,8 @@ export class SessionScopes {
   #listed: WeakRef<Context>[] = [];
   #nextSweepLength = FEW_CONTEXTS;
   #nextSweepTime = performance.now() + SWEEP_MS;
+  /** The context of each request and response that ran through `store.scope`. */
+  readonly #contextOf = new WeakMap<object, Context>();
 
   /** Whether calls have to look at their async context. */
   get isOn(): boolean {
@@ -150,11 +156,35 @@ export class SessionScopes {
     this.#storage.disable();
   }
 
-  /** Runs the rest of a request in a context of its own. */
-  runRequest<T>(next: () => T): T {
+  /**
+   * Runs the rest of a request in a context of its own.
+   *
+   * @param objects the request and the response; Fastify's have Node's in their property `raw`
+   */
+  runRequest<T>(next: () => T, ...objects: readonly unknown[]): T {
     if (this.#isClosed) return next();
     this.#hasRequests = true;
-    return this.#storage.run(new Context(this.#current(), true), () => next());
+    const context = new Context(this.#current(), true);
+    for (const object of objects) this.#bind(emitterOf(object), context);
+    return this.#storage.run(context, () => next());
+  }
+
+  /**
+   * Has the listeners of a request's events run in its context. Node.js would call them in the context of the
+   * connection, so a handler that waits for the end of a body by `req.on('end', …)` would be outside of it.
+   */
+  #bind(emitter: Emitter | undefined, context: Context): void {
+    if (!emitter) return;
+    const isBound = this.#contextOf.has(emitter);
+    this.#contextOf.set(emitter, context);
+    if (isBound) return;
+    const { emit } = emitter;
+    const emitInContext: Emitter['emit'] = (...event) => {
+      const inContext = this.#contextOf.get(emitter);
+      if (this.#isClosed || !inContext) return emit.apply(emitter, event);
+      return this.#storage.run(inContext, () => emit.apply(emitter, event));
+    };
+    Reflect.defineProperty(emitter, 'emit', { value: emitInContext, writable: true, configurable: true });
   }
 
   /**
@@ -238,6 +268,15 @@ export class SessionScopes {
   }
 }
 
+type Emitter = Pick<EventEmitter, 'emit'>;
+
+/** The request or response of Node.js that a framework passes, or has in the property `raw` of its own. */
+function emitterOf(object: unknown): Emitter | undefined {
+  const { emit, raw } = (object ?? {}) as Partial<Emitter> & { raw?: Partial<Emitter> };
+  if (typeof emit === 'function') return object as Emitter;
+  return typeof raw?.emit === 'function' ? (raw as Emitter) : undefined;
+}
+
 /** A load for data that `get` has returned; `undefined` if these have no snapshot. */
 function loadOf(session: unknown): LoadedSession | undefined {
   const loaded = loadedSnapshot(session);
@@ -245,20 +284,23 @@ function loadOf(session: unknown): LoadedSession | undefined {
 }
 
 /**
- * Whether a session that is to be saved was made from the last of two loads, not from the first one: it contains a
- * change that others made between the two. All arguments are JSON.
+ * The load from which a session was probably made: the one from which it differs in the fewest values, and the earliest
+ * of these. A session that was made from an earlier load lacks what others have changed since then, unless its request
+ * has made equal changes by itself.
+ *
+ * @param data JSON of the session
  */
-function isMadeFromLast(first: string, last: string, session: string): boolean {
-  return first === last || showsChange(JSON.parse(first), JSON.parse(last), JSON.parse(session));
+function nearestLoad(loads: Loads, data: string): LoadedSession | undefined {
+  const session: unknown = JSON.parse(data);
+  const counts = loads.map((load) => countDifferences(JSON.parse(load.seen.data), session));
+  return loads[counts.indexOf(Math.min(...counts))];
 }
 
-/** Whether a value contains a change that lies between `before` and `after`. */
-function showsChange(before: unknown, after: unknown, session: unknown): boolean {
-  if (isDeepStrictEqual(before, after)) return false;
-  if (!isObject(before) || !isObject(after) || !isObject(session)) return isDeepStrictEqual(after, session);
-  return Object.keys({ ...before, ...after }).some((key) =>
-    showsChange(ownValue(before, key), ownValue(after, key), ownValue(session, key)),
-  );
+/** In how many values two JSON values differ. Each value of an object counts, an array is one value. */
+function countDifferences(one: unknown, other: unknown): number {
+  if (!isObject(one) || !isObject(other)) return isDeepStrictEqual(one, other) ? 0 : 1;
+  const keys = Object.keys({ ...one, ...other });
+  return keys.reduce((sum, key) => sum + countDifferences(ownValue(one, key), ownValue(other, key)), 0);
 }
 
 function ignore(): void {}

@@ -21,6 +21,11 @@ export interface Snapshot {
   needsRekey: boolean;
   /** Saves that got no answer, the oldest first. Each of them may or may not have been written. */
   inDoubt: readonly Save[];
+  /**
+   * The `expires` of the session's cookie if the request has not changed it since the session was loaded or saved, in
+   * milliseconds since 1970; `null` if it has none.
+   */
+  cookieExpires: number | null;
   /** When the row expires, in milliseconds on the clock of `performance.now()`. */
   expiresAt: number;
   /** When `maxLifetime` ends the session, on the same clock; Infinity without that option. */
@@ -111,6 +116,8 @@ export class LoadedSession {
   readonly [SNAPSHOT]: Snapshot;
   /** Until when the load is remembered, in milliseconds on the clock of `performance.now()`. */
   rememberedUntil = 0;
+  /** The session that was last taken for one that was made from the load. */
+  #session: WeakRef<object> | undefined;
 
   constructor(loaded: Snapshot) {
     this.loaded = loaded;
@@ -121,6 +128,15 @@ export class LoadedSession {
   /** The content of the session if the request has changed nothing since its last save. */
   get seen(): Content {
     return this[SNAPSHOT].seen;
+  }
+
+  /** Whether the session is the very data that were loaded, or was noted. */
+  isOf(session: object): boolean {
+    return loadedSnapshot(session) === this.loaded || this.#session?.deref() === session;
+  }
+
+  noteSession(session: object): void {
+    this.#session = new WeakRef(session);
   }
 
   remember(): void {
@@ -146,11 +162,17 @@ function setSnapshot(session: object, snapshot: Snapshot): void {
   Reflect.defineProperty(session, SNAPSHOT, { value: snapshot, writable: true, configurable: true });
 }
 
-/** The snapshot of a row that was just read or written. @param content the content of the row and of the session */
+/**
+ * The snapshot of a row that was just read or written.
+ *
+ * @param content the content of the row and of the session
+ * @param cookieExpires the `expires` of the session's cookie
+ */
 export function newSnapshot(
   sid: string,
   row: Pick<StoredRow, 'key' | 'version' | 'expiresInMs' | 'endsInMs'>,
   content: Content,
+  cookieExpires: number | null,
   needsRekey: boolean,
   readFrom: RowStatements['read'],
 ): Snapshot {
@@ -164,6 +186,7 @@ export function newSnapshot(
     stored: content,
     needsRekey,
     inDoubt: [],
+    cookieExpires,
     expiresAt: now + Math.min(row.expiresInMs, row.endsInMs),
     endsAt: now + row.endsInMs,
   };

@@ -1,7 +1,7 @@
 /** Users: option `user` says to which one a session belongs. */
 
 import type { SessionData } from 'express-session';
-import { PgStoreError } from '../errors.js';
+import { callApp, PgStoreError } from '../errors.js';
 import type { Options } from '../options.js';
 import { property } from './property.js';
 import { textFlaw } from './session-id.js';
@@ -12,7 +12,7 @@ import { textFlaw } from './session-id.js';
  * @throws PgStoreError `INVALID_USER`, and whatever option `user` throws
  */
 export function userOf(session: SessionData, option: Options['user'] = passportUser): string | null {
-  const user: unknown = option(session);
+  const user: unknown = callApp(() => option(session));
   return user === undefined || user === null ? null : checkUser(user, 'option `user`: ');
 }
 

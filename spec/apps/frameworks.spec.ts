@@ -9,7 +9,7 @@ import type { AddressInfo } from 'node:net';
 import express, { type Express } from 'express';
 import { io, type Socket } from 'socket.io-client';
 import type { PgStore } from '../../lib/index.js';
-import { closeStores, freshTable, openStore } from '../support/postgres.js';
+import { closeStores, freshTable, openStore, sqlClient } from '../support/postgres.js';
 import { Visitor } from '../support/visitor.js';
 import { connectApp } from './frameworks/connect.js';
 import { flashApp } from './frameworks/connect-flash.js';
@@ -123,6 +123,22 @@ describe('frameworks', () => {
       goOn();
       await twice;
       assert.deepEqual(Object.keys(await visitor.json('GET', '/cart')).sort(), ['first', 'milk', 'second', 'tea']);
+    });
+
+    it('writes nothing for requests that change nothing, while `touchAfter` allows that', async () => {
+      const table = freshTable();
+      const app = await fastifyApp(await openStore({ table }));
+      closing.push(() => app.close());
+      const visitor = new Visitor(await app.listen({ port: 0, host: '127.0.0.1' }));
+      // The second save has an attribute `originalExpires` in its cookie, the first one has none.
+      for (const item of ['tea', 'milk']) {
+        await visitor.json('POST', `/cart/${item}`);
+        const sql = await sqlClient();
+        const written = async () => (await sql`select xmin::text from ${sql(table)}`)[0]?.xmin;
+        const before = await written();
+        for (let n = 0; n < 3; n++) await visitor.json('GET', '/cart');
+        assert.equal(await written(), before);
+      }
     });
 
     it('regenerates a session under a new ID, and an ID that nobody signed finds none', async () => {

@@ -130,6 +130,11 @@ describe('codec', () => {
     for (const expires of [inAMinute, inAMinute.toISOString(), inAMinute.getTime()]) {
       assert.equal(codec.encode({ cookie: { expires } }).expires, inAMinute.getTime());
     }
+    for (const expires of ['never', String(inAMinute.getTime()), true, {}, new Number(1), Number.NaN]) {
+      const encoded = codec.encode({ cookie: { path: '/', expires } });
+      assert(Math.abs(encoded.expires - Date.now() - DAY) < 1000, 'anything else is no expiry');
+      assert.deepEqual(codec.decode(rowOf(encoded)).session.cookie, { path: '/', expires: null });
+    }
     const { expires } = codec.encode({ cookie: { maxAge: 60_000 } });
     assert(expires >= inAMinute.getTime() && expires <= Date.now() + 60_000);
   });
@@ -137,6 +142,10 @@ describe('codec', () => {
   it('keeps an expiry within what PostgreSQL and JavaScript can date', () => {
     assert.equal(codec.encode({ cookie: { expires: new Date(-8.64e15) } }).expires, 0);
     assert.equal(codec.encode({ cookie: { maxAge: Number.POSITIVE_INFINITY } }).expires, 8e15);
+    for (const expires of [9e15, Number.MAX_VALUE, Number.POSITIVE_INFINITY]) {
+      assert.equal(codec.encode({ cookie: { expires } }).expires, 8e15);
+    }
+    assert.equal(codec.encode({ cookie: { expires: -1 } }).expires, 0);
     const encoded = codec.encode({ cookie: { expires: new Date(8.64e15) } });
     const { cookie } = codec.decode(rowOf(encoded, { expiresInMs: Number.POSITIVE_INFINITY })).session;
     assert(!Number.isNaN(Date.parse(String(cookie.expires))));

@@ -26,6 +26,18 @@ describe('cookie', () => {
     assert(!isSameCookie(cookie(60_000), null));
   });
 
+  it('is the same whatever @fastify/session notes in `originalExpires`', () => {
+    const noted = (originalExpires?: string) => cookie(60_000, { originalExpires, path: '/a' });
+    const [never, one, other] = [noted(), noted('2030-01-01'), noted('2030-01-02')];
+    assert(isSameCookie(one, other));
+    assert(isSameCookie(never, other));
+    assert(!isSameCookie(one, cookie(60_000, { originalExpires: '2030-01-01', path: '/b' })));
+    const theirs = cookie(30_000, { originalExpires: '2030-01-03', path: '/a' });
+    assert.equal(mergeCookies(one, other, theirs), theirs);
+    const merged = JSON.parse(String(mergeCookies(never, cookie(60_000, { originalExpires: '2030-01-01' }), theirs)));
+    assert.deepEqual([merged.path, merged.originalMaxAge], ['/', 30_000]);
+  });
+
   it('keeps the attributes that either side changed', () => {
     const merged = (ours: object, theirs: object) =>
       JSON.parse(String(mergeCookies(cookie(60_000), cookie(60_000, ours), cookie(60_000, theirs))));

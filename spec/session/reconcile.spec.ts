@@ -100,6 +100,22 @@ describe('a session that changes hands', () => {
     });
   });
 
+  it('makes nobody of the keys of two sides whom neither of them has signed in', () => {
+    const user = ({ tenant, name }: any) => tenant && name && `${tenant}/${name}`;
+    const byTenant = new Reconciler(parseOptions({}, {}), new Codec(parseOptions({ user }, {})));
+    const signsIn = content({ tenant: 'shop', name: 'ann', cart: 1 });
+    const chooses = content({ tenant: 'bank' });
+    assert.deepEqual(byTenant.reconcile(content({}), signsIn, chooses), signsIn);
+    assert.equal(byTenant.reconcile(content({}), chooses, signsIn), undefined);
+    assert.equal(byTenant.reconcile(content({}), content({ name: 'ann' }), chooses), undefined);
+    assert.deepEqual(JSON.parse(String(byTenant.reconcile(content({}), content({ basket: 1 }), signsIn)?.data)), {
+      tenant: 'shop',
+      name: 'ann',
+      cart: 1,
+      basket: 1,
+    });
+  });
+
   it('keeps the cookie of the side that counts', () => {
     const withCookie = (data: object, path: string) => ({ ...content(data), cookie: JSON.stringify({ path }) });
     const base = withCookie({ user: 'A' }, '/');

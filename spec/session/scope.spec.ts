@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { AsyncLocalStorage } from 'node:async_hooks';
+import { EventEmitter } from 'node:events';
 import { setImmediate as tick } from 'node:timers/promises';
 import { queryObjects } from 'node:v8';
 import { install } from '@sinonjs/fake-timers';
@@ -14,7 +15,10 @@ const readFrom = async () => undefined;
 function loaded(sid: string): object {
   const row = { key: sid, version: 1, expiresInMs: 60_000, endsInMs: Number.POSITIVE_INFINITY };
   const session = { sid };
-  attachSnapshot(session, newSnapshot(sid, row, { data: JSON.stringify(session), cookie: null }, false, readFrom));
+  attachSnapshot(
+    session,
+    newSnapshot(sid, row, { data: JSON.stringify(session), cookie: null }, null, false, readFrom),
+  );
   return session;
 }
 
@@ -128,13 +132,16 @@ describe('scope', () => {
   });
 
   it('remembers nothing once it is closed, and leaves no AsyncLocalStorage enabled', () => {
+    const request = new EventEmitter();
     const runs = runsOfStorages(() =>
-      scopes.runRequest(() =>
-        afterGet('a', () => {
-          assert(isRemembered('a'));
-          scopes.close();
-          assert(!isRemembered('a'));
-        }),
+      scopes.runRequest(
+        () =>
+          afterGet('a', () => {
+            assert(isRemembered('a'));
+            scopes.close();
+            assert(!isRemembered('a'));
+          }),
+        request,
       ),
     );
     assert.equal(scopes.isOn, false);
@@ -142,6 +149,7 @@ describe('scope', () => {
     // What Node.js 20 and 22 have; in later versions an enabled one costs nothing.
     assert(!runs.some((storage: any) => storage.enabled));
     assert.equal(runsOfStorages(() => scopes.runRequest(() => afterGet('b', () => {}))).length, 0);
+    assert.equal(runsOfStorages(() => request.emit('end')).length, 0);
   });
 });
 

@@ -31,6 +31,7 @@ function snapshot(data: string): Snapshot {
     stored: content,
     needsRekey: false,
     inDoubt: [],
+    cookieExpires: null,
     expiresAt: 1000,
     endsAt: Number.POSITIVE_INFINITY,
   };
@@ -121,7 +122,7 @@ describe('snapshot', () => {
     const content = { data: '{}', cookie: null };
     const row = { key: 'p:a', version: 3, expiresInMs: 5000, endsInMs: 2000 };
     const early = performance.now();
-    const made = newSnapshot('a', row, content, true, readFrom);
+    const made = newSnapshot('a', row, content, 1234, true, readFrom);
     const late = performance.now();
     const { expiresAt, endsAt, ...others } = made;
     assert.deepEqual(others, {
@@ -133,6 +134,7 @@ describe('snapshot', () => {
       stored: content,
       needsRekey: true,
       inDoubt: [],
+      cookieExpires: 1234,
     });
     assert.equal(expiresAt, endsAt, '`maxLifetime` ends it first');
     assert(endsAt >= early + 2000 && endsAt <= late + 2000);

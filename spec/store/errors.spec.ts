@@ -5,7 +5,7 @@ import { inspect } from 'node:util';
 import { PgStoreError, toPgStoreError } from '../../lib/errors.js';
 import { PgStore } from '../../lib/index.js';
 import { closeStores, freshTable, openStore, sqlClient } from '../support/postgres.js';
-import { plain } from '../support/sessions.js';
+import { loaded, plain } from '../support/sessions.js';
 
 const secret = 'hunter2';
 
@@ -137,14 +137,37 @@ describe('errors', () => {
   });
 
   it('tells the app what its own code threw', async () => {
-    const mine = new Error('mine');
+    let mine: Error;
     const fail = () => {
       throw mine;
     };
-    const store = await openStore({ ttl: fail });
-    const error = await errorOf(store.set('a', { toJSON: fail, cookie: {} } as any));
-    assert.equal(error.message, 'PgStore.set: mine');
-    assert.equal(error.cause, mine);
-    assert.equal((await errorOf(store.set('a', { cookie: {} } as any))).cause, mine);
+    const byTtl = await openStore({ ttl: fail });
+    const byUser = await openStore({ user: fail });
+    const table = freshTable();
+    const byMerge = await openStore({ merge: fail, table });
+    await byMerge.set('a', plain());
+    const conflict = async () => {
+      const [one, two] = [await loaded(byMerge, 'a'), await loaded(byMerge, 'a')];
+      const { length } = Object.keys(one);
+      await byMerge.set('a', Object.assign(one, { [`one${length}`]: 1 }));
+      return byMerge.set('a', Object.assign(two, { [`two${length}`]: 1 }));
+    };
+    const calls: (() => Promise<void>)[] = [
+      () => byTtl.set('a', { cookie: {} } as any),
+      () => byTtl.set('a', { toJSON: fail, cookie: {} } as any),
+      () => byTtl.set('a', { value: { toJSON: fail }, cookie: {} } as any),
+      () => byUser.set('a', plain()),
+      conflict,
+    ];
+    // Errors of the operating system and of PostgreSQL have such codes, too.
+    for (const code of [undefined, 'ENOENT', 'ECONNRESET', '40001', 'NO_TENANT']) {
+      mine = Object.assign(new Error('mine'), code && { code, syscall: 'open', path: 'tenants', errno: -2 });
+      for (const call of calls) {
+        const error = await errorOf(call());
+        assert.equal(error.message, 'PgStore.set: mine');
+        assert.equal(error.cause, mine);
+        assert.equal(error.code, 'INVALID_SESSION');
+      }
+    }
   });
 });

@@ -150,13 +150,100 @@ describe('session objects of a framework', () => {
     });
 
     it('a second `get` counts where the session was made from it', async () => {
+      await store.set('a', plain({ user: 'ann', old: 1 }));
       await afterGet('a', async () => {
         await changeElsewhere((other) => Object.assign(other, { first: 1, second: 2 }));
-        const { first, ...reloaded } = await afterGet('a', async (session) => session);
-        await changeElsewhere((other) => (other.third = 3));
+        const { old, ...reloaded } = await afterGet('a', async (session) => session);
+        await changeElsewhere((other) => Object.assign(other, { second: 3, third: 3 }));
         await store.set('a', { ...reloaded, ours: 1 } as any);
+        // A later save of the same request removes what it has added itself.
+        await store.set('a', reloaded as any);
       });
-      assert.deepEqual(await data(store, 'a'), { user: 'ann', ours: 1, second: 2, third: 3 });
+      assert.deepEqual(await data(store, 'a'), { user: 'ann', first: 1, second: 3, third: 3 });
+    });
+
+    it('a copy of a second `get` that the app saves itself loses nothing by the save of the first session', async () => {
+      await afterGet('a', async (session) => {
+        const own = (await store.get('a')) as Data;
+        await store.set('a', { ...own, counted: 1 } as any);
+        await store.set('a', { ...session, ours: 1 } as any);
+      });
+      assert.deepEqual(await data(store, 'a'), { user: 'ann', counted: 1, ours: 1 });
+    });
+
+    it('a session that was loaded again loses the keys that it removes, those that it has saved itself, too', async () => {
+      class Session {}
+      for (const others of [{}, { theirs: 1 }]) {
+        await afterGet('a', async () => {
+          await changeElsewhere((other) => Object.assign(other, others));
+          await afterGet('a', async (again) => {
+            const reloaded: Data = Object.assign(new Session(), again, { ours: 1 });
+            await store.set('a', reloaded as any);
+            delete reloaded.ours;
+            delete reloaded.theirs;
+            await store.set('a', reloaded as any);
+          });
+        });
+        assert.deepEqual(await data(store, 'a'), { user: 'ann' });
+      }
+    });
+
+    it('a look at a session that was loaded again hides nothing of what came between', async () => {
+      await afterGet('a', async () => {
+        await changeElsewhere((other) => (other.first = 1));
+        await afterGet('a', async (again) => {
+          await changeElsewhere((other) => (other.second = 1));
+          await store.get('a');
+          await store.set('a', { ...again, ours: 1 } as any);
+        });
+      });
+      assert.deepEqual(await data(store, 'a'), { user: 'ann', first: 1, second: 1, ours: 1 });
+    });
+
+    it('a second look undoes nothing where the request has made one of the changes itself', async () => {
+      await store.set('a', plain({ user: 'ann', visits: 1 }));
+      await afterGet('a', async (session) => {
+        await changeElsewhere((other) => {
+          delete other.user;
+          other.visits = 2;
+        });
+        await afterGet('a', async () => {});
+        await store.set('a', { ...session, visits: 2 } as any);
+      });
+      assert.deepEqual(await data(store, 'a'), { visits: 2 });
+    });
+
+    it('an `expires` that the request has not changed does not move the expiry back', async () => {
+      const prolonged = Date.now() + 86_400_000;
+      const changes: ((session: Data) => unknown)[] = [
+        (session) => elsewhere.set('a', Object.assign(session, { theirs: 1 }) as any),
+        (session) => elsewhere.touch('a', session as any),
+      ];
+      for (const change of changes) {
+        await store.set('a', { cookie: { expires: Date.now() + 3_600_000 } } as any);
+        await afterGet('a', async (session) => {
+          const other = (await elsewhere.get('a')) as Data;
+          other.cookie.expires = prolonged;
+          await change(other);
+          await store.set('a', { ...session, ours: 1 } as any);
+        });
+        const { cookie, ...saved } = (await store.get('a')) as Data;
+        assert.equal(Date.parse(cookie.expires), prolonged);
+        assert.equal(saved.ours, 1);
+      }
+    });
+
+    it('an `expires` that the request has changed moves the expiry, and so does a lifetime', async () => {
+      const inAnHour = Date.now() + 3_600_000;
+      await store.set('a', { cookie: { expires: inAnHour } } as any);
+      await afterGet('a', (session) => {
+        session.cookie.expires = inAnHour + 1000;
+        return store.set('a', { ...session, ours: 1 } as any);
+      });
+      assert.equal(Date.parse(((await store.get('a')) as Data).cookie.expires), inAnHour + 1000);
+      await afterGet('a', (session) => store.set('a', { ...session, ours: 2 } as any, 60_000));
+      const left = Date.parse(((await store.get('a')) as Data).cookie.expires) - Date.now();
+      assert(left > 50_000 && left <= 60_000, `${left}`);
     });
 
     it('the very object of a second `get` is saved as what that one loaded, and takes nothing from the first', async () => {
@@ -254,6 +341,47 @@ describe('session objects of a framework', () => {
       await changeElsewhere((other) => (other.theirs = 1));
       await inScope(() => store.set('a', { ...session, ours: 1 } as any));
       assert.deepEqual(await data(store, 'a'), { user: 'ann', ours: 1 });
+    });
+
+    it('is for listeners of the request and the response, too, of whichever scope is the last', async () => {
+      const server = http.createServer((req, res) => {
+        const load = async () => {
+          const session = await store.get('a');
+          let body = '';
+          isLoaded();
+          req.on('data', (part) => (body += part));
+          req.on('end', async () => {
+            await changeElsewhere((other) => (other.theirs = body));
+            await store.set('a', { ...session, ours: body } as any);
+            res.writeHead(200).flushHeaders();
+          });
+          // The client goes away.
+          res.on('close', async () => {
+            await changeElsewhere((other) => (other.afterwards = 1));
+            await store.set('a', { ...session, ours: 'closed' } as any).then(finish);
+          });
+        };
+        // Fastify passes objects of its own, and Express Node's.
+        store.scope({ raw: req }, { raw: res }, () => store.scope(req, res, load));
+      });
+      let isLoaded = () => {};
+      let finish = () => {};
+      const loadedOnce = new Promise<void>((resolve) => (isLoaded = resolve));
+      const finished = new Promise<void>((resolve) => (finish = resolve));
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      try {
+        const { port } = server.address() as AddressInfo;
+        const request = http.request({ port, host: '127.0.0.1', method: 'POST', agent: false });
+        request.on('response', () => request.destroy());
+        request.flushHeaders();
+        // The body arrives when the handler already waits for it, so its events come from the connection.
+        await loadedOnce;
+        request.end('text');
+        await finished;
+      } finally {
+        server.close();
+      }
+      assert.deepEqual(await data(store, 'a'), { user: 'ann', theirs: 'text', ours: 'closed', afterwards: 1 });
     });
 
     it('gives what the rest of the request returns, so that Koa can await it', () => {

@@ -1,5 +1,6 @@
 /** The store with Koa. */
 
+import type { SessionData } from 'express-session';
 import Koa from 'koa';
 import koaSession from 'koa-session';
 import type { PgStore } from '../../../lib/index.js';
@@ -28,7 +29,8 @@ export function koaApp(store: PgStore): Koa {
 export function storeForKoa(store: PgStore) {
   return {
     get: (sid: string) => store.get(sid),
-    set: (sid: string, session: object, maxAge: number) => store.set(sid, session, maxAge),
+    set: (sid: string, session: object, maxAge: number | 'session') =>
+      maxAge === 'session' ? store.set(sid, session as SessionData) : store.set(sid, session, maxAge),
     destroy: (sid: string) => store.destroy(sid),
   };
 }
