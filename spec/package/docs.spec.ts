@@ -10,6 +10,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import * as benchmark from '../../bench/docs.js';
 import { apart } from '../support/built-package.js';
+import { filesBelow } from '../support/files.js';
 import { sqlClient } from '../support/postgres.js';
 
 const ROOT = path.resolve(import.meta.dirname, '../..');
@@ -199,10 +200,7 @@ function frameworks(folder: string): string[] {
 }
 
 function filesIn(folder: string): string[] {
-  const files = fs.readdirSync(path.join(ROOT, folder), { recursive: true, encoding: 'utf8' });
-  return files
-    .map((file) => file.replaceAll(path.sep, '/'))
-    .filter((file) => path.extname(file) !== '' && !/^tools\/(node_modules|tmp)\//.test(file));
+  return filesBelow(folder).filter((file) => path.extname(file) !== '');
 }
 
 function pagesIn(folder: string): string[] {
