@@ -15,7 +15,7 @@ import { withRecipe } from '../support/recipes.js';
 import { load, plain } from '../support/sessions.js';
 
 const COOKBOOK = 'docs/cookbook.md';
-const OPERATIONS = 'docs/operations.md';
+const DATABASES = 'docs/databases.md';
 
 describe('recipes', () => {
   const servers: Server[] = [];
@@ -109,7 +109,7 @@ describe('recipes', () => {
     const store = await openStore({ table, user: (data) => (data as { userId?: string }).userId });
     await store.ready();
     const sql = await sqlClient();
-    await sql.unsafe(documented(OPERATIONS, 'sql', 'insert into').replace('public.sessions', table));
+    await sql.unsafe(documented(DATABASES, 'sql', 'insert into').replace('public.sessions', table));
     const loaded = await store.get('a-session-id');
     assert.equal((loaded as { userId?: string } | null)?.userId, 'ann');
     assert.equal(loaded?.cookie.originalMaxAge, 86_400_000);
@@ -127,7 +127,7 @@ describe('recipes', () => {
     const store = await openStore({ table, secret: 'old' });
     await store.set('a', plain({ n: 1 }));
     const sql = await sqlClient();
-    const statement = documented(OPERATIONS, 'sql', 'references').replace('public.sessions', table);
+    const statement = documented(DATABASES, 'sql', 'references').replace('public.sessions', table);
     await sql.unsafe(statement.replace('carts', `${table}_carts`));
     await sql.unsafe(`insert into ${table}_carts (sid) select sid from ${table}`);
     const rotated = await openStore({ table, secret: ['new', 'old'] });
