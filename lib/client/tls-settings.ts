@@ -57,13 +57,8 @@ export function tlsSettings(parameters: Parameters, given: TlsOptions): TlsSetti
     // A certificate that cannot be used is an error of the constructor, not of a connection later.
     tls.createSecureContext(options);
   } catch (error) {
-    const reason = (error as Error).message;
-    throw new TypeError(
-      `PgStore: ${sourcesOf(parameters, given)}: the certificates for TLS cannot be used: ${reason}`,
-      {
-        cause: error,
-      },
-    );
+    const [source, reason] = [sourcesOf(parameters, given), (error as Error).message];
+    throw new TypeError(`PgStore: ${source}: the certificates for TLS cannot be used: ${reason}`, { cause: error });
   }
   return { mode: requiresTls(mode) ? 'require' : 'prefer', isDirect, sendsHostName, options };
 }

@@ -8,7 +8,7 @@ import http from 'node:http';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import pg from 'pg';
-import { createApp, tableNames } from '../../example/app.js';
+import { createApp, type Example, type ExampleOptions, tableNames } from '../../example/app.js';
 import { eventually } from '../support/eventually.js';
 import { temporaryFolder } from '../support/folders.js';
 import { freshTable, postgresUri, sqlClient } from '../support/postgres.js';
@@ -143,17 +143,31 @@ describe('npm start', () => {
 });
 
 describe('the example app', () => {
-  it('takes requests for its own names only, and changes something only for its own pages', async () => {
-    const table = freshTable();
+  /** Runs `work` while the app answers at `url`. The server has to end by itself once the app is closed. */
+  async function withExample(
+    options: Partial<ExampleOptions>,
+    work: (url: string, example: Example) => Promise<void>,
+  ): Promise<void> {
+    const [sql, table] = [await sqlClient(), freshTable()];
     const pool = new pg.Pool({ connectionString: await postgresUri() });
-    const options = { sql: await sqlClient(), pool, secret: 'a secret of the spec', table, hosts: ['shop.example'] };
-    const example = await createApp(options);
+    const example = await createApp({ sql, pool, secret: 'a secret of the spec', table, ...options });
     const server = http.createServer(example.app);
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    const post = async (headers: Record<string, string>) =>
-      (await fetch(`${url}/cart`, { method: 'POST', headers, redirect: 'manual' })).status;
     try {
+      await work(`http://127.0.0.1:${(server.address() as AddressInfo).port}`, example);
+    } finally {
+      await example.close();
+      server.closeIdleConnections();
+      await new Promise((resolve) => server.close(resolve));
+      await pool.end();
+      await sql`drop table if exists ${sql(Object.values(tableNames(table)))}`;
+    }
+  }
+
+  it('takes requests for its own names only, and changes something only for its own pages', async () => {
+    await withExample({ hosts: ['shop.example'] }, async (url) => {
+      const post = async (headers: Record<string, string>) =>
+        (await fetch(`${url}/cart`, { method: 'POST', headers, redirect: 'manual' })).status;
       assert.equal(await post({ 'sec-fetch-site': 'same-origin' }), 303);
       assert.equal(await post({ 'sec-fetch-site': 'same-site', origin: url }), 403);
       assert.equal(await post({ 'sec-fetch-site': 'cross-site', origin: url }), 403);
@@ -183,55 +197,30 @@ describe('the example app', () => {
       for (const host of ['evil.example', 'localhost.evil.example:3000', '127.0.0.1.evil.example', 'shop.example.']) {
         assert.equal(await statusFor(host), 421, host);
       }
-    } finally {
-      await new Promise((resolve) => server.close(resolve));
-      await example.close();
-      const sql = await sqlClient();
-      await pool.end();
-      await sql`drop table if exists ${sql(Object.values(tableNames(table)))}`;
-    }
+    });
   });
 
   it('tells a page whose session has ended before it could wait for that', async () => {
-    const table = freshTable();
-    const pool = new pg.Pool({ connectionString: await postgresUri() });
-    const example = await createApp({ sql: await sqlClient(), pool, secret: 'a secret of the spec', table });
-    const server = http.createServer(example.app);
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    assert.equal(await (await fetch(`${url}/session-end`)).text(), 'event: ended\ndata: gone\n\n');
-    assert.match(await (await fetch(`${url}/?ended=gone`)).text(), /You are signed out\./);
-    await example.close();
-    server.closeAllConnections();
-    await new Promise((resolve) => server.close(resolve));
-    const sql = await sqlClient();
-    await pool.end();
-    await sql`drop table if exists ${sql(Object.values(tableNames(table)))}`;
+    await withExample({}, async (url) => {
+      assert.equal(await (await fetch(`${url}/session-end`)).text(), 'event: ended\ndata: gone\n\n');
+      assert.match(await (await fetch(`${url}/?ended=gone`)).text(), /You are signed out\./);
+    });
   });
 
   it('stops while pages are open that wait for the end of their session', async () => {
-    const table = freshTable();
-    const pool = new pg.Pool({ connectionString: await postgresUri() });
-    const example = await createApp({ sql: await sqlClient(), pool, secret: 'a secret of the spec', table });
-    const server = http.createServer(example.app);
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    const signIn = await fetch(`${url}/sign-in`, {
-      method: 'POST',
-      headers: { origin: url, 'content-type': 'application/x-www-form-urlencoded' },
-      body: 'username=ada&password=engine',
-      redirect: 'manual',
+    await withExample({}, async (url, example) => {
+      const signIn = await fetch(`${url}/sign-in`, {
+        method: 'POST',
+        headers: { origin: url, 'content-type': 'application/x-www-form-urlencoded' },
+        body: 'username=ada&password=engine',
+        redirect: 'manual',
+      });
+      const [cookie = ''] = signIn.headers.getSetCookie();
+      const page = await fetch(`${url}/session-end`, { headers: { cookie } });
+      assert.equal(page.headers.get('content-type'), 'text/event-stream');
+      await example.close();
+      await assert.rejects(page.text());
     });
-    const [cookie = ''] = signIn.headers.getSetCookie();
-    const page = await fetch(`${url}/session-end`, { headers: { cookie } });
-    assert.equal(page.headers.get('content-type'), 'text/event-stream');
-    await example.close();
-    await assert.rejects(page.text());
-    server.closeIdleConnections();
-    await new Promise((resolve) => server.close(resolve));
-    const sql = await sqlClient();
-    await pool.end();
-    await sql`drop table if exists ${sql(Object.values(tableNames(table)))}`;
   });
 
   it('shows what visitors wrote as text', async () => {

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import { Session } from 'node:inspector/promises';
 import path from 'node:path';
+import { type Deadline, deadlines } from '../../lib/calls/deadline.js';
 import type { PgStore } from '../../lib/index.js';
 import { closeStores, openOwnStore } from '../support/postgres.js';
 import { generated, loaded } from '../support/sessions.js';
@@ -24,10 +25,13 @@ interface Way {
 describe('the way of a call', () => {
   let store: PgStore;
   let inspector: Session;
+  let watched: Deadline;
 
   before(async () => {
     inspector = new Session();
     inspector.connect();
+    // The timer of all deadlines is set for this one, so no call has to set it, whatever ran before in this process.
+    watched = deadlines.watch(performance.now() + 30_000, () => {});
     await inspector.post('Profiler.enable');
     await inspector.post('Profiler.startPreciseCoverage', { callCount: true, detailed: false });
     store = await openOwnStore({ touchAfter: 0 });
@@ -39,6 +43,7 @@ describe('the way of a call', () => {
   after(async () => {
     await inspector.post('Profiler.stopPreciseCoverage');
     inspector.disconnect();
+    deadlines.end(watched);
     await closeStores();
   });
 
